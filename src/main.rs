@@ -1,0 +1,2 @@
+//! The `doorward` command.
+fn main() {}
