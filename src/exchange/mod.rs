@@ -1,1 +1,36 @@
-//! exchange
+//! The vocabulary of one request: what comes in, what goes out, and what is known of its origin.
+//!
+//! Facts go down by reference (`Context`), facts come up in the response (`Outcome`): nothing here
+//! changes on the way, so nobody needs a lock to read it.
+
+pub mod body;
+pub mod chain;
+pub mod context;
+pub mod error;
+pub mod observe;
+
+use std::pin::Pin;
+
+pub use body::{Body, BodyEnd, BodyError, EndHook, Ending};
+pub use chain::{Chain, Middleware, Next};
+pub use context::{ClientTls, Connection, Context, EntryPointFacts, OpenWork, Scheme};
+pub use error::{Outcome, ProxyError};
+pub use observe::{Observation, Observer, Protocol};
+
+/// A request on its way through the proxy.
+pub type Request = http::Request<Body>;
+/// A response on its way back.
+pub type Response = http::Response<Body>;
+/// What a handler returns. Not `Send`: a request stays on the worker that accepted it.
+pub type ResponseFuture<'a> = Pin<Box<dyn Future<Output = Response> + 'a>>;
+
+/// Answers a request. Always answers: what went wrong is in the response.
+pub trait Handler: Send + Sync {
+    /// Answers `request`, whose origin is `cx`.
+    fn handle<'a>(&'a self, cx: &'a Context, request: Request) -> ResponseFuture<'a>;
+}
+
+/// A handler's answer that needs no waiting.
+pub fn ready<'a>(response: Response) -> ResponseFuture<'a> {
+    Box::pin(std::future::ready(response))
+}

@@ -1,1 +1,125 @@
-//! middleware
+//! The shelf of middlewares: one file each, named as in Traefik's reference, and their list.
+//!
+//! A file has four parts in this order: options (their comments are the reference), `build`, the
+//! run-time type, tests. A middleware that cannot be built is an error of that middleware alone.
+
+mod add_prefix;
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::exchange::{Handler, Middleware};
+use crate::state::SharedState;
+use crate::values::{BuildError, Files, Profile, QualifiedName, Unsupported};
+
+/// What a middleware may look at while it is built. No socket, no clock.
+pub struct BuildContext<'a> {
+    /// The middleware's own name.
+    pub name: &'a QualifiedName,
+    /// The router (or service) that this instance is for: state is per router and middleware.
+    pub owner: &'a QualifiedName,
+    /// Reads users files and the like.
+    pub files: &'a dyn Files,
+    /// What outlives a reload.
+    pub state: &'a SharedState,
+    /// How far to differ from Traefik.
+    pub profile: Profile,
+    /// Builds, or finds, a service that the middleware sends requests to.
+    pub service: &'a mut dyn FnMut(&str) -> Result<Arc<dyn Handler>, BuildError>,
+    /// Sentences for the user that do not keep the middleware from working.
+    pub warnings: &'a mut Vec<BuildError>,
+}
+
+impl BuildContext<'_> {
+    /// State of this middleware for this router that outlives a reload as long as `settings`
+    /// stays the same.
+    pub fn carry_over<T, F>(&self, settings: &str, make: F) -> Arc<T>
+    where
+        T: std::any::Any + Send + Sync,
+        F: FnOnce() -> T,
+    {
+        self.state.carry_over(&format!("{}|{}|{settings}", self.owner, self.name), make)
+    }
+}
+
+/// Options of one middleware, and how it is made of them.
+pub trait Build: Send + Sync {
+    /// Makes the middleware.
+    fn build(&self, cx: &mut BuildContext<'_>) -> Result<Arc<dyn Middleware>, BuildError>;
+}
+
+/// Makes `MiddlewareConfig`: one optional field per middleware, as Traefik's schema has it.
+macro_rules! middlewares {
+    (
+        served { $($field:ident: $config:ty = $name:literal,)* }
+        not_yet { $($later:ident = $later_name:literal,)* }
+    ) => {
+        /// One entry of `http.middlewares`: exactly one field is set.
+        #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+        #[serde(default, rename_all = "camelCase")]
+        pub struct MiddlewareConfig {
+            $(
+                #[doc = concat!("`", $name, "`")]
+                #[serde(rename = $name, skip_serializing_if = "Option::is_none")]
+                pub $field: Option<$config>,
+            )*
+            /// `chain`
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub chain: Option<ChainConfig>,
+            $(
+                #[doc = concat!("`", $later_name, "`, not served yet")]
+                #[serde(rename = $later_name, skip_serializing_if = "Option::is_none")]
+                pub $later: Option<Unsupported>,
+            )*
+        }
+
+        impl MiddlewareConfig {
+            /// The set fields: name as configured, and how to build it (`None` for what is not
+            /// served yet and for `chain`, which compiling flattens).
+            pub fn set(&self) -> Vec<(&'static str, Option<&dyn Build>)> {
+                let mut set: Vec<(&'static str, Option<&dyn Build>)> = Vec::new();
+                $(if let Some(config) = &self.$field {
+                    set.push(($name, Some(config)));
+                })*
+                if self.chain.is_some() {
+                    set.push(("chain", None));
+                }
+                $(if self.$later.is_some() {
+                    set.push(($later_name, None));
+                })*
+                set
+            }
+        }
+    };
+}
+
+middlewares! {
+    served {
+        add_prefix: add_prefix::AddPrefixConfig = "addPrefix",
+    }
+    not_yet {
+        buffering = "buffering",
+        circuit_breaker = "circuitBreaker",
+        compress = "compress",
+        content_type = "contentType",
+        digest_auth = "digestAuth",
+        encoded_characters = "encodedCharacters",
+        errors = "errors",
+        forward_auth = "forwardAuth",
+        grpc_web = "grpcWeb",
+        ip_white_list = "ipWhiteList",
+        pass_tls_client_cert = "passTLSClientCert",
+        plugin = "plugin",
+        replace_path_regex = "replacePathRegex",
+        strip_prefix_regex = "stripPrefixRegex",
+    }
+}
+
+/// `chain`: other middlewares, in order.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ChainConfig {
+    /// Names of the middlewares.
+    pub middlewares: Vec<String>,
+}

@@ -1,0 +1,162 @@
+//! What is known of one request's origin: its connection, entry point, client and canonical host.
+//!
+//! Made once at the entry point, immutable afterwards, cheap to clone for what outlives a request.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http::HeaderValue;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// How the client's connection is protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// Clear text.
+    Http,
+    /// TLS terminated here.
+    Https,
+}
+
+impl Scheme {
+    /// The scheme as it is written in a URL.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+/// What of an entry point's configuration the inner layers may look at.
+#[derive(Debug)]
+pub struct EntryPointFacts {
+    /// Name of the entry point, as configured.
+    pub name: Arc<str>,
+    /// Leave `X-Forwarded-For` without the peer's address
+    /// (`forwardedHeaders.notAppendXForwardedFor`).
+    pub not_append_forwarded_for: bool,
+    /// Behave as the `hardened` profile asks: see `core.profile`.
+    pub hardened: bool,
+}
+
+/// What TLS said about the client's connection.
+#[derive(Debug, Default)]
+pub struct ClientTls {
+    /// `TLS 1.2` or `TLS 1.3` in Traefik's spelling for logs: `1.2`, `1.3`.
+    pub version: &'static str,
+    /// IANA name of the cipher suite.
+    pub cipher: &'static str,
+    /// Server name that the client asked for, lower-case; empty without SNI.
+    pub server_name: Box<str>,
+    /// Name of the TLS options that this connection was made with.
+    pub options: Arc<str>,
+    /// The client's certificate chain, leaf first, as DER; empty when it sent none.
+    pub certificates: Vec<rustls_pki_types::CertificateDer<'static>>,
+}
+
+/// One client connection.
+pub struct Connection {
+    /// The entry point that accepted it.
+    pub entry_point: Arc<EntryPointFacts>,
+    /// The client's address, after PROXY protocol.
+    pub peer: SocketAddr,
+    /// The client's IP address with IPv4-mapped IPv6 unmapped.
+    pub peer_ip: IpAddr,
+    /// `peer_ip` prepared as a header value.
+    pub peer_ip_text: HeaderValue,
+    /// Our address.
+    pub local: SocketAddr,
+    /// What TLS said, for a connection that it protects.
+    pub tls: Option<ClientTls>,
+    /// When the connection was accepted.
+    pub opened: Instant,
+    /// Work that outlives requests (tunnels), which a shutdown waits for and then cuts.
+    pub work: OpenWork,
+}
+
+impl Connection {
+    /// Whether TLS protects the connection.
+    pub fn scheme(&self) -> Scheme {
+        if self.tls.is_some() { Scheme::Https } else { Scheme::Http }
+    }
+}
+
+/// The origin of one request. Nothing in it changes on the request's way.
+#[derive(Clone)]
+pub struct Context {
+    /// The client's connection.
+    pub connection: Arc<Connection>,
+    /// Canonical host: lower-case, without port and trailing dot; empty when there is none.
+    pub host: Box<str>,
+    /// The authority as the client wrote it (`Host`, `:authority` or absolute-form).
+    pub authority: Option<HeaderValue>,
+    /// When the head of the request was complete.
+    pub start: Instant,
+}
+
+/// Counts tunnels and other work that goes on after its request was answered.
+///
+/// A shutdown waits for the count to reach zero and, at the end of the grace time, cuts what is
+/// left.
+#[derive(Clone, Default)]
+pub struct OpenWork {
+    shared: Arc<OpenWorkShared>,
+}
+
+#[derive(Default)]
+struct OpenWorkShared {
+    open: AtomicUsize,
+    idle: Notify,
+    cut: tokio_util::sync::CancellationToken,
+}
+
+impl OpenWork {
+    /// Counts one piece of work until the returned value is dropped.
+    pub fn begin(&self) -> OpenWorkItem {
+        self.shared.open.fetch_add(1, Ordering::AcqRel);
+        OpenWorkItem { shared: Arc::clone(&self.shared) }
+    }
+
+    /// How many pieces of work are open.
+    pub fn count(&self) -> usize {
+        self.shared.open.load(Ordering::Acquire)
+    }
+
+    /// Waits until nothing is open.
+    pub async fn finished(&self) {
+        loop {
+            let idle = self.shared.idle.notified();
+            if self.count() == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    /// Tells all work to end now.
+    pub fn cut(&self) {
+        self.shared.cut.cancel();
+    }
+}
+
+/// One piece of open work.
+pub struct OpenWorkItem {
+    shared: Arc<OpenWorkShared>,
+}
+
+impl OpenWorkItem {
+    /// Completes when the work must end at once.
+    pub async fn cut(&self) {
+        self.shared.cut.cancelled().await;
+    }
+}
+
+impl Drop for OpenWorkItem {
+    fn drop(&mut self) {
+        if self.shared.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.shared.idle.notify_waiters();
+        }
+    }
+}
