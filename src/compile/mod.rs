@@ -1,1 +1,199 @@
-//! compile
+//! Dynamic configuration to a routing table: pure, collected, incremental.
+//!
+//! `compile` never fails: it returns a table of everything that works and a diagnostic for
+//! everything that does not. It opens no socket, spawns nothing and looks at no clock; its doors
+//! to the world are in `Environment`. What did not change is taken over from the previous result
+//! as the same object, and the table always equals what compiling from nothing would give.
+
+mod chains;
+mod inputs;
+mod report;
+mod routers;
+mod services;
+mod tls;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::inputs::RecordedFiles;
+pub use self::report::{MiddlewareReport, Report, RouterReport, ServiceReport, Status};
+use self::routers::BuiltRouter;
+use self::services::{BuiltService, BuiltTransport};
+use self::tls::BuiltTls;
+use crate::config::diagnostics::Diagnostic;
+use crate::config::dynamic_config::{DynamicConfig, Section};
+use crate::exchange::Handler;
+use crate::exchange::canonical::EncodedCharacters;
+use crate::observability::metrics::Metrics;
+use crate::router::{RouterObservabilityConfig, RouterTlsConfig, RoutingTable};
+use crate::service::health::HealthPlan;
+use crate::state::SharedState;
+use crate::values::{Files, Profile, QualifiedName};
+
+/// What becomes of the requests of a router that cannot be built (`core.onBrokenRouter`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnBrokenRouter {
+    /// It keeps its place and answers 503.
+    #[default]
+    #[serde(rename = "503")]
+    Refuse,
+    /// It keeps its place with its last good build, or answers 503 without one.
+    #[serde(rename = "lastGood")]
+    LastGood,
+    /// It is left out, as in Traefik: requests may reach another router.
+    #[serde(rename = "skip")]
+    Skip,
+}
+
+/// One entry point, as far as routers depend on it.
+#[derive(Debug, Clone, Default)]
+pub struct EntryPointModel {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Whether routers without entry points listen here, as `asDefault` decides.
+    pub is_default: bool,
+    /// Middlewares in front of every router's own.
+    pub middlewares: Vec<String>,
+    /// TLS for routers without a section of their own.
+    pub tls: Option<RouterTlsConfig>,
+    /// What is observed, for routers that do not say.
+    pub observability: Option<RouterObservabilityConfig>,
+    /// Encoded characters that are refused.
+    pub encoded_characters: Option<EncodedCharacters>,
+}
+
+impl EntryPointModel {
+    /// Whether routers of several entry points get one copy for this one (Traefik's models).
+    fn shapes_routers(&self) -> bool {
+        !self.middlewares.is_empty()
+            || self.tls.is_some()
+            || self.observability.is_some()
+            || self.encoded_characters.is_some()
+    }
+}
+
+/// What the static configuration says to the compiler.
+pub struct StaticFacts {
+    /// How far to differ from Traefik.
+    pub profile: Profile,
+    /// See [`OnBrokenRouter`].
+    pub on_broken_router: OnBrokenRouter,
+    /// Entry points by position.
+    pub entry_points: Vec<EntryPointModel>,
+    /// Names of the certificates resolvers.
+    pub resolvers: BTreeSet<String>,
+    /// Services of provider `internal` by their name without provider: the handler, or why it is
+    /// not there.
+    pub internal_services: HashMap<&'static str, Result<Arc<dyn Handler>, &'static str>>,
+    /// Providers, the one that wins ties first.
+    pub precedence: Vec<String>,
+    /// Count and log requests to internal services.
+    pub add_internals_metrics: bool,
+    /// The same for the access log.
+    pub add_internals_access_log: bool,
+}
+
+/// The compiler's doors to the world.
+pub struct Environment<'a> {
+    /// Reads files that options name.
+    pub files: &'a dyn Files,
+    /// What outlives a reload.
+    pub state: &'a SharedState,
+    /// Where counters are bound.
+    pub metrics: &'a Metrics,
+    /// The static configuration.
+    pub facts: &'a StaticFacts,
+}
+
+/// What compiling remembers, so that the next time costs what changed.
+#[derive(Default)]
+pub struct Memo {
+    transports: HashMap<QualifiedName, Arc<BuiltTransport>>,
+    services: HashMap<QualifiedName, Arc<BuiltService>, foldhash::fast::RandomState>,
+    routers: HashMap<QualifiedName, Arc<BuiltRouter>, foldhash::fast::RandomState>,
+    tls: Option<Arc<BuiltTls>>,
+}
+
+/// The result of compiling.
+pub struct Compiled {
+    /// For the data plane.
+    pub table: Arc<RoutingTable>,
+    /// For the API, the log and `check`.
+    pub report: Arc<Report>,
+    /// For the health monitor.
+    pub health_plans: Vec<Arc<HealthPlan>>,
+    /// For the next compile.
+    pub memo: Memo,
+}
+
+/// Compiles `config`. `previous` is the memo of the running table.
+pub fn compile(
+    config: &DynamicConfig,
+    previous: Option<&Memo>,
+    environment: &Environment<'_>,
+) -> Compiled {
+    let empty = Memo::default();
+    let mut compiler = Compiler {
+        config,
+        previous: previous.unwrap_or(&empty),
+        env: environment,
+        memo: Memo::default(),
+        building: Vec::new(),
+        diagnostics: config.diagnostics.clone(),
+        not_ready: Vec::new(),
+    };
+    let tls = compiler.build_tls();
+    let table = compiler.build_routers(&tls);
+    compiler.build_unused();
+    compiler.memo.tls = Some(tls);
+    compiler.finish(table)
+}
+
+struct Compiler<'a> {
+    config: &'a DynamicConfig,
+    previous: &'a Memo,
+    env: &'a Environment<'a>,
+    memo: Memo,
+    /// Services that are being built, to find cycles.
+    building: Vec<QualifiedName>,
+    diagnostics: Vec<Diagnostic>,
+    /// Why this configuration must not count as ready.
+    not_ready: Vec<String>,
+}
+
+impl Compiler<'_> {
+    /// Builds what no router names, so that its errors are seen and its state is shown.
+    fn build_unused(&mut self) {
+        let config = self.config;
+        for name in sorted_names(&config.services) {
+            let _ = self.service(name);
+        }
+        for name in sorted_names(&config.servers_transports) {
+            let _ = self.transport(name);
+        }
+    }
+
+    fn finish(mut self, table: RoutingTable) -> Compiled {
+        let report = self.report();
+        let health_plans = self
+            .memo
+            .services
+            .values()
+            .filter_map(|built| built.service.as_ref().ok()?.health_plan())
+            .collect();
+        Compiled {
+            table: Arc::new(table),
+            report: Arc::new(report),
+            health_plans,
+            memo: std::mem::take(&mut self.memo),
+        }
+    }
+}
+
+fn sorted_names<T>(section: &Section<T>) -> Vec<&QualifiedName> {
+    let mut names: Vec<_> = section.keys().collect();
+    names.sort_unstable();
+    names
+}

@@ -1,1 +1,98 @@
-//! entry_point
+//! Entry points: listening, and what arrives there. (Not "server": that word is a backend here.)
+//!
+//! Invariant: whatever a client sends becomes either a refusal or one canonical request.
+
+pub mod connection;
+mod exchange;
+pub mod http;
+pub mod listener;
+mod proxy_protocol;
+pub mod worker;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::{HeaderName, HeaderValue};
+
+use crate::exchange::canonical::{FieldLimits, TargetRules, UnderscoreStrategy};
+use crate::exchange::forwarded::TrustedSources;
+use crate::exchange::{EntryPointFacts, Observer};
+use crate::observability::access_log::AccessLog;
+use crate::observability::metrics::Metrics;
+use crate::router::LiveTable;
+use crate::wire::BodyTimeout;
+
+/// One entry point, ready to serve.
+pub struct EntryPoint {
+    /// Position in the static configuration, and in every routing table.
+    pub position: usize,
+    /// What inner layers may know.
+    pub facts: Arc<EntryPointFacts>,
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// Share the port with other processes.
+    pub reuse_port: bool,
+    /// Peers whose forwarded headers count.
+    pub trusted: TrustedSources,
+    /// Names that survive although the client lists them in `Connection`.
+    pub connection_headers: Vec<HeaderName>,
+    /// Peers whose PROXY protocol header counts; `None`: no PROXY protocol.
+    pub proxy_protocol: Option<TrustedSources>,
+    /// How targets are rewritten.
+    pub target: TargetRules,
+    /// What becomes of header names with `_`.
+    pub underscores: UnderscoreStrategy,
+    /// Whether every other character that aliases `-` counts like `_`.
+    pub aliases: bool,
+    /// Size of request heads.
+    pub limits: FieldLimits,
+    /// Timeouts of client connections.
+    pub timeouts: Timeouts,
+    /// Requests per connection; 0: no limit.
+    pub keep_alive_max_requests: u64,
+    /// Age of a connection after which it is closed; `None`: no limit.
+    pub keep_alive_max_time: Option<Duration>,
+    /// Streams per HTTP/2 connection.
+    pub http2_max_concurrent_streams: u32,
+    /// Size of the HPACK table that clients may use.
+    pub http2_max_decoder_table: u32,
+    /// Requests at this entry point in metrics, when they are wanted.
+    pub metrics: Option<Arc<dyn Observer>>,
+    /// Stages of shutdown.
+    pub life_cycle: LifeCycle,
+}
+
+/// Timeouts of client connections; `None` means never.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// For a whole request, and for the first bytes of a connection.
+    pub read: Option<Duration>,
+    /// How `read` applies to bodies.
+    pub body: BodyTimeout,
+    /// From the head of a request to the end of its response.
+    pub write: Option<Duration>,
+    /// Between requests.
+    pub idle: Option<Duration>,
+}
+
+/// Stages of shutdown (Traefik `transport.lifeCycle`).
+#[derive(Debug, Clone, Copy)]
+pub struct LifeCycle {
+    /// How long to go on accepting.
+    pub request_accept_grace: Duration,
+    /// How long to wait for running requests then.
+    pub grace: Duration,
+}
+
+/// What all entry points and workers share.
+pub struct Shared {
+    /// The running table.
+    pub table: LiveTable,
+    /// Counters that belong to no router.
+    pub metrics: Arc<Metrics>,
+    /// Where requests are written down.
+    pub access_log: Option<Arc<AccessLog>>,
+    /// The machine's host name, for `X-Forwarded-Server`.
+    pub server_name: HeaderValue,
+}

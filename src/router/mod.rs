@@ -1,9 +1,11 @@
 //! The table that the data plane reads, and the sections of configuration that become it.
 
-use std::collections::BTreeMap;
+pub mod index;
+pub mod table;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::table::{EntryPointRoutes, HttpRouter, HttpRouters, LiveTable, RoutingTable};
 use crate::values::{Unsupported, is_default};
 
 /// One entry of `http.routers`.
@@ -84,5 +86,3 @@ pub struct RouterObservabilityConfig {
     pub trace_verbosity: Option<String>,
 }
 
-/// Names that a table is looked up by, kept in one place.
-pub type ByName<T> = BTreeMap<crate::values::QualifiedName, T>;

@@ -1,0 +1,106 @@
+//! Names to middlewares: `chain` is flattened, cycles are found, each is built for its router.
+
+use std::sync::Arc;
+
+use super::Compiler;
+use super::inputs::RecordedFiles;
+use crate::config::diagnostics::{Diagnostic, Severity};
+use crate::config::dynamic_config::Object;
+use crate::exchange::Middleware;
+use crate::middleware::{BuildContext, MiddlewareConfig};
+use crate::values::{BuildError, QualifiedName};
+
+/// A middleware that a router uses, chains already taken apart.
+pub(super) type Link = (QualifiedName, Arc<Object<MiddlewareConfig>>);
+
+impl Compiler<'_> {
+    /// Resolves `names`, written in an object of `provider`, to what they mean in order.
+    pub(super) fn links(
+        &self,
+        names: &[String],
+        provider: &str,
+        links: &mut Vec<Link>,
+    ) -> Result<(), String> {
+        let mut path = Vec::new();
+        for name in names {
+            self.link(&QualifiedName::resolve(name, provider), &mut path, links)?;
+        }
+        Ok(())
+    }
+
+    fn link(
+        &self,
+        name: &QualifiedName,
+        path: &mut Vec<QualifiedName>,
+        links: &mut Vec<Link>,
+    ) -> Result<(), String> {
+        let Some(object) = self.config.middlewares.get(name) else {
+            return Err(format!("middleware \"{name}\" does not exist"));
+        };
+        if path.contains(name) {
+            return Err(format!(
+                "could not instantiate middleware {name}: recursion detected in {}",
+                path.iter().chain([name]).map(QualifiedName::as_str).collect::<Vec<_>>().join("->")
+            ));
+        }
+        if !object.is_good() {
+            let reason = super::services::summary(&object.errors);
+            return Err(format!("middleware \"{name}\" is in error: {reason}"));
+        }
+        let one_kind = object.config.set().len() == 1;
+        match &object.config.chain {
+            Some(chain) if one_kind => {
+                path.push(name.clone());
+                for member in &chain.middlewares {
+                    self.link(&QualifiedName::resolve(member, name.provider()), path, links)?;
+                }
+                path.pop();
+            }
+            _ => links.push((name.clone(), Arc::clone(object))),
+        }
+        Ok(())
+    }
+
+    /// Builds one link for `owner`.
+    pub(super) fn middleware(
+        &mut self,
+        (name, object): &Link,
+        owner: &QualifiedName,
+        files: &RecordedFiles<'_>,
+        diagnostics: &mut Vec<Diagnostic>,
+    ) -> Result<Arc<dyn Middleware>, String> {
+        let mut warnings = Vec::new();
+        let built = match &object.config.set()[..] {
+            [(_, Some(config))] => {
+                let (state, profile) = (self.env.state, self.env.facts.profile);
+                let provider = name.provider();
+                let mut service = |reference: &str| {
+                    self.handler(&QualifiedName::resolve(reference, provider))
+                        .map_err(BuildError::new)
+                };
+                config.build(&mut BuildContext {
+                    name,
+                    owner,
+                    files,
+                    state,
+                    profile,
+                    service: &mut service,
+                    warnings: &mut warnings,
+                })
+            }
+            [(kind, None)] => Err(BuildError::unsupported(*kind)),
+            [] => Err(BuildError::new("invalid middleware configuration: it has no type")),
+            _ => Err(BuildError::new(
+                "cannot create middleware: multi-types middleware not supported, consider \
+                 declaring two different pieces of middleware instead",
+            )),
+        };
+        for warning in &warnings {
+            diagnostics.push(object.diagnose(Severity::Warning, "middleware", name, warning));
+        }
+        built.map_err(|error| {
+            diagnostics.push(object.diagnose(Severity::Error, "middleware", name, &error));
+            format!("middleware \"{name}\" is in error: {}", error.message)
+        })
+    }
+}

@@ -1,0 +1,175 @@
+//! One client connection: PROXY protocol, the first bytes, TLS, and the hand-over to HTTP.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderValue;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::{EntryPoint, Shared, http as serve_http, proxy_protocol};
+use crate::exchange::{ClientTls, Connection, OpenWork};
+use crate::tls::{self, AcceptError, Alpn};
+
+/// Bytes that are read to find out what a client speaks.
+const FIRST_READ: usize = 4096;
+/// For the handshake, whatever `readTimeout` says: a stalled one holds no more than this.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What the connections of one entry point on one worker share.
+pub(super) struct Door {
+    pub(super) shared: Arc<Shared>,
+    pub(super) entry_point: Arc<EntryPoint>,
+    pub(super) work: OpenWork,
+    pub(super) drain: CancellationToken,
+}
+
+/// Serves one connection until it ends.
+pub(super) async fn serve(door: Rc<Door>, stream: TcpStream, peer: SocketAddr) {
+    let open = door.work.begin();
+    let _counted = door.shared.metrics.connection_opened(&door.entry_point.facts.name);
+    tokio::select! {
+        result = converse(&door, stream, peer) => {
+            if let Err(error) = result {
+                debug!(
+                    entryPointName = %door.entry_point.facts.name, client = %peer, %error,
+                    "connection ended"
+                );
+            }
+        }
+        () = open.cut() => {}
+    }
+}
+
+async fn converse(door: &Rc<Door>, mut stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
+    let entry_point = &door.entry_point;
+    let opened = Instant::now();
+    let mut local = stream.local_addr()?;
+    let mut peer = peer;
+    let mut first = BytesMut::with_capacity(FIRST_READ);
+    let wait = entry_point.timeouts.read;
+    if let Some(trusted) = &entry_point.proxy_protocol {
+        let header = proxy_protocol::read(&mut stream, &mut first);
+        if let Some(addresses) = within(wait, header).await?
+            && trusted.trust(peer.ip())
+        {
+            (peer, local) = (addresses.source, addresses.destination);
+        }
+    }
+    if first.is_empty() {
+        let read = within(wait, stream.read_buf(&mut first));
+        let count = tokio::select! {
+            count = read => count?,
+            () = door.drain.cancelled() => 0,
+        };
+        if count == 0 {
+            return Ok(());
+        }
+    }
+    let arrival = Arrival { door, peer, local, opened };
+    if first.first() == Some(&0x16) {
+        return arrival.secure(stream, first.freeze()).await;
+    }
+    // A preface may come in pieces; no HTTP/1 request line begins like it.
+    while first.len() < HTTP2_PREFACE.len() && HTTP2_PREFACE.starts_with(&first) {
+        if within(wait, stream.read_buf(&mut first)).await? == 0 {
+            return Ok(());
+        }
+    }
+    let http2 = first.starts_with(HTTP2_PREFACE);
+    let connection = arrival.connection(None);
+    if http2 {
+        let stream = tls::PrefixedStream::new(stream, first.freeze());
+        serve_http::serve_http2(door, connection, stream).await
+    } else {
+        serve_http::serve_http1(door, connection, stream, first.freeze()).await
+    }
+}
+
+/// A connection whose client is known.
+struct Arrival<'a> {
+    door: &'a Rc<Door>,
+    peer: SocketAddr,
+    local: SocketAddr,
+    opened: Instant,
+}
+
+impl Arrival<'_> {
+    async fn secure(self, stream: TcpStream, first: Bytes) -> io::Result<()> {
+        let table = self.door.shared.table.current();
+        let position = self.door.entry_point.position;
+        let Some(routes) = table.entry_points.get(position).and_then(|routes| routes.tls.clone())
+        else {
+            return Ok(());
+        };
+        drop(table);
+        let deadline = match self.door.entry_point.timeouts.read {
+            Some(read) => read.min(HANDSHAKE_TIMEOUT),
+            None => HANDSHAKE_TIMEOUT,
+        };
+        let accepted =
+            tls::accept(stream, first, &routes, self.local.ip(), deadline, deadline).await;
+        let (stream, client, alpn) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => return self.refused(&error),
+        };
+        let connection = self.connection(Some(client));
+        match alpn {
+            Alpn::H2 => serve_http::serve_http2(self.door, connection, stream).await,
+            Alpn::Http1 => {
+                serve_http::serve_http1(self.door, connection, stream, Bytes::new()).await
+            }
+        }
+    }
+
+    fn refused(&self, error: &AcceptError) -> io::Result<()> {
+        debug!(
+            entryPointName = %self.door.entry_point.facts.name, client = %self.peer, %error,
+            "TLS handshake failed"
+        );
+        Ok(())
+    }
+
+    fn connection(self, tls: Option<ClientTls>) -> Arc<Connection> {
+        let peer_ip = self.peer.ip().to_canonical();
+        Arc::new(Connection {
+            entry_point: Arc::clone(&self.door.entry_point.facts),
+            peer: self.peer,
+            peer_ip,
+            peer_ip_text: ip_text(peer_ip),
+            local: self.local,
+            tls,
+            opened: self.opened,
+            work: self.door.work.clone(),
+        })
+    }
+}
+
+fn ip_text(ip: IpAddr) -> HeaderValue {
+    HeaderValue::from_str(&ip.to_string()).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+/// What `future` gives, or an error when `limit` is over.
+async fn within<T>(
+    limit: Option<Duration>,
+    future: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    match limit {
+        Some(limit) => timeout(limit, future).await.unwrap_or_else(|_| {
+            Err(io::Error::new(io::ErrorKind::TimedOut, "nothing arrived in time"))
+        }),
+        None => future.await,
+    }
+}
+
+/// A stream that HTTP may be spoken over.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for S {}
