@@ -1,1 +1,4 @@
 //! exchange
+
+pub mod canonical;
+pub mod forwarded;
