@@ -4,11 +4,14 @@
 //! changes on the way, so nobody needs a lock to read it.
 
 pub mod body;
+pub mod canonical;
 pub mod chain;
 pub mod context;
 pub mod error;
+pub mod forwarded;
 pub mod observe;
 pub mod tunnel;
+pub mod view;
 
 use std::pin::Pin;
 
