@@ -1,0 +1,458 @@
+//! One request in, one response out: made canonical, routed, answered, and written down when it is over.
+//!
+//! Invariant: rules, middlewares, logs and the backend see the same host, path, client and scheme,
+//! and every request is counted exactly once, however it ends.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use futures_util::FutureExt;
+use http::header::{CONNECTION, CONTENT_TYPE, HOST};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use tokio::time::Instant;
+use tracing::{debug, error};
+
+use super::deadline::{TimedBody, WriteDeadline};
+use super::http::Conversation;
+use crate::exchange::canonical::{
+    HostError, canonical_host, canonicalize_host, has_disguised_dots, routing_path,
+};
+use crate::exchange::error::{empty, text};
+use crate::exchange::forwarded::{self, ForwardedFacts, X_FORWARDED_FOR};
+use crate::exchange::view::RequestView;
+use crate::exchange::{
+    Body, BodyEnd, Context, EndHook, Ending, Handler, Observation, Observer, Outcome, Protocol,
+    ProxyError, Request, Response, on_end,
+};
+use crate::observability::access_log::AccessRecord;
+use crate::router::{HttpRouter, RoutingTable};
+use crate::upstream::headers::upgrade_of;
+use crate::wire::{BodyTimeout, InFlight};
+
+/// Answers one request of a connection.
+pub(super) async fn answer(
+    conversation: &Arc<Conversation>,
+    request: http::Request<Incoming>,
+) -> Response {
+    let start = Instant::now();
+    let last = conversation.is_last(start);
+    let (mut response, exchange) = match admit(conversation, request, start) {
+        Ok((request, mut exchange)) => {
+            let response = exchange.run(request).await;
+            (response, exchange)
+        }
+        Err(refused) => *refused,
+    };
+    let version = exchange.version;
+    exchange.attach(&mut response);
+    if let Some(gate) = &conversation.gate {
+        gate.answered(response.status());
+        if last && version < Version::HTTP_2 && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+    response
+}
+
+/// Checks a request and makes it canonical, or refuses it.
+fn admit(
+    conversation: &Arc<Conversation>,
+    request: http::Request<Incoming>,
+    start: Instant,
+) -> Result<(Request, Exchange), Box<(Response, Exchange)>> {
+    let (mut parts, body) = request.into_parts();
+    let mut exchange = Exchange::new(conversation, start, parts.version);
+    let entry_point = &conversation.door.entry_point;
+    if let Some(gate) = &conversation.gate {
+        match gate.admit() {
+            Ok(in_flight) => exchange.in_flight = Some(in_flight),
+            Err(rejection) => {
+                if let Some(method) = rejection.method.as_deref() {
+                    exchange.method = Method::from_bytes(method.as_bytes()).unwrap_or(Method::GET);
+                }
+                exchange.raw_target = rejection.target;
+                return exchange.refuse(rejection.status, rejection.reason);
+            }
+        }
+        parts.extensions.insert(Arc::clone(gate));
+    }
+    exchange.method = parts.method.clone();
+    exchange.uri = parts.uri.clone();
+    exchange.capture_request(&parts.headers);
+    if !entry_point.limits.allow(&parts.headers) {
+        return exchange.refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many header fields");
+    }
+    if parts.method == Method::CONNECT {
+        return exchange.refuse(StatusCode::NOT_IMPLEMENTED, "CONNECT is not served");
+    }
+    if entry_point.underscores.apply(&mut parts.headers, entry_point.aliases) {
+        return exchange.refuse(StatusCode::BAD_REQUEST, "header name with an underscore");
+    }
+    if let Err(error) = entry_point.target.apply(&parts.method, &mut parts.uri) {
+        debug!(%error, "request refused");
+        return exchange.refuse(StatusCode::BAD_REQUEST, "malformed target");
+    }
+    if entry_point.facts.hardened && has_disguised_dots(parts.uri.path()) {
+        return exchange.refuse(StatusCode::BAD_REQUEST, "disguised dot segment");
+    }
+    if let Err(error) = canonicalize_host(&mut parts.headers, &parts.uri, parts.version) {
+        let reason = match error {
+            HostError::Missing => "missing required Host header",
+            HostError::Several => "too many Host headers",
+            HostError::Malformed => "malformed Host header",
+        };
+        return exchange.refuse(StatusCode::BAD_REQUEST, reason);
+    }
+    exchange.uri = parts.uri.clone();
+    exchange.describe(conversation, &mut parts.headers);
+    let body = exchange.body(conversation, body);
+    Ok((Request::from_parts(parts, body), exchange))
+}
+
+/// One request and what is to be said of it when it is over.
+///
+/// Dropped before its response is attached, it counts as left by the client.
+struct Exchange {
+    conversation: Arc<Conversation>,
+    cx: Context,
+    method: Method,
+    uri: Uri,
+    version: Version,
+    started: SystemTime,
+    raw_target: Option<Box<str>>,
+    reason: Option<&'static str>,
+    protocol: Protocol,
+    router: Option<Arc<HttpRouter>>,
+    request_bytes: Option<Arc<AtomicU64>>,
+    request_headers: Option<HeaderMap>,
+    forwarded_for: Option<HeaderValue>,
+    request_count: u64,
+    in_flight: Option<InFlight>,
+    result: Option<Answered>,
+    table: Option<Arc<RoutingTable>>,
+}
+
+/// What is known when the head of the response is.
+struct Answered {
+    status: StatusCode,
+    outcome: Outcome,
+    grpc_status: Option<u16>,
+    downstream_headers: Option<HeaderMap>,
+}
+
+impl Exchange {
+    fn new(conversation: &Arc<Conversation>, start: Instant, version: Version) -> Self {
+        let log = conversation.door.shared.access_log.as_ref();
+        Self {
+            cx: Context {
+                connection: Arc::clone(&conversation.connection),
+                host: Box::default(),
+                authority: None,
+                start,
+            },
+            conversation: Arc::clone(conversation),
+            method: Method::GET,
+            uri: Uri::default(),
+            version,
+            started: if log.is_some() { SystemTime::now() } else { SystemTime::UNIX_EPOCH },
+            raw_target: None,
+            reason: None,
+            protocol: Protocol::Http,
+            router: None,
+            request_bytes: None,
+            request_headers: None,
+            forwarded_for: None,
+            request_count: log.map_or(0, |log| log.count_request()),
+            in_flight: None,
+            result: None,
+            table: None,
+        }
+    }
+
+    fn capture_request(&mut self, headers: &HeaderMap) {
+        if let Some(log) = &self.conversation.door.shared.access_log {
+            self.request_headers = log.capture(headers);
+        }
+    }
+
+    /// Refuses the request before anything was routed.
+    fn refuse<T>(
+        mut self,
+        status: StatusCode,
+        reason: &'static str,
+    ) -> Result<T, Box<(Response, Self)>> {
+        self.reason = Some(reason);
+        let mut response = if status == StatusCode::NOT_IMPLEMENTED || reason == "fragment" {
+            empty(status)
+        } else {
+            refusal(status, reason)
+        };
+        // Whatever follows on this connection may have been meant as something else.
+        if self.version < Version::HTTP_2 {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        Err(Box::new((response, self)))
+    }
+
+    /// Writes the forwarded headers, and fills in what is known of the request.
+    fn describe(&mut self, conversation: &Conversation, headers: &mut HeaderMap) {
+        let connection = &conversation.connection;
+        let entry_point = &conversation.door.entry_point;
+        let websocket = self.version == Version::HTTP_11
+            && upgrade_of(headers).is_some_and(|upgrade| upgrade.is_websocket());
+        let host = headers.get(HOST).cloned();
+        forwarded::apply(
+            headers,
+            &ForwardedFacts {
+                peer_ip_text: &connection.peer_ip_text,
+                trusted: conversation.trusted,
+                tls: connection.tls.is_some(),
+                websocket,
+                host: host.as_ref(),
+                server_name: &conversation.door.shared.server_name,
+                connection_allow: &entry_point.connection_headers,
+                strip_forwarded_rfc7239: entry_point.facts.hardened,
+            },
+        );
+        let text = host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
+        self.cx.host = Box::from(&*canonical_host(text));
+        self.cx.authority = host;
+        self.protocol = protocol_of(websocket, headers);
+        if conversation.door.shared.access_log.is_some() {
+            self.forwarded_for = headers.get(X_FORWARDED_FOR).cloned();
+        }
+    }
+
+    /// The body with its time limit and its count.
+    fn body(&mut self, conversation: &Conversation, body: Incoming) -> Body {
+        let mut body = Body::from(body);
+        if body.is_end_stream() {
+            return body;
+        }
+        let timeouts = &conversation.door.entry_point.timeouts;
+        // On HTTP/1 the gate keeps the time, for a body and for everything else.
+        if let (None, Some(limit)) = (&conversation.gate, timeouts.read) {
+            let per_read = timeouts.body == BodyTimeout::PerRead;
+            body = Body::boxed(TimedBody::new(body, self.cx.start, limit, per_read));
+        }
+        let bytes = Arc::new(AtomicU64::new(0));
+        self.request_bytes = Some(Arc::clone(&bytes));
+        body.on_end(move |end: BodyEnd, _: Option<&HeaderMap>| {
+            bytes.store(end.bytes, Ordering::Relaxed);
+        });
+        body
+    }
+
+    /// Finds the router and lets it answer.
+    async fn run(&mut self, request: Request) -> Response {
+        let table = self.conversation.door.shared.table.current();
+        let routers = table.entry_points.get(self.conversation.door.entry_point.position);
+        let secure = self.cx.connection.tls.is_some();
+        let path = routing_path(request.uri().path());
+        let view = RequestView {
+            host: &self.cx.host,
+            path: &path,
+            query: request.uri().query(),
+            method: request.method(),
+            headers: request.headers(),
+            client_ip: self.cx.connection.peer_ip,
+        };
+        let router = routers
+            .map(|routes| if secure { &routes.https } else { &routes.http })
+            .and_then(|routers| routers.find(&view));
+        let Some(router) = router else {
+            return text(StatusCode::NOT_FOUND, "404 page not found\n");
+        };
+        self.router = Some(Arc::clone(router));
+        if let Some(characters) = &router.encoded_characters
+            && characters.denied(request.uri().path())
+        {
+            self.reason = Some("encoded character");
+            return empty(StatusCode::BAD_REQUEST);
+        }
+        if let (Some(wanted), Some(tls)) = (&router.tls_options, &self.cx.connection.tls)
+            && *wanted != tls.options
+        {
+            self.reason = Some("TLS options of another host");
+            return text(StatusCode::MISDIRECTED_REQUEST, "Misdirected Request\n");
+        }
+        drop(path);
+        let router = Arc::clone(router);
+        self.table = Some(table);
+        let answer = AssertUnwindSafe(router.chain.handle(&self.cx, request)).catch_unwind();
+        answer.await.unwrap_or_else(|_| {
+            error!(routerName = %router.name, "a handler panicked");
+            ProxyError::Panic.into_response()
+        })
+    }
+
+    /// Hands the exchange over to the response: it is over when the response is.
+    fn attach(mut self, response: &mut Response) {
+        let outcome = response.extensions_mut().remove::<Outcome>().unwrap_or_default();
+        let headers = response.headers();
+        if headers
+            .get(CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
+        {
+            self.protocol = Protocol::Sse;
+        }
+        let shared = &self.conversation.door.shared;
+        let downstream_headers = shared.access_log.as_ref().and_then(|log| log.capture(headers));
+        self.result = Some(Answered {
+            status: response.status(),
+            outcome,
+            grpc_status: headers.get("grpc-status").and_then(number),
+            downstream_headers,
+        });
+        if let Some(limit) = self.conversation.door.entry_point.timeouts.write {
+            let deadline = self.cx.start + limit;
+            let body = std::mem::take(response.body_mut());
+            *response.body_mut() = Body::boxed(WriteDeadline::new(body, deadline));
+        }
+        on_end(response, self);
+    }
+
+    fn finish(&mut self, end: BodyEnd, trailers: Option<&HeaderMap>) {
+        let Some(answered) = self.result.take() else { return };
+        let shared = &self.conversation.door.shared;
+        let duration = self.cx.start.elapsed();
+        let request_bytes = self.request_bytes.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed));
+        let trailer = trailers.and_then(|trailers| trailers.get("grpc-status")).and_then(number);
+        let none = HeaderMap::new();
+        let mut observation = Observation {
+            status: answered.status,
+            grpc_status: trailer.or(answered.grpc_status),
+            method: &self.method,
+            headers: self.request_headers.as_ref().unwrap_or(&none),
+            protocol: self.protocol,
+            tls: self.cx.connection.tls.as_ref(),
+            duration,
+            request_bytes,
+            response_bytes: end.bytes,
+            ending: end.ending,
+            error: answered.outcome.error,
+        };
+        if self.router.as_ref().is_none_or(|router| router.count) {
+            if let Some(metrics) = &self.conversation.door.entry_point.metrics {
+                metrics.observe(&observation);
+            }
+            if let Some(metrics) = self.router.as_ref().and_then(|router| router.metrics.as_ref()) {
+                metrics.observe(&observation);
+            }
+            if let Some(start) = answered.outcome.service_start {
+                observation.duration = start.elapsed();
+            }
+            for observer in &answered.outcome.observers {
+                observer.observe(&observation);
+            }
+        }
+        let log = shared.access_log.as_ref().filter(|log| {
+            self.router.as_ref().is_none_or(|router| router.access_log)
+                && log.wants(answered.status.as_u16(), answered.outcome.retries, duration)
+        });
+        if let Some(log) = log {
+            log.write(&self.record(&answered, &end, request_bytes, duration));
+        }
+    }
+
+    fn record<'a>(
+        &'a self,
+        answered: &'a Answered,
+        end: &BodyEnd,
+        request_bytes: u64,
+        duration: std::time::Duration,
+    ) -> AccessRecord<'a> {
+        let connection = &self.cx.connection;
+        let outcome = &answered.outcome;
+        let path = match &self.raw_target {
+            Some(target) => target,
+            None => self.uri.path_and_query().map_or(self.uri.path(), |target| target.as_str()),
+        };
+        AccessRecord {
+            start: self.started,
+            duration,
+            entry_point: &connection.entry_point.name,
+            router: self.router.as_ref().map(|router| &*router.name),
+            service: outcome.service.as_deref(),
+            server_url: outcome.server.as_deref(),
+            client: connection.peer,
+            forwarded_for: self.forwarded_for.as_ref(),
+            user: outcome.user.as_deref(),
+            authority: self.cx.authority.as_ref(),
+            method: &self.method,
+            path,
+            protocol: self.version,
+            scheme: connection.scheme(),
+            tls: connection.tls.as_ref(),
+            tls_subject: None,
+            request_bytes,
+            request_count: self.request_count,
+            retries: outcome.retries,
+            origin_status: outcome.origin_status.map(|status| status.as_u16()),
+            origin_duration: outcome.origin_duration,
+            origin_bytes: outcome.origin_status.map(|_| end.bytes),
+            status: answered.status.as_u16(),
+            response_bytes: end.bytes,
+            reason: self.reason,
+            request_headers: self.request_headers.as_ref(),
+            origin_headers: None,
+            downstream_headers: answered.downstream_headers.as_ref(),
+        }
+    }
+}
+
+impl EndHook for Exchange {
+    fn ended(mut self: Box<Self>, end: BodyEnd, trailers: Option<&HeaderMap>) {
+        self.finish(end, trailers);
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        // Dropped while a handler was still at it: the client went away.
+        if self.result.is_none() && self.table.is_some() && !std::thread::panicking() {
+            self.table = None;
+            self.result = Some(Answered {
+                status: ProxyError::ClientGone.status(),
+                outcome: Outcome { error: Some(ProxyError::ClientGone), ..Outcome::default() },
+                grpc_status: None,
+                downstream_headers: None,
+            });
+            self.finish(BodyEnd { ending: Ending::Dropped, bytes: 0 }, None);
+        }
+    }
+}
+
+/// The response to a request that broke a rule of HTTP: what Go's server writes.
+fn refusal(status: StatusCode, reason: &'static str) -> Response {
+    let mut response = text(status, "");
+    let name = status.canonical_reason().unwrap_or_default();
+    let body = if reason.starts_with("header name") {
+        format!("{name}\n")
+    } else if reason.is_empty() {
+        format!("{} {name}", status.as_u16())
+    } else {
+        format!("{} {name}: {reason}", status.as_u16())
+    };
+    *response.body_mut() = Body::from(body);
+    response
+}
+
+fn protocol_of(websocket: bool, headers: &HeaderMap) -> Protocol {
+    if websocket {
+        return Protocol::WebSocket;
+    }
+    match headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes) {
+        Some(kind) if kind.starts_with(b"application/grpc-web") => Protocol::GrpcWeb,
+        Some(kind) if kind.starts_with(b"application/grpc") => Protocol::Grpc,
+        _ => Protocol::Http,
+    }
+}
+
+fn number(value: &HeaderValue) -> Option<u16> {
+    value.to_str().ok()?.parse().ok()
+}
