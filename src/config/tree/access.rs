@@ -15,14 +15,14 @@ use crate::config::diagnostics::Diagnostic;
 /// noted and passed over.
 pub(super) struct Fields<'a> {
     reader: Reader<'a>,
-    fields: &'static [&'static str],
+    known: &'static [&'static str],
     rest: &'a [Entry],
     seen: Vec<(&'static str, &'a Entry)>,
 }
 
 impl<'a> Fields<'a> {
     pub(super) fn new(reader: Reader<'a>, fields: &'static [&'static str]) -> Self {
-        Self { reader, fields, rest: reader.node.entries(), seen: Vec::new() }
+        Self { reader, known: fields, rest: reader.node.entries(), seen: Vec::new() }
     }
 
     fn unknown(&self, entry: &Entry) {
@@ -33,7 +33,7 @@ impl<'a> Fields<'a> {
             format!("unknown option `{}` in `{path}`", entry.key)
         };
         let mut note = Diagnostic::error(message).at(&entry.key_span);
-        note.help = suggestion(&entry.key, self.fields);
+        note.help = suggestion(&entry.key, self.known);
         // A misspelt password is a password.
         note.secret = note.help.as_deref().is_some_and(|help| help.starts_with("did"))
             && note.help.as_deref().is_some_and(is_secret);
@@ -60,7 +60,7 @@ impl<'de> MapAccess<'de> for Fields<'_> {
     ) -> Result<Option<K::Value>, Failure> {
         while let Some(entry) = self.rest.first() {
             let key = &*entry.key;
-            let Some(field) = self.fields.iter().find(|field| field.eq_ignore_ascii_case(key))
+            let Some(field) = self.known.iter().find(|field| field.eq_ignore_ascii_case(key))
             else {
                 self.unknown(entry);
                 self.rest = self.rest.get(1..).unwrap_or_default();
@@ -150,36 +150,36 @@ fn take_value<'de, V: DeserializeSeed<'de>>(
 /// The items of a list.
 pub(super) struct Items<'a> {
     reader: Reader<'a>,
-    items: Source<'a>,
+    list: List<'a>,
     next: usize,
     /// Pieces of a text are no nodes of the tree: what is wrong with one is wrong with the list.
     cut: bool,
 }
 
-enum Source<'a> {
-    List(&'a [Node]),
+enum List<'a> {
+    Plain(&'a [Node]),
     Numbered(Vec<&'a Node>),
 }
 
 impl<'a> Items<'a> {
     pub(super) fn new(reader: Reader<'a>, items: &'a [Node]) -> Self {
-        Self { reader, items: Source::List(items), next: 0, cut: false }
+        Self { reader, list: List::Plain(items), next: 0, cut: false }
     }
 
     /// Pieces that were cut from the reader's own text.
     pub(super) fn cut(reader: Reader<'a>, pieces: &'a [Node]) -> Self {
-        Self { reader, items: Source::List(pieces), next: 0, cut: true }
+        Self { reader, list: List::Plain(pieces), next: 0, cut: true }
     }
 
     /// Children that are named by their index.
     pub(super) fn numbered(reader: Reader<'a>, nodes: Vec<&'a Node>) -> Self {
-        Self { reader, items: Source::Numbered(nodes), next: 0, cut: false }
+        Self { reader, list: List::Numbered(nodes), next: 0, cut: false }
     }
 
     fn get(&self, index: usize) -> Option<&'a Node> {
-        match &self.items {
-            Source::List(items) => items.get(index),
-            Source::Numbered(nodes) => nodes.get(index).copied(),
+        match &self.list {
+            List::Plain(items) => items.get(index),
+            List::Numbered(nodes) => nodes.get(index).copied(),
         }
     }
 }
@@ -206,9 +206,9 @@ impl<'de> SeqAccess<'de> for Items<'_> {
     }
 
     fn size_hint(&self) -> Option<usize> {
-        let length = match &self.items {
-            Source::List(items) => items.len(),
-            Source::Numbered(nodes) => nodes.len(),
+        let length = match &self.list {
+            List::Plain(items) => items.len(),
+            List::Numbered(nodes) => nodes.len(),
         };
         Some(length.saturating_sub(self.next))
     }
