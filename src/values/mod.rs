@@ -1,1 +1,3 @@
 //! values
+
+pub mod go_regex;
