@@ -39,7 +39,8 @@ const fn build() -> [u8; 256] {
             class |= VALUE;
         }
         // A `#` never belongs into a request target: what follows it would be read differently by different parsers.
-        if b > 0x20 && b < 0x7f && b != b'#' {
+        // `http::Uri` holds no angle brackets.
+        if b > 0x20 && b < 0x7f && !matches!(b, b'#' | b'<' | b'>') {
             class |= TARGET;
         }
         table[byte] = class;

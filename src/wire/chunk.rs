@@ -100,7 +100,7 @@ impl ChunkScan {
             }
             (State::Extension, _) => return Err("invalid chunk extension"),
             (State::SizeLf, b'\n') if self.size == 0 => State::TrailerStart,
-            (State::SizeLf, b'\n') => State::Data,
+            (State::SizeLf, b'\n') | (State::Data, _) => State::Data,
             (State::DataCr, b'\r') => State::DataLf,
             (State::DataLf, b'\n') => {
                 self.digits = 0;
@@ -116,7 +116,6 @@ impl ChunkScan {
             (State::TrailerStart | State::TrailerName | State::TrailerValue, _) => {
                 return self.trailer_byte(byte).map(|()| false);
             }
-            (State::Data, _) => State::Data,
         };
         Ok(false)
     }

@@ -478,18 +478,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for RequestGate<S> {
     /// with unread bytes resets it, and the client may lose the answer.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let left = match this.linger {
-            Some(left) => left,
-            None => {
-                ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
-                if !this.has_unread() {
-                    return Poll::Ready(Ok(()));
-                }
-                this.waiting = None;
-                this.linger = Some(LINGER_BYTES);
-                LINGER_BYTES
+        if this.linger.is_none() {
+            ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
+            if !this.has_unread() {
+                return Poll::Ready(Ok(()));
             }
-        };
+            this.waiting = None;
+        }
+        let left = this.linger.unwrap_or(LINGER_BYTES);
         this.poll_linger(cx, left).map(Ok)
     }
 }

@@ -1,7 +1,6 @@
 //! The request gate in front of hyper's server connection.
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::sync::{Arc, Mutex};
 
 use http::header::{CONNECTION, UPGRADE};
@@ -42,50 +41,48 @@ pub(super) fn serve(timeouts: GateTimeouts) -> (DuplexStream, JoinHandle<hyper::
     (client, tokio::spawn(connection), log)
 }
 
-fn answer<'a>(
-    control: &'a Arc<GateControl>,
-    log: &'a Log,
+async fn answer(
+    control: &Arc<GateControl>,
+    log: &Log,
     mut request: Request<Incoming>,
-) -> impl Future<Output = Response<Full<Bytes>>> + Send + 'a {
-    async move {
-        let _guard = match control.admit() {
-            Ok(guard) => guard,
-            Err(rejection) => {
-                log.lock().unwrap().push(rejection.reason.to_owned());
-                let mut response = Response::new(Full::from(rejection.reason));
-                *response.status_mut() = rejection.status;
-                return response;
+) -> Response<Full<Bytes>> {
+    let _guard = match control.admit() {
+        Ok(guard) => guard,
+        Err(rejection) => {
+            log.lock().unwrap().push(rejection.reason.to_owned());
+            let mut response = Response::new(Full::from(rejection.reason));
+            *response.status_mut() = rejection.status;
+            return response;
+        }
+    };
+    let path = request.uri().path().to_owned();
+    log.lock().unwrap().push(path.clone());
+    match path.as_str() {
+        "/tunnel" => {
+            let upgrade = hyper::upgrade::on(&mut request);
+            tokio::spawn(echo(upgrade));
+            Response::builder()
+                .status(StatusCode::SWITCHING_PROTOCOLS)
+                .header(CONNECTION, "upgrade")
+                .header(UPGRADE, "echo")
+                .body(Full::default())
+                .unwrap()
+        }
+        "/slow" => {
+            tokio::time::sleep(std::time::Duration::from_mins(5)).await;
+            Response::new(Full::from("slow"))
+        }
+        "/early" => Response::new(Full::from("early")),
+        _ => {
+            if let Ok(body) = request.into_body().collect().await {
+                return Response::new(Full::new(body.to_bytes()));
             }
-        };
-        let path = request.uri().path().to_owned();
-        log.lock().unwrap().push(path.clone());
-        match path.as_str() {
-            "/tunnel" => {
-                let upgrade = hyper::upgrade::on(&mut request);
-                tokio::spawn(echo(upgrade));
-                Response::builder()
-                    .status(StatusCode::SWITCHING_PROTOCOLS)
-                    .header(CONNECTION, "upgrade")
-                    .header(UPGRADE, "echo")
-                    .body(Full::default())
-                    .unwrap()
-            }
-            "/slow" => {
-                tokio::time::sleep(std::time::Duration::from_secs(300)).await;
-                Response::new(Full::from("slow"))
-            }
-            "/early" => Response::new(Full::from("early")),
-            _ => match request.into_body().collect().await {
-                Ok(body) => Response::new(Full::new(body.to_bytes())),
-                Err(_) => {
-                    let status = if control.body_timed_out() { 408 } else { 400 };
-                    let reason = control.body_violation().unwrap_or("body lost");
-                    log.lock().unwrap().push(reason.to_owned());
-                    let mut response = Response::new(Full::from(reason));
-                    *response.status_mut() = StatusCode::from_u16(status).unwrap();
-                    response
-                }
-            },
+            let status = if control.body_timed_out() { 408 } else { 400 };
+            let reason = control.body_violation().unwrap_or("body lost");
+            log.lock().unwrap().push(reason.to_owned());
+            let mut response = Response::new(Full::from(reason));
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            response
         }
     }
 }
@@ -157,7 +154,7 @@ async fn a_chunked_upload_in_small_pieces() {
 #[tokio::test]
 async fn a_large_head_passes_in_whole() {
     let (mut client, _task, _) = serve(GateTimeouts::default());
-    let fields: String = (0..900).map(|i| format!("X-{i}: {}\r\n", "v".repeat(1000))).collect();
+    let fields = format!("X: {}\r\n", "v".repeat(1000)).repeat(900);
     let raw = format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}Content-Length: 2\r\n\r\nok");
     client.write_all(raw.as_bytes()).await.unwrap();
     assert!(until(&mut client, "ok").await.starts_with("HTTP/1.1 200"));
@@ -174,7 +171,7 @@ async fn a_refused_head_is_answered_in_its_turn() {
     assert!(second.starts_with("HTTP/1.1 400"), "{second}");
     assert!(second.contains("connection: close"), "{second}");
     // What the client still sends is read, so that it can read the answer.
-    client.write_all(&[b'x'; 100_000]).await.unwrap();
+    client.write_all(&vec![b'x'; 100_000]).await.unwrap();
     client.shutdown().await.unwrap();
     assert_eq!(rest(&mut client).await, "");
     task.await.unwrap().unwrap();

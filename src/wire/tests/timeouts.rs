@@ -10,7 +10,7 @@ use super::server::{rest, serve, until};
 use super::*;
 
 fn timeouts(body: BodyTimeout) -> GateTimeouts {
-    GateTimeouts { idle: Some(Duration::from_secs(180)), read: Some(Duration::from_secs(60)), body }
+    GateTimeouts { idle: Some(Duration::from_mins(3)), read: Some(Duration::from_mins(1)), body }
 }
 
 /// Whole seconds since `start`.
