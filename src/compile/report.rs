@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::Compiler;
 use super::routers::BuiltRouter;
+use super::{Compiler, StaticFacts};
 use super::services::BuiltService;
 use crate::config::diagnostics::{Diagnostic, Severity};
 use crate::config::dynamic_config::Object;
@@ -48,12 +48,8 @@ pub struct Report {
 pub struct RouterReport {
     /// `name@provider`.
     pub name: QualifiedName,
-    /// As compiled: with entry point defaults.
-    pub config: RouterConfig,
     /// Priority that counts.
     pub priority: i64,
-    /// Entry points that it stands at.
-    pub using: Vec<Arc<str>>,
     /// Whether it works.
     pub status: Status,
     /// Why not, or what is odd.
@@ -62,6 +58,62 @@ pub struct RouterReport {
     pub router: Option<Arc<HttpRouter>>,
     /// Middlewares that it uses, chains taken apart.
     pub links: Vec<QualifiedName>,
+    built: Arc<BuiltRouter>,
+}
+
+impl RouterReport {
+    fn new(name: &QualifiedName, built: &Arc<BuiltRouter>) -> Self {
+        Self {
+            name: name.clone(),
+            priority: built.priority,
+            status: built.status,
+            errors: built.errors.clone(),
+            router: built.in_table().cloned(),
+            links: built.links.iter().map(|(name, _)| name.clone()).collect(),
+            built: Arc::clone(built),
+        }
+    }
+
+    /// As configured.
+    pub fn config(&self) -> &RouterConfig {
+        &self.built.object.config
+    }
+
+    /// Entry points that it stands at.
+    pub fn using(&self, facts: &StaticFacts) -> Vec<Arc<str>> {
+        let models = self.built.entry_points.iter().filter_map(|&at| facts.entry_points.get(at));
+        models.map(|model| Arc::clone(&model.name)).collect()
+    }
+
+    /// As compiled: names qualified, entry point defaults filled in.
+    pub fn effective_config(&self, facts: &StaticFacts) -> RouterConfig {
+        let model = self.built.model.and_then(|position| facts.entry_points.get(position));
+        let mut config = self.config().clone();
+        config.entry_points = self.using(facts).iter().map(ToString::to_string).collect();
+        config.middlewares = config
+            .middlewares
+            .iter()
+            .map(|reference| QualifiedName::resolve(reference, self.name.provider()).to_string())
+            .collect();
+        if let Some(model) = model {
+            config.middlewares.splice(0..0, model.middlewares.iter().cloned());
+            if config.tls.is_none() {
+                config.tls.clone_from(&model.tls);
+            }
+        }
+        let own = config.observability.take().unwrap_or_default();
+        let model = model.and_then(|model| model.observability.clone()).unwrap_or_default();
+        config.observability = Some(RouterObservabilityConfig {
+            access_logs: own.access_logs.or(model.access_logs).or(Some(true)),
+            metrics: own.metrics.or(model.metrics).or(Some(true)),
+            tracing: own.tracing.or(model.tracing).or(Some(true)),
+            trace_verbosity: own
+                .trace_verbosity
+                .or(model.trace_verbosity)
+                .or_else(|| Some("minimal".to_owned())),
+        });
+        config
+    }
 }
 
 /// One service.
@@ -103,7 +155,7 @@ impl Compiler<'_> {
         let mut diagnostics = std::mem::take(&mut self.diagnostics);
         diagnostics.extend(self.transport_diagnostics().cloned());
         let mut routers: Vec<_> =
-            self.memo.routers.iter().map(|(name, built)| self.router_report(name, built)).collect();
+            self.memo.routers.iter().map(|(name, built)| RouterReport::new(name, built)).collect();
         routers.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         for built in self.memo.routers.values() {
             diagnostics.extend(built.diagnostics.iter().cloned());
@@ -124,62 +176,6 @@ impl Compiler<'_> {
             diagnostics,
             not_ready: std::mem::take(&mut self.not_ready),
             certificates: None,
-        }
-    }
-
-    fn router_report(&self, name: &QualifiedName, built: &BuiltRouter) -> RouterReport {
-        let models = &self.env.facts.entry_points;
-        let using: Vec<_> = built
-            .entry_points
-            .iter()
-            .filter_map(|&position| models.get(position))
-            .map(|model| Arc::clone(&model.name))
-            .collect();
-        let mut config = built.object.config.clone();
-        config.entry_points = using.iter().map(ToString::to_string).collect();
-        config.middlewares = config
-            .middlewares
-            .iter()
-            .map(|reference| QualifiedName::resolve(reference, name.provider()).to_string())
-            .collect();
-        if let Some(model) = built.model.and_then(|position| models.get(position)) {
-            config.middlewares.splice(0..0, model.middlewares.iter().cloned());
-            if config.tls.is_none() {
-                config.tls.clone_from(&model.tls);
-            }
-        }
-        config.observability = Some(self.observability(&config, built.model));
-        RouterReport {
-            name: name.clone(),
-            config,
-            priority: built.priority,
-            using,
-            status: built.status,
-            errors: built.errors.clone(),
-            router: built.in_table().cloned(),
-            links: built.links.iter().map(|(name, _)| name.clone()).collect(),
-        }
-    }
-
-    /// Observability as Traefik shows it: every field filled.
-    fn observability(
-        &self,
-        config: &RouterConfig,
-        model: Option<usize>,
-    ) -> RouterObservabilityConfig {
-        let own = config.observability.clone().unwrap_or_default();
-        let model = model
-            .and_then(|position| self.env.facts.entry_points.get(position))
-            .and_then(|model| model.observability.clone())
-            .unwrap_or_default();
-        RouterObservabilityConfig {
-            access_logs: own.access_logs.or(model.access_logs).or(Some(true)),
-            metrics: own.metrics.or(model.metrics).or(Some(true)),
-            tracing: own.tracing.or(model.tracing).or(Some(true)),
-            trace_verbosity: own
-                .trace_verbosity
-                .or(model.trace_verbosity)
-                .or_else(|| Some("minimal".to_owned())),
         }
     }
 

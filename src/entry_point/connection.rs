@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +32,7 @@ pub(super) struct Door {
 }
 
 /// Serves one connection until it ends.
-pub(super) async fn serve(door: Rc<Door>, stream: TcpStream, peer: SocketAddr) {
+pub(super) async fn serve(door: Arc<Door>, stream: TcpStream, peer: SocketAddr) {
     let open = door.work.begin();
     let _counted = door.shared.metrics.connection_opened(&door.entry_point.facts.name);
     tokio::select! {
@@ -49,7 +48,7 @@ pub(super) async fn serve(door: Rc<Door>, stream: TcpStream, peer: SocketAddr) {
     }
 }
 
-async fn converse(door: &Rc<Door>, mut stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
+async fn converse(door: &Arc<Door>, mut stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
     let entry_point = &door.entry_point;
     let opened = Instant::now();
     let mut local = stream.local_addr()?;
@@ -96,7 +95,7 @@ async fn converse(door: &Rc<Door>, mut stream: TcpStream, peer: SocketAddr) -> i
 
 /// A connection whose client is known.
 struct Arrival<'a> {
-    door: &'a Rc<Door>,
+    door: &'a Arc<Door>,
     peer: SocketAddr,
     local: SocketAddr,
     opened: Instant,

@@ -1,12 +1,12 @@
 //! HTTP/1.1 and HTTP/2 on one connection: hyper's server behind our gate, one request at a time in.
 
-use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
-use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::poll_fn;
@@ -29,52 +29,60 @@ const MIN_BUFFER: usize = 400 * 1024;
 
 /// What the requests of one connection share.
 pub(super) struct Conversation {
-    pub(super) door: Rc<Door>,
+    pub(super) door: Arc<Door>,
     pub(super) connection: Arc<Connection>,
     /// HTTP/1 only.
     pub(super) gate: Option<Arc<GateControl>>,
     /// Whether the client's forwarded headers count.
     pub(super) trusted: bool,
-    requests: Cell<u64>,
-    open: Cell<usize>,
-    last_busy: Cell<Instant>,
-    closing: Cell<bool>,
+    requests: AtomicU64,
+    open: AtomicUsize,
+    /// Milliseconds from the opening of the connection to the end of its last request.
+    last_busy: AtomicU64,
+    closing: AtomicBool,
 }
 
 impl Conversation {
-    fn new(door: &Rc<Door>, connection: Arc<Connection>, gate: Option<Arc<GateControl>>) -> Rc<Self> {
+    fn new(
+        door: &Arc<Door>,
+        connection: Arc<Connection>,
+        gate: Option<Arc<GateControl>>,
+    ) -> Arc<Self> {
         let trusted = door.entry_point.trusted.trust(connection.peer_ip);
-        Rc::new(Self {
-            door: Rc::clone(door),
+        Arc::new(Self {
+            door: Arc::clone(door),
             connection,
             gate,
             trusted,
-            requests: Cell::new(0),
-            open: Cell::new(0),
-            last_busy: Cell::new(Instant::now()),
-            closing: Cell::new(false),
+            requests: AtomicU64::new(0),
+            open: AtomicUsize::new(0),
+            last_busy: AtomicU64::new(0),
+            closing: AtomicBool::new(false),
         })
     }
 
     /// Counts a request in; whether it is the last that this connection may carry
     /// (`keepAliveMaxRequests`, `keepAliveMaxTime`).
     pub(super) fn is_last(&self, now: Instant) -> bool {
-        let requests = self.requests.get() + 1;
-        self.requests.set(requests);
+        let requests = self.requests.fetch_add(1, Relaxed) + 1;
         let entry_point = &self.door.entry_point;
         let many = entry_point.keep_alive_max_requests;
         let last = many > 0 && requests >= many
             || entry_point.keep_alive_max_time.is_some_and(|age| now - self.connection.opened > age);
         if last {
-            self.closing.set(true);
+            self.closing.store(true, Relaxed);
         }
         last
+    }
+
+    fn idle_since(&self) -> Instant {
+        self.connection.opened + Duration::from_millis(self.last_busy.load(Relaxed))
     }
 }
 
 /// Serves HTTP/1 over `stream`, of which `first` was read already.
 pub(super) async fn serve_http1<S: Stream>(
-    door: &Rc<Door>,
+    door: &Arc<Door>,
     connection: Arc<Connection>,
     stream: S,
     first: Bytes,
@@ -92,7 +100,7 @@ pub(super) async fn serve_http1<S: Stream>(
     let (gate, control) = RequestGate::new(stream, first, limits, timeouts);
     let conversation = Conversation::new(door, connection, Some(control));
     let service = service_fn(|request: http::Request<Incoming>| {
-        let conversation = Rc::clone(&conversation);
+        let conversation = Arc::clone(&conversation);
         async move { Ok::<Response, Infallible>(answer(&conversation, request).await) }
     });
     let mut builder = http1::Builder::new();
@@ -120,15 +128,15 @@ pub(super) async fn serve_http1<S: Stream>(
 
 /// Serves HTTP/2 over `stream`.
 pub(super) async fn serve_http2<S: Stream>(
-    door: &Rc<Door>,
+    door: &Arc<Door>,
     connection: Arc<Connection>,
     stream: S,
 ) -> io::Result<()> {
     let entry_point = &door.entry_point;
     let conversation = Conversation::new(door, connection, None);
     let service = service_fn(|request: http::Request<Incoming>| {
-        let conversation = Rc::clone(&conversation);
-        conversation.open.set(conversation.open.get() + 1);
+        let conversation = Arc::clone(&conversation);
+        conversation.open.fetch_add(1, Relaxed);
         let busy = Busy(conversation);
         async move { Ok::<Response, Infallible>(answer(&busy.0, request).await) }
     });
@@ -146,11 +154,11 @@ pub(super) async fn serve_http2<S: Stream>(
     let mut leaving = false;
     poll_fn(|task| {
         if !leaving {
-            let mut leave = conversation.closing.get() || drain.as_mut().poll(task).is_ready();
+            let mut leave = conversation.closing.load(Relaxed) || drain.as_mut().poll(task).is_ready();
             if let Some(idle) = idle {
                 while !leave && timer.as_mut().poll(task).is_ready() {
-                    let busy = conversation.open.get() > 0;
-                    let end = conversation.last_busy.get() + idle;
+                    let busy = conversation.open.load(Relaxed) > 0;
+                    let end = conversation.idle_since() + idle;
                     let now = Instant::now();
                     leave = !busy && end <= now;
                     timer.as_mut().reset(if busy { now + idle } else { end });
@@ -162,7 +170,7 @@ pub(super) async fn serve_http2<S: Stream>(
             }
         }
         match served.as_mut().poll(task) {
-            Poll::Pending if conversation.closing.get() && !leaving => {
+            Poll::Pending if conversation.closing.load(Relaxed) && !leaving => {
                 // A request that was answered meanwhile was the connection's last.
                 leaving = true;
                 served.as_mut().graceful_shutdown();
@@ -176,12 +184,13 @@ pub(super) async fn serve_http2<S: Stream>(
 }
 
 /// A stream that is being served keeps its connection from being idle.
-struct Busy(Rc<Conversation>);
+struct Busy(Arc<Conversation>);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.open.set(self.0.open.get().saturating_sub(1));
-        self.0.last_busy.set(Instant::now());
+        let since = self.0.connection.opened.elapsed().as_millis();
+        self.0.last_busy.store(u64::try_from(since).unwrap_or(u64::MAX), Relaxed);
+        self.0.open.fetch_sub(1, Relaxed);
     }
 }
 

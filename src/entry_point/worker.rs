@@ -5,7 +5,6 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -80,7 +79,7 @@ async fn serve(listening: Listening, shared: Arc<Shared>, mut stage: watch::Rece
     let work = OpenWork::default();
     let drain = CancellationToken::new();
     let life_cycle = entry_point.life_cycle;
-    let door = Rc::new(Door { shared, entry_point, work: work.clone(), drain: drain.clone() });
+    let door = Arc::new(Door { shared, entry_point, work: work.clone(), drain: drain.clone() });
     let accept_until = async {
         let _ = stage.wait_for(|stage| *stage >= Stage::Stopping).await;
         let cut = stage.wait_for(|stage| *stage >= Stage::Cut);
@@ -111,12 +110,12 @@ async fn serve(listening: Listening, shared: Arc<Shared>, mut stage: watch::Rece
     let _ = timeout_at(Instant::now() + Duration::from_millis(100), work.finished()).await;
 }
 
-async fn accept(socket: &tokio::net::TcpListener, door: &Rc<Door>) {
+async fn accept(socket: &tokio::net::TcpListener, door: &Arc<Door>) {
     loop {
         match socket.accept().await {
             Ok((stream, peer)) => {
                 listener::prepare(&stream);
-                spawn_local(connection::serve(Rc::clone(door), stream, peer));
+                spawn_local(connection::serve(Arc::clone(door), stream, peer));
             }
             Err(error) if is_of_connection(&error) => {}
             Err(error) => {
@@ -129,11 +128,11 @@ async fn accept(socket: &tokio::net::TcpListener, door: &Rc<Door>) {
 }
 
 /// Takes what the kernel has already accepted: closing the socket would reset it.
-async fn accept_waiting(socket: &tokio::net::TcpListener, door: &Rc<Door>) {
+async fn accept_waiting(socket: &tokio::net::TcpListener, door: &Arc<Door>) {
     let waiting = async {
         while let Ok((stream, peer)) = socket.accept().await {
             listener::prepare(&stream);
-            spawn_local(connection::serve(Rc::clone(door), stream, peer));
+            spawn_local(connection::serve(Arc::clone(door), stream, peer));
         }
     };
     let _ = timeout_at(Instant::now() + Duration::from_millis(1), waiting).await;

@@ -34,6 +34,22 @@ pub struct ServiceConfig {
     pub middlewares: Option<Vec<String>>,
 }
 
+impl ServiceConfig {
+    /// The kind that is set, as the API names it; `None` when there is none or several.
+    pub fn kind(&self) -> Option<&'static str> {
+        let kinds = [
+            (self.load_balancer.is_some(), "loadbalancer"),
+            (self.weighted.is_some(), "weighted"),
+            (self.failover.is_some(), "failover"),
+            (self.highest_random_weight.is_some(), "highestrandomweight"),
+            (self.mirroring.is_some(), "mirroring"),
+        ];
+        let mut set = kinds.iter().filter(|(set, _)| *set).map(|(_, name)| *name);
+        let kind = set.next();
+        if set.next().is_some() { None } else { kind }
+    }
+}
+
 /// `loadBalancer`: servers that requests are spread over.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
