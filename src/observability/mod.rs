@@ -3,6 +3,7 @@
 //! Nothing here ever holds up a request: lines go to one writer thread through a bounded queue and
 //! are dropped and counted when it is full; counters are atomics bound when the table is compiled.
 
+pub mod access_log;
 
 pub mod log;
 mod rotate;
