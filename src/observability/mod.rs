@@ -6,6 +6,7 @@
 pub mod access_log;
 
 pub mod log;
+pub mod metrics;
 mod rotate;
 mod text;
 mod writer;
