@@ -1,1 +1,221 @@
-//! reload
+//! The loop from a changed file to a new table: wait, merge, compile, publish, reconcile.
+//!
+//! Invariant: nothing that a provider sends takes a healthy route down, and what did not change
+//! is not built again. One store switches everything.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::api::LiveReport;
+use crate::api::ping::Readiness;
+use crate::compile::{Compiled, Environment, Memo, Report, StaticFacts, compile};
+use crate::config::diagnostics::{Diagnostic, Severity};
+use crate::config::dynamic_config::DynamicConfig;
+use crate::config::merge::merge;
+use crate::config::tree::Node;
+use crate::entry_point::Shared;
+use crate::observability::metrics::CertificateMetric;
+use crate::provider::file_cache::FileCache;
+use crate::provider::{ConfigReceiver, Document, ProviderHealth};
+use crate::service::health::HealthMonitor;
+use crate::state::SharedState;
+
+/// How often files that options name (certificates, users files) are looked at.
+const FILES_INTERVAL: Duration = Duration::from_secs(2);
+
+impl Document for DynamicConfig {
+    fn read(root: &Node, provider: &str) -> Self {
+        DynamicConfig::read(root, provider)
+    }
+
+    fn reuse(&mut self, previous: &Self) {
+        DynamicConfig::reuse(self, previous);
+    }
+
+    fn absorb(&mut self, other: &Self) {
+        DynamicConfig::absorb(self, other);
+    }
+
+    fn add_diagnostics(&mut self, diagnostics: Vec<Diagnostic>) {
+        self.diagnostics.extend(diagnostics);
+    }
+}
+
+/// One source of configuration.
+pub struct Source {
+    /// Name of the provider.
+    pub name: &'static str,
+    /// What it sends.
+    pub updates: ConfigReceiver<DynamicConfig>,
+}
+
+/// What the loop works on.
+pub struct Reload {
+    /// Configuration that the static part implies.
+    pub internal: Arc<DynamicConfig>,
+    /// The file provider, if there is one.
+    pub source: Option<Source>,
+    /// Least time from one table to the next (`providers.providersThrottleDuration`).
+    pub throttle: Duration,
+    /// What the static configuration says to the compiler.
+    pub facts: Arc<StaticFacts>,
+    /// What outlives a reload.
+    pub state: Arc<SharedState>,
+    /// Files that options name.
+    pub files: Arc<FileCache>,
+    /// Where the table goes.
+    pub shared: Arc<Shared>,
+    /// Where the report goes.
+    pub report: LiveReport,
+    /// Who is told whether the configuration is whole.
+    pub readiness: Arc<Readiness>,
+    /// Who carries out probes.
+    pub health: Arc<HealthMonitor>,
+}
+
+impl Reload {
+    /// Runs until `shutdown`. `first` becomes true when the first table is in place.
+    pub async fn run(mut self, first: watch::Sender<bool>, shutdown: CancellationToken) {
+        let mut memo = None;
+        let mut failures = 0;
+        let mut seen: Vec<Diagnostic> = Vec::new();
+        let mut tick = interval(FILES_INTERVAL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let started = Instant::now();
+            self.step(&mut memo, &mut failures, &mut seen).await;
+            first.send_replace(true);
+            let next = started + self.throttle;
+            tokio::select! {
+                () = self.changed(&mut tick) => {}
+                () = shutdown.cancelled() => return,
+            }
+            tokio::select! {
+                () = sleep_until(next) => {}
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+
+    /// Waits until a provider has something new, or a file that an option names has changed.
+    async fn changed(&mut self, tick: &mut tokio::time::Interval) {
+        loop {
+            let provider = async {
+                match &mut self.source {
+                    Some(source) if source.updates.changed().await.is_ok() => {}
+                    _ => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = provider => return,
+                _ = tick.tick() => {
+                    let files = Arc::clone(&self.files);
+                    let refreshed = tokio::task::spawn_blocking(move || files.refresh()).await;
+                    if refreshed.unwrap_or_default() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn step(
+        &mut self,
+        memo: &mut Option<Memo>,
+        failures: &mut u64,
+        seen: &mut Vec<Diagnostic>,
+    ) {
+        let mut parts = vec![("internal", Arc::clone(&self.internal))];
+        let mut health = ProviderHealth { loaded: true, ..ProviderHealth::default() };
+        if let Some(source) = &mut self.source {
+            let update = source.updates.borrow_and_update().clone();
+            parts.push((source.name, update.config));
+            health = update.health;
+        }
+        let previous = memo.take();
+        let (facts, state) = (Arc::clone(&self.facts), Arc::clone(&self.state));
+        let (files, shared) = (Arc::clone(&self.files), Arc::clone(&self.shared));
+        let compiled = tokio::task::spawn_blocking(move || {
+            let config = merge(&parts);
+            let environment = Environment {
+                files: &*files,
+                state: &state,
+                metrics: &shared.metrics,
+                facts: &facts,
+            };
+            compile(&config, previous.as_ref(), &environment)
+        });
+        let compiled = match compiled.await {
+            Ok(compiled) => compiled,
+            Err(panic) => {
+                error!(error = %panic, "compiling the configuration failed; the last one stays");
+                self.shared.metrics.reload_failed();
+                return;
+            }
+        };
+        *memo = Some(self.publish(compiled, &health, seen));
+        if health.failures > *failures {
+            self.shared.metrics.reload_failed();
+        } else {
+            self.shared.metrics.reload_succeeded();
+        }
+        *failures = health.failures;
+    }
+
+    fn publish(
+        &self,
+        compiled: Compiled,
+        health: &ProviderHealth,
+        seen: &mut Vec<Diagnostic>,
+    ) -> Memo {
+        let Compiled { table, report, health_plans, memo } = compiled;
+        self.shared.table.publish(table);
+        let mut problems = report.not_ready.clone();
+        if !health.loaded {
+            let reason = health.error.clone();
+            problems.push(reason.unwrap_or_else(|| "the provider has not loaded yet".to_owned()));
+        }
+        self.readiness.applied(problems);
+        speak(&report, seen);
+        if let Some(store) = &report.certificates {
+            let certificates = store.infos().map(|info| CertificateMetric {
+                cn: info.common_name.clone(),
+                serial: info.serial_number.clone(),
+                sans: info.sans.join(","),
+                not_after: info.not_after,
+            });
+            self.shared.metrics.set_certificates(certificates.collect());
+        }
+        self.report.store(report);
+        self.health.reconcile(health_plans);
+        self.state.sweep();
+        memo
+    }
+}
+
+/// Logs what is new among the diagnostics, and that what was wrong is mended.
+fn speak(report: &Report, seen: &mut Vec<Diagnostic>) {
+    let (errors, warnings) = report.counts();
+    for diagnostic in report.diagnostics.iter().filter(|diagnostic| !seen.contains(diagnostic)) {
+        match diagnostic.severity {
+            Severity::Error => error!("{diagnostic}"),
+            Severity::Warning => warn!("{diagnostic}"),
+        }
+    }
+    if !seen.is_empty() && report.diagnostics.is_empty() {
+        info!("the configuration is whole again");
+    }
+    info!(routers = report.routers.len(), errors, warnings, "configuration applied");
+    seen.clone_from(&report.diagnostics);
+}
+
+/// A report before there is any configuration.
+pub fn empty_report() -> LiveReport {
+    Arc::new(ArcSwap::from_pointee(Report::default()))
+}

@@ -144,10 +144,10 @@ pub fn compile(
         diagnostics: config.diagnostics.clone(),
         not_ready: Vec::new(),
     };
-    let tls = compiler.build_tls();
-    let table = compiler.build_routers(&tls);
+    let mut tls = compiler.build_tls();
+    let table = compiler.build_routers(&mut tls);
     compiler.build_unused();
-    compiler.memo.tls = Some(tls);
+    compiler.memo.tls = Some(Arc::new(tls));
     compiler.finish(table)
 }
 
@@ -176,7 +176,8 @@ impl Compiler<'_> {
     }
 
     fn finish(mut self, table: RoutingTable) -> Compiled {
-        let report = self.report();
+        let mut report = self.report();
+        report.certificates = self.memo.tls.as_ref().and_then(|tls| tls.store.clone());
         let health_plans = self
             .memo
             .services

@@ -63,7 +63,7 @@ struct Instance {
 
 impl Compiler<'_> {
     /// Builds all routers and the table of them.
-    pub(super) fn build_routers(&mut self, tls: &Arc<BuiltTls>) -> RoutingTable {
+    pub(super) fn build_routers(&mut self, tls: &mut BuiltTls) -> RoutingTable {
         let mut instances = Vec::with_capacity(self.config.routers.len());
         for (name, object) in &self.config.routers {
             self.instances_of(name, object, &mut instances);
@@ -97,13 +97,16 @@ impl Compiler<'_> {
             }
             self.memo.routers.insert(name, built);
         }
-        let routes = plan.finish().into_iter().zip(clear.into_iter().zip(secure));
-        let entry_points = routes.map(|(tls, (http, https))| EntryPointRoutes {
+        let routes = plan.finish(self.previous.tls.as_deref());
+        let sides = clear.into_iter().zip(secure).enumerate();
+        let entry_points = sides.map(|(position, (http, https))| EntryPointRoutes {
             http: HttpRouters::new(self.in_match_order(http)),
             https: HttpRouters::new(self.in_match_order(https)),
-            tls: Some(tls),
+            tls: routes.get(position).map(|(_, routes)| Arc::clone(routes)),
         });
-        RoutingTable { entry_points: entry_points.collect() }
+        let table = RoutingTable { entry_points: entry_points.collect() };
+        tls.remember(routes);
+        table
     }
 
     /// Higher priority first; ties go to the provider named earlier, then by name, so that the

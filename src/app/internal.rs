@@ -1,0 +1,152 @@
+//! Provider `internal`: the routers, middlewares and transports that static configuration implies.
+
+use std::sync::Arc;
+
+use crate::config::dynamic_config::{DynamicConfig, Object};
+use crate::config::entry_points::EntryPointConfig;
+use crate::config::static_config::StaticConfig;
+use crate::middleware::MiddlewareConfig;
+use crate::middleware::redirect::{RedirectRegexConfig, RedirectSchemeConfig};
+use crate::middleware::strip_prefix::StripPrefixConfig;
+use crate::router::RouterConfig;
+use crate::values::QualifiedName;
+
+/// The configuration of provider `internal`.
+pub(super) fn configuration(config: &StaticConfig) -> DynamicConfig {
+    let mut internal = Internal(DynamicConfig::default());
+    internal.transport(config);
+    internal.ping(config);
+    internal.metrics(config);
+    internal.api(config);
+    for (name, entry_point) in &config.entry_points {
+        internal.redirection(name, entry_point, config);
+    }
+    internal.0
+}
+
+struct Internal(DynamicConfig);
+
+impl Internal {
+    fn router(&mut self, name: &str, router: RouterConfig) {
+        self.0.routers.insert(QualifiedName::new(name, "internal"), Object::implied(router));
+    }
+
+    fn middleware(&mut self, name: &str, middleware: MiddlewareConfig) {
+        let name = QualifiedName::new(name, "internal");
+        self.0.middlewares.insert(name, Object::implied(middleware));
+    }
+
+    fn transport(&mut self, config: &StaticConfig) {
+        let transport = config.servers_transport.as_transport();
+        let name = QualifiedName::new("default", "internal");
+        self.0.servers_transports.insert(name, Object::implied(transport));
+    }
+
+    fn ping(&mut self, config: &StaticConfig) {
+        let Some(ping) = config.ping.as_ref().filter(|ping| !ping.manual_routing) else { return };
+        for (name, rule, priority) in [
+            ("ping", "PathPrefix(`/ping`)", i64::MAX),
+            ("live", "Path(`/live`)", i64::MAX),
+            ("ready", "Path(`/ready`)", i64::MAX),
+        ] {
+            let service = format!("{name}@internal");
+            self.router(name, at(&ping.entry_point, rule, &service, priority));
+        }
+    }
+
+    fn metrics(&mut self, config: &StaticConfig) {
+        let prometheus = config.metrics.as_ref().and_then(|metrics| metrics.prometheus.as_ref());
+        let Some(prometheus) = prometheus.filter(|prometheus| !prometheus.manual_routing) else {
+            return;
+        };
+        let rule = "PathPrefix(`/metrics`)";
+        let router = at(&prometheus.entry_point, rule, "prometheus@internal", i64::MAX);
+        self.router("prometheus", router);
+    }
+
+    fn api(&mut self, config: &StaticConfig) {
+        let Some(api) = config.api.as_ref().filter(|api| api.insecure) else { return };
+        let router = at("traefik", "PathPrefix(`/api`)", "api@internal", i64::MAX - 1);
+        self.router("api", router);
+        if !api.dashboard {
+            return;
+        }
+        let mut router = at("traefik", "PathPrefix(`/`)", "dashboard@internal", i64::MAX - 2);
+        router.middlewares =
+            vec!["dashboard_redirect@internal".to_owned(), "dashboard_stripprefix@internal".to_owned()];
+        self.router("dashboard", router);
+        let redirect = RedirectRegexConfig {
+            regex: r"^(http:\/\/(\[[\w:.]+\]|[\w\._-]+)(:\d+)?)\/$".to_owned(),
+            replacement: "${1}/dashboard/".to_owned(),
+            permanent: true,
+        };
+        self.middleware("dashboard_redirect", MiddlewareConfig {
+            redirect_regex: Some(redirect),
+            ..MiddlewareConfig::default()
+        });
+        let strip = StripPrefixConfig {
+            prefixes: vec!["/dashboard/".to_owned(), "/dashboard".to_owned()],
+            ..StripPrefixConfig::default()
+        };
+        self.middleware("dashboard_stripprefix", MiddlewareConfig {
+            strip_prefix: Some(strip),
+            ..MiddlewareConfig::default()
+        });
+    }
+
+    /// `http.redirections.entryPoint`: a router that takes everything, and its middleware.
+    fn redirection(&mut self, name: &str, entry_point: &EntryPointConfig, config: &StaticConfig) {
+        let redirections = entry_point.http.redirections.as_ref();
+        let Some(redirect) = redirections.and_then(|all| all.entry_point.as_ref()) else { return };
+        let port = match redirect.to.strip_prefix(':') {
+            Some(port) => port.to_owned(),
+            None => config.entry_points.get(&redirect.to).map(port_of).unwrap_or_default(),
+        };
+        let router_name = normalized(&format!("{name}-to-{}", redirect.to));
+        let middleware_name = format!("redirect-{router_name}");
+        let rule = if entry_point.allow_acme_by_pass {
+            "HostRegexp(`^.+$`) && !PathPrefix(`/.well-known/acme-challenge/`)"
+        } else {
+            "HostRegexp(`^.+$`)"
+        };
+        let mut router = at(name, rule, "noop@internal", redirect.priority);
+        router.middlewares = vec![middleware_name.clone()];
+        self.router(&router_name, router);
+        let scheme = RedirectSchemeConfig {
+            scheme: redirect.scheme.clone(),
+            port,
+            permanent: redirect.permanent,
+            ..RedirectSchemeConfig::default()
+        };
+        self.middleware(&middleware_name, MiddlewareConfig {
+            redirect_scheme: Some(scheme),
+            ..MiddlewareConfig::default()
+        });
+    }
+}
+
+fn at(entry_point: &str, rule: &str, service: &str, priority: i64) -> RouterConfig {
+    RouterConfig {
+        entry_points: vec![entry_point.to_owned()],
+        rule: rule.to_owned(),
+        service: service.to_owned(),
+        priority,
+        ..RouterConfig::default()
+    }
+}
+
+fn port_of(entry_point: &EntryPointConfig) -> String {
+    let address = entry_point.address.split('/').next().unwrap_or_default();
+    address.rsplit_once(':').map(|(_, port)| port.to_owned()).unwrap_or_default()
+}
+
+/// Traefik's `Normalize`: runs of other characters become one `-`.
+fn normalized(name: &str) -> String {
+    let words = name.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join("-")
+}
+
+/// The internal configuration, shared.
+pub(super) fn shared(config: &StaticConfig) -> Arc<DynamicConfig> {
+    Arc::new(configuration(config))
+}
