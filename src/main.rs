@@ -1,2 +1,215 @@
-//! The `doorward` command.
-fn main() {}
+//! The `doorward` command: runs the proxy, checks configurations, asks a running one for its health.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::net::TcpListener;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use doorward::app::{self, App};
+use doorward::config::diagnostics::{Diagnostic, Severity, did_you_mean};
+use doorward::config::loader::{self, Loaded};
+use doorward::demo;
+use doorward::observability::log;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, info, warn};
+
+const COMMANDS: [&str; 5] = ["check", "demo", "healthcheck", "help", "version"];
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let result = match args.first().map(String::as_str) {
+        _ if args.iter().any(|arg| matches!(arg.as_str(), "-h" | "-help" | "--help")) => help(),
+        Some("help") => help(),
+        Some("version") => version(),
+        Some("check") => app::check::command(&args[1..], &mut std::io::stdout().lock()),
+        Some("healthcheck") => healthcheck(&args[1..]),
+        Some("demo") => demo::command(&args[1..]),
+        Some(word) if !word.starts_with('-') => unknown_command(word),
+        _ => run(&args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            say(&format!("doorward: {error:#}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes to stderr; that it cannot be written to is nobody's business.
+fn say(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+fn print(text: &str) -> anyhow::Result<ExitCode> {
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn help() -> anyhow::Result<ExitCode> {
+    print(&loader::print_help())
+}
+
+fn version() -> anyhow::Result<ExitCode> {
+    print(&format!(
+        "Version:      {}\nCodename:     doorward\nOS/Arch:      {}/{}\n",
+        env!("CARGO_PKG_VERSION"),
+        std::env::consts::OS,
+        std::env::consts::ARCH,
+    ))
+}
+
+fn unknown_command(word: &str) -> anyhow::Result<ExitCode> {
+    print(&loader::print_help())?;
+    match did_you_mean(word, COMMANDS) {
+        Some(known) => bail!("command not found: {word}; did you mean `{known}`?"),
+        None => bail!("command not found: {word}"),
+    }
+}
+
+/// Loads the static configuration, or says all that is wrong with it.
+fn load(args: &[String]) -> Result<Loaded, ExitCode> {
+    let environment: Vec<(String, String)> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    loader::load(args, &environment).map_err(|problems| {
+        report(&problems);
+        ExitCode::FAILURE
+    })
+}
+
+fn report(problems: &[Diagnostic]) {
+    let color = std::io::stderr().is_terminal();
+    for problem in problems {
+        say(&problem.render(color));
+        say("\n");
+    }
+    let errors = problems.iter().filter(|one| one.severity == Severity::Error).count();
+    if errors > 0 {
+        say(&format!("doorward: {errors} error(s) in the static configuration\n"));
+    }
+}
+
+/// `doorward`: serves until told to stop.
+fn run(args: &[String]) -> anyhow::Result<ExitCode> {
+    let loaded = match load(args) {
+        Ok(loaded) => loaded,
+        Err(code) => return Ok(code),
+    };
+    let guard = log::init(&loaded.config.log.clone().unwrap_or_default())?;
+    for warning in &loaded.warnings {
+        warn!("{warning}");
+    }
+    info!(version = env!("CARGO_PKG_VERSION"), source = %loaded.source, "starting");
+    let app = App::start(&loaded.config, inherited_sockets()?)?;
+    for (name, address) in app.addresses() {
+        info!(entryPointName = %name, %address, "listening");
+    }
+    let control = app.control().context("the control plane is gone")?;
+    control.block_on(serve(&app))?;
+    app.finish();
+    guard.flush();
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Answers signals until the workers are through with their shutdown.
+async fn serve(app: &App) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let mut user = signal(SignalKind::user_defined1())?;
+    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+    let mut watchdog = watchdog();
+    loop {
+        tokio::select! {
+            () = next(&mut terminate) => break,
+            () = next(&mut interrupt) => break,
+            () = next(&mut hang_up) => {
+                if !app.has_file_provider() {
+                    // Without a file provider Traefik dies of it, as any process does.
+                    break;
+                }
+                info!("SIGHUP: looking at the dynamic files again");
+                app.look_again();
+            }
+            () = next(&mut user) => {
+                info!("SIGUSR1: opening the access log anew");
+                app.reopen_logs();
+            }
+            () = watchdog.tick() => {
+                let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Watchdog]);
+            }
+        }
+    }
+    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
+    info!("stopping; a second signal ends it at once");
+    app.begin_shutdown();
+    tokio::select! {
+        () = app.drained() => {}
+        () = next(&mut terminate) => app.cut(),
+        () = next(&mut interrupt) => app.cut(),
+    }
+    Ok(())
+}
+
+async fn next(signal: &mut Signal) {
+    signal.recv().await;
+}
+
+/// systemd's watchdog, at half its interval; never, where there is none.
+struct Watchdog(Option<tokio::time::Interval>);
+
+impl Watchdog {
+    async fn tick(&mut self) {
+        match &mut self.0 {
+            Some(interval) => {
+                interval.tick().await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
+fn watchdog() -> Watchdog {
+    let micros: Option<u64> =
+        std::env::var("WATCHDOG_USEC").ok().and_then(|micros| micros.parse().ok());
+    Watchdog(micros.filter(|&micros| micros > 1).map(|micros| {
+        tokio::time::interval(Duration::from_micros(micros / 2))
+    }))
+}
+
+/// Sockets that systemd hands over, by the name of their entry point.
+fn inherited_sockets() -> anyhow::Result<BTreeMap<String, TcpListener>> {
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut sockets = BTreeMap::new();
+    let mut handed = listenfd::ListenFd::from_env();
+    for (position, name) in names.split(':').enumerate().take(handed.len()) {
+        match handed.take_tcp_listener(position) {
+            Ok(Some(socket)) => {
+                if sockets.insert(name.to_owned(), socket).is_some() {
+                    error!(entryPointName = name, "several sockets have this name; the last counts");
+                }
+            }
+            Ok(None) => {}
+            Err(problem) => warn!(entryPointName = name, error = %problem, "not a TCP listener"),
+        }
+    }
+    Ok(sockets)
+}
+
+/// `doorward healthcheck`: asks a running proxy for `/ping`.
+fn healthcheck(args: &[String]) -> anyhow::Result<ExitCode> {
+    let loaded = match load(args) {
+        Ok(loaded) => loaded,
+        Err(code) => return Ok(code),
+    };
+    match app::healthcheck::ask(&loaded.config) {
+        Ok(url) => print(&format!("OK: {url}\n")),
+        Err(error) => {
+            say(&format!("{error:#}\n"));
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}

@@ -78,6 +78,8 @@ impl EntryPointModel {
 pub struct StaticFacts {
     /// How far to differ from Traefik.
     pub profile: Profile,
+    /// Routers that want different TLS options for one host are refused, all of them.
+    pub strict_tls_options: bool,
     /// See [`OnBrokenRouter`].
     pub on_broken_router: OnBrokenRouter,
     /// Entry points by position.

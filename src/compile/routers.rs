@@ -19,7 +19,7 @@ use crate::router::{
     EntryPointRoutes, HttpRouter, HttpRouters, RouterConfig, RouterTlsConfig, RoutingTable,
 };
 use crate::rule::{Rule, readable_hosts};
-use crate::values::{BuildError, Profile, QualifiedName};
+use crate::values::{BuildError, QualifiedName};
 
 /// Users may not go above this; what is above belongs to routers of provider `internal`.
 const MAX_USER_PRIORITY: i64 = i64::MAX - 1000;
@@ -77,7 +77,7 @@ impl Compiler<'_> {
                 }
             }
         }
-        plan.settle(self.env.facts.profile);
+        plan.settle(self.env.facts.strict_tls_options);
         let count = self.env.facts.entry_points.len();
         let mut clear: Vec<Vec<Arc<HttpRouter>>> = vec![Vec::new(); count];
         let mut secure: Vec<Vec<Arc<HttpRouter>>> = vec![Vec::new(); count];
@@ -494,9 +494,4 @@ impl Handler for Broken {
     fn handle<'a>(&'a self, _cx: &'a Context, _request: Request) -> ResponseFuture<'a> {
         ready(ProxyError::BrokenRouter.into_response())
     }
-}
-
-/// Whether conflicting TLS options take routers out of service.
-pub(super) fn refuses_conflicts(profile: Profile) -> bool {
-    profile != Profile::Exact
 }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Compiler;
-use super::routers::{TlsChoice, refuses_conflicts};
+use super::routers::TlsChoice;
 use super::services::summary;
 use crate::config::diagnostics::{Diagnostic, Severity};
 use crate::rule::Rule;
@@ -15,7 +15,7 @@ use crate::tls::{
     BrokenOptions, CertificateStore, Consequence, OptionsRef, TlsOptions, TlsOptionsConfig,
     TlsRoutes,
 };
-use crate::values::{Profile, QualifiedName};
+use crate::values::QualifiedName;
 
 /// TLS as configured, for all entry points.
 pub(super) struct BuiltTls {
@@ -142,7 +142,7 @@ impl BuiltTls {
             tls: self,
             claims: vec![Claims::new(); count],
             conflicts: vec![HashMap::new(); count],
-            profile: Profile::Safe,
+            strict: true,
         }
     }
 
@@ -188,7 +188,7 @@ pub(super) struct TlsPlan<'t> {
     tls: &'t BuiltTls,
     claims: Vec<Claims>,
     conflicts: Vec<HashMap<String, Vec<QualifiedName>>>,
-    profile: Profile,
+    strict: bool,
 }
 
 impl TlsPlan<'_> {
@@ -199,9 +199,10 @@ impl TlsPlan<'_> {
         }
     }
 
-    /// All routers have spoken: finds the contradictions.
-    pub(super) fn settle(&mut self, profile: Profile) {
-        self.profile = profile;
+    /// All routers have spoken: finds the contradictions. With `strict` they take the routers of
+    /// their host out of service; without, as in Traefik, these get the default options.
+    pub(super) fn settle(&mut self, strict: bool) {
+        self.strict = strict;
         for (claims, conflicts) in self.claims.iter_mut().zip(&mut self.conflicts) {
             claims.sort_unstable();
             claims.dedup();
@@ -241,7 +242,7 @@ impl TlsPlan<'_> {
             return TlsChoice { options: options.shared(), problem: None };
         };
         let names: Vec<_> = names.iter().map(QualifiedName::as_str).collect();
-        let problem = refuses_conflicts(self.profile).then(|| {
+        let problem = self.strict.then(|| {
             format!(
                 "conflicting TLS options for host {host} on one entry point ({}): no router of \
                  this host is served",

@@ -1,0 +1,399 @@
+//! The composition root: builds every part once, in order, and shuts down in reverse.
+
+pub mod check;
+mod facts;
+pub mod healthcheck;
+mod internal;
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use http::{HeaderValue, StatusCode};
+use serde_json::json;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::api::ping::{Live, Ping, Readiness, Ready};
+use crate::api::{Api, Dashboard, LiveReport, Noop, StaticView};
+use crate::compile::{Report, StaticFacts};
+use crate::config::static_config::StaticConfig;
+use crate::entry_point::worker::{self, Listening, Stage};
+use crate::entry_point::{EntryPoint, Shared, listener};
+use crate::exchange::{Body, Context, Handler, Request, Response, ResponseFuture, ready};
+use crate::observability::access_log::AccessLog;
+use crate::observability::metrics::{self, Metrics};
+use crate::provider::file::FileProvider;
+use crate::provider::file_cache::FileCache;
+use crate::provider::{ConfigSender, Provider};
+use crate::reload::{Reload, Source, empty_report};
+use crate::router::{LiveTable, RoutingTable};
+use crate::service::health::HealthMonitor;
+use crate::state::SharedState;
+
+/// Threads for providers, compiling and the like.
+const CONTROL_THREADS: usize = 2;
+/// How long the first table may take before traffic is let in without it.
+const FIRST_TABLE: Duration = Duration::from_secs(10);
+
+/// A running proxy.
+pub struct App {
+    addresses: BTreeMap<String, SocketAddr>,
+    stage: watch::Sender<Stage>,
+    workers: Vec<JoinHandle<()>>,
+    shutdown: CancellationToken,
+    control: Option<Runtime>,
+    report: LiveReport,
+    facts: Arc<StaticFacts>,
+    shared: Arc<Shared>,
+    readiness: Arc<Readiness>,
+    look_again: Arc<Notify>,
+    has_file_provider: bool,
+}
+
+impl App {
+    /// Starts everything that `config` asks for. `inherited` are sockets that somebody else has
+    /// bound, by entry point.
+    pub fn start(
+        config: &StaticConfig,
+        inherited: BTreeMap<String, TcpListener>,
+    ) -> anyhow::Result<Self> {
+        let control = Builder::new_multi_thread()
+            .worker_threads(CONTROL_THREADS)
+            .thread_name("control")
+            .enable_all()
+            .build()?;
+        let metrics = Arc::new(Metrics::new(&config.metrics.clone().unwrap_or_default())?);
+        let access_log = config.access_log.as_ref().map(AccessLog::start).transpose()?;
+        let access_log = access_log.map(Arc::new);
+        if let Some(log) = &access_log {
+            metrics.watch_access_log(log.dropped());
+        }
+        let readiness = Arc::new(Readiness::default());
+        let report = empty_report();
+        let facts = Arc::new(build_facts(config, &metrics, &readiness, &report));
+        let entry_points = facts::entry_points(config, &metrics)?;
+        let shared = Arc::new(Shared {
+            table: LiveTable::new(RoutingTable { entry_points: Box::default() }),
+            metrics,
+            access_log,
+            server_name: host_name(),
+        });
+        let shutdown = CancellationToken::new();
+        let look_again = Arc::new(Notify::new());
+        let first = {
+            let _entered = control.enter();
+            let source = start_provider(config, &look_again, &shutdown);
+            start_reload(config, source, &facts, &shared, &report, &readiness, &shutdown)?
+        };
+        // Sockets first, so that a taken port is known before anything is served from others.
+        let (addresses, listening) = bind(config, &entry_points, inherited)?;
+        control.block_on(wait_for(first));
+        let (stage, stages) = watch::channel(Stage::Running);
+        let mut workers = Vec::new();
+        for (number, listening) in listening.into_iter().enumerate() {
+            workers.push(worker::start(number, Arc::clone(&shared), listening, stages.clone())?);
+        }
+        Ok(Self {
+            addresses,
+            stage,
+            workers,
+            shutdown,
+            control: Some(control),
+            report,
+            facts,
+            shared,
+            readiness,
+            look_again,
+            has_file_provider: config.providers.file.is_some(),
+        })
+    }
+
+    /// Where an entry point listens.
+    pub fn address(&self, entry_point: &str) -> Option<SocketAddr> {
+        self.addresses.get(entry_point).copied()
+    }
+
+    /// All entry points and where they listen.
+    pub fn addresses(&self) -> &BTreeMap<String, SocketAddr> {
+        &self.addresses
+    }
+
+    /// The state of the running configuration.
+    pub fn report(&self) -> Arc<Report> {
+        self.report.load_full()
+    }
+
+    /// The static facts that the report is read with.
+    pub fn facts(&self) -> &Arc<StaticFacts> {
+        &self.facts
+    }
+
+    /// Why the process does not count as ready; empty when it does.
+    pub fn not_ready(&self) -> Vec<String> {
+        self.readiness.problems()
+    }
+
+    /// The metrics as a scrape would see them.
+    pub fn metrics(&self) -> String {
+        self.shared.metrics.render()
+    }
+
+    /// Whether there is a file provider, which SIGHUP tells to look again.
+    pub fn has_file_provider(&self) -> bool {
+        self.has_file_provider
+    }
+
+    /// Tells the file provider to look at its files again.
+    pub fn look_again(&self) {
+        self.look_again.notify_one();
+    }
+
+    /// Opens the access log anew (SIGUSR1).
+    pub fn reopen_logs(&self) {
+        if let Some(log) = &self.shared.access_log {
+            log.reopen();
+        }
+    }
+
+    /// Begins the shutdown: `/ping` says so at once, entry points go through their stages.
+    pub fn begin_shutdown(&self) {
+        self.readiness.stop();
+        self.stage.send_if_modified(|stage| {
+            let begin = *stage < Stage::Stopping;
+            if begin {
+                *stage = Stage::Stopping;
+            }
+            begin
+        });
+    }
+
+    /// Completes when every worker is through with its shutdown.
+    pub async fn drained(&self) {
+        while !self.workers.iter().all(JoinHandle::is_finished) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Ends the grace time now.
+    pub fn cut(&self) {
+        self.readiness.stop();
+        self.stage.send_replace(Stage::Cut);
+    }
+
+    /// Waits until every connection is gone, then ends the control plane. Blocks.
+    pub fn finish(mut self) {
+        for worker in std::mem::take(&mut self.workers) {
+            if worker.join().is_err() {
+                error!("a worker panicked");
+            }
+        }
+        self.shutdown.cancel();
+        if let Some(log) = &self.shared.access_log {
+            log.flush();
+        }
+        if let Some(control) = self.control.take() {
+            control.shutdown_timeout(Duration::from_secs(1));
+        }
+        info!("stopped");
+    }
+
+    /// A handle to the runtime of the control plane.
+    pub fn control(&self) -> Option<tokio::runtime::Handle> {
+        self.control.as_ref().map(|control| control.handle().clone())
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        self.stage.send_replace(Stage::Cut);
+        self.shutdown.cancel();
+        if let Some(control) = self.control.take() {
+            control.shutdown_background();
+        }
+    }
+}
+
+fn build_facts(
+    config: &StaticConfig,
+    metrics: &Arc<Metrics>,
+    readiness: &Arc<Readiness>,
+    report: &LiveReport,
+) -> StaticFacts {
+    let mut services = facts::InternalServices::new();
+    services.insert("noop", Ok(Arc::new(Noop)));
+    let terminating = config.ping.as_ref().map(|ping| ping.terminating_status_code);
+    match terminating {
+        Some(code) => {
+            let terminating = StatusCode::from_u16(code).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+            let ping = Ping { readiness: Arc::clone(readiness), terminating };
+            services.insert("ping", Ok(Arc::new(ping)));
+            services.insert("live", Ok(Arc::new(Live)));
+            services.insert("ready", Ok(Arc::new(Ready { readiness: Arc::clone(readiness) })));
+        }
+        None => {
+            for name in ["ping", "live", "ready"] {
+                services.insert(name, Err("ping is not enabled"));
+            }
+        }
+    }
+    let scrape = metrics.prometheus().is_some();
+    let prometheus: Result<Arc<dyn Handler>, _> = if scrape {
+        Ok(Arc::new(Scrape(Arc::clone(metrics))))
+    } else {
+        Err("prometheus metrics are not enabled")
+    };
+    services.insert("prometheus", prometheus);
+    services.insert("rest", Err("the REST provider is not supported yet"));
+    match &config.api {
+        Some(api) => {
+            // The API shows facts that contain the API: its own copy has no services.
+            let shown = Arc::new(facts::static_facts(config, facts::InternalServices::new()));
+            let handler = Api::new(static_view(config), shown, Arc::clone(report));
+            services.insert("api", Ok(Arc::new(handler)));
+            let dashboard: Result<Arc<dyn Handler>, _> = if api.dashboard {
+                Ok(Arc::new(Dashboard { base_path: api.base_path.clone() }))
+            } else {
+                Err("dashboard is not enabled")
+            };
+            services.insert("dashboard", dashboard);
+        }
+        None => {
+            services.insert("api", Err("api is not enabled"));
+            services.insert("dashboard", Err("api is not enabled"));
+        }
+    }
+    facts::static_facts(config, services)
+}
+
+fn static_view(config: &StaticConfig) -> StaticView {
+    let api = config.api.clone().unwrap_or_default();
+    let entry_points = config.entry_points.iter().map(|(name, one)| {
+        let mut view = serde_json::to_value(one).unwrap_or_default();
+        if let Some(view) = view.as_object_mut() {
+            view.insert("name".to_owned(), json!(name));
+        }
+        (name.clone(), view)
+    });
+    let metrics = config.metrics.as_ref().and_then(|metrics| metrics.prometheus.as_ref());
+    StaticView {
+        base_path: api.base_path.clone(),
+        entry_points: entry_points.collect(),
+        features: json!({
+            "tracing": "",
+            "metrics": if metrics.is_some() { "Prometheus" } else { "" },
+            "accessLog": config.access_log.is_some(),
+        }),
+        providers: config.providers.file.iter().map(|_| "File".to_owned()).collect(),
+        start_date: jiff::Timestamp::now().to_string(),
+        disable_dashboard_ad: api.disable_dashboard_ad,
+        dashboard_name: api.dashboard_name,
+    }
+}
+
+fn start_provider(
+    config: &StaticConfig,
+    look_again: &Arc<Notify>,
+    shutdown: &CancellationToken,
+) -> Option<Source> {
+    let file = config.providers.file.clone()?;
+    let (out, updates) = ConfigSender::new();
+    let provider = FileProvider::new(file, Arc::clone(look_again));
+    let shutdown = shutdown.clone();
+    tokio::spawn(async move {
+        if let Err(error) = provider.run(out, shutdown).await {
+            error!(providerName = "file", %error, "the provider has stopped");
+        }
+    });
+    Some(Source { name: "file", updates })
+}
+
+fn start_reload(
+    config: &StaticConfig,
+    mut source: Option<Source>,
+    facts: &Arc<StaticFacts>,
+    shared: &Arc<Shared>,
+    report: &LiveReport,
+    readiness: &Arc<Readiness>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<watch::Receiver<bool>> {
+    let (first, done) = watch::channel(false);
+    let reload = Reload {
+        internal: internal::shared(config),
+        source: None,
+        throttle: config.providers.providers_throttle_duration.or_zero(),
+        facts: Arc::clone(facts),
+        state: Arc::new(SharedState::default()),
+        files: Arc::new(FileCache::default()),
+        shared: Arc::clone(shared),
+        report: Arc::clone(report),
+        readiness: Arc::clone(readiness),
+        health: Arc::new(HealthMonitor::start().context("cannot start the health monitor")?),
+    };
+    let shutdown = shutdown.clone();
+    tokio::spawn(async move {
+        // The file provider comes first, so that the first table already has its routes.
+        if let Some(source) = &mut source {
+            let _ = tokio::time::timeout(FIRST_TABLE, source.updates.changed()).await;
+            source.updates.mark_changed();
+        }
+        Reload { source, ..reload }.run(first, shutdown).await;
+    });
+    Ok(done)
+}
+
+async fn wait_for(mut first: watch::Receiver<bool>) {
+    let _ = tokio::time::timeout(FIRST_TABLE * 2, first.wait_for(|done| *done)).await;
+}
+
+/// Binds all entry points; returns their addresses, and the sockets of each worker.
+fn bind(
+    config: &StaticConfig,
+    entry_points: &[Arc<EntryPoint>],
+    mut inherited: BTreeMap<String, TcpListener>,
+) -> anyhow::Result<(BTreeMap<String, SocketAddr>, Vec<Vec<Listening>>)> {
+    let count = config.core.workers();
+    let mut workers: Vec<Vec<Listening>> = (0..count).map(|_| Vec::new()).collect();
+    let mut addresses = BTreeMap::new();
+    for entry_point in entry_points {
+        let name = &*entry_point.facts.name;
+        let sockets = match inherited.remove(name) {
+            Some(socket) => listener::share(&socket, count),
+            None => listener::bind(entry_point.address, entry_point.reuse_port, count),
+        };
+        let sockets = sockets.with_context(|| {
+            format!("entry point `{name}` cannot listen at {}", entry_point.address)
+        })?;
+        if let Some(socket) = sockets.first() {
+            addresses.insert(name.to_owned(), socket.local_addr()?);
+        }
+        for (worker, socket) in workers.iter_mut().zip(sockets) {
+            worker.push(Listening { entry_point: Arc::clone(entry_point), socket });
+        }
+    }
+    Ok((addresses, workers))
+}
+
+/// `prometheus@internal`
+struct Scrape(Arc<Metrics>);
+
+impl Handler for Scrape {
+    fn handle<'a>(&'a self, _cx: &'a Context, _request: Request) -> ResponseFuture<'a> {
+        let mut response = Response::new(Body::from(self.0.render()));
+        let kind = HeaderValue::from_static(metrics::CONTENT_TYPE);
+        response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+        ready(response)
+    }
+}
+
+/// The machine's name, as `X-Forwarded-Server` says it.
+fn host_name() -> HeaderValue {
+    let name = rustix::system::uname();
+    HeaderValue::from_bytes(name.nodename().to_bytes())
+        .unwrap_or_else(|_| HeaderValue::from_static("localhost"))
+}
