@@ -12,6 +12,7 @@ use doorward::config::diagnostics::{Diagnostic, Severity, did_you_mean};
 use doorward::config::loader::{self, Loaded};
 use doorward::demo;
 use doorward::observability::log;
+use doorward::values::Disk;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
@@ -48,8 +49,12 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn help_text() -> String {
+    doorward::config::help::print_help()
+}
+
 fn help() -> anyhow::Result<ExitCode> {
-    print(&loader::print_help())
+    print(&help_text())
 }
 
 fn version() -> anyhow::Result<ExitCode> {
@@ -62,7 +67,7 @@ fn version() -> anyhow::Result<ExitCode> {
 }
 
 fn unknown_command(word: &str) -> anyhow::Result<ExitCode> {
-    print(&loader::print_help())?;
+    print(&help_text())?;
     match did_you_mean(word, COMMANDS) {
         Some(known) => bail!("command not found: {word}; did you mean `{known}`?"),
         None => bail!("command not found: {word}"),
@@ -74,7 +79,7 @@ fn load(args: &[String]) -> Result<Loaded, ExitCode> {
     let environment: Vec<(String, String)> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    loader::load(args, &environment).map_err(|problems| {
+    loader::load(args, &environment, &Disk).map_err(|problems| {
         report(&problems);
         ExitCode::FAILURE
     })
@@ -102,7 +107,7 @@ fn run(args: &[String]) -> anyhow::Result<ExitCode> {
     for warning in &loaded.warnings {
         warn!("{warning}");
     }
-    info!(version = env!("CARGO_PKG_VERSION"), source = %loaded.source, "starting");
+    info!(version = env!("CARGO_PKG_VERSION"), source = ?loaded.origin, "starting");
     let app = App::start(&loaded.config, inherited_sockets()?)?;
     for (name, address) in app.addresses() {
         info!(entryPointName = %name, %address, "listening");

@@ -23,6 +23,7 @@ use crate::entry_point::Shared;
 use crate::observability::metrics::CertificateMetric;
 use crate::provider::file_cache::FileCache;
 use crate::provider::{ConfigReceiver, Document, ProviderHealth};
+use crate::service::ServerGauge;
 use crate::service::health::HealthMonitor;
 use crate::state::SharedState;
 
@@ -75,6 +76,8 @@ pub struct Reload {
     pub report: LiveReport,
     /// Who is told whether the configuration is whole.
     pub readiness: Arc<Readiness>,
+    /// Where the health of servers is counted.
+    pub server_up: Arc<dyn ServerGauge>,
     /// Who carries out probes.
     pub health: Arc<HealthMonitor>,
 }
@@ -107,9 +110,12 @@ impl Reload {
     async fn changed(&mut self, tick: &mut tokio::time::Interval) {
         loop {
             let provider = async {
-                match &mut self.source {
-                    Some(source) if source.updates.changed().await.is_ok() => {}
-                    _ => std::future::pending().await,
+                let changed = match &mut self.source {
+                    Some(source) => source.updates.changed().await.is_ok(),
+                    None => false,
+                };
+                if !changed {
+                    std::future::pending::<()>().await;
                 }
             };
             tokio::select! {
@@ -141,12 +147,14 @@ impl Reload {
         let previous = memo.take();
         let (facts, state) = (Arc::clone(&self.facts), Arc::clone(&self.state));
         let (files, shared) = (Arc::clone(&self.files), Arc::clone(&self.shared));
+        let server_up = Arc::clone(&self.server_up);
         let compiled = tokio::task::spawn_blocking(move || {
             let config = merge(&parts);
             let environment = Environment {
                 files: &*files,
                 state: &state,
                 metrics: &shared.metrics,
+                server_up: &server_up,
                 facts: &facts,
             };
             compile(&config, previous.as_ref(), &environment)

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::Query;
 use crate::compile::{MiddlewareReport, Report, RouterReport, ServiceReport, StaticFacts, Status};
+use crate::tls::CertificateInfo;
 use crate::values::QualifiedName;
 
 /// `/api/rawdata`: everything by qualified name, without what the lists add.
@@ -171,13 +172,34 @@ fn redact(body: &mut Map<String, Value>) {
 }
 
 pub(super) fn certificates(report: &Report, query: &Query) -> Vec<Value> {
-    let all = report.certificates.as_ref().map(|store| store.infos()).unwrap_or_default();
-    let views = all.iter().map(|info| object(info));
+    let now = jiff::Timestamp::now().as_second();
+    let infos = report.certificates.iter().flat_map(|store| store.infos());
+    let views = infos.map(|info| certificate_view(info, now));
     let found = views.filter(|view| {
         query.search.is_empty()
             || Value::Object(view.clone()).to_string().to_lowercase().contains(&query.search)
     });
     found.map(Value::Object).collect()
+}
+
+/// Fewer days than these left, and a certificate is shown as a warning.
+const SOON: i64 = 30 * 24 * 3600;
+
+fn certificate_view(info: &CertificateInfo, now: i64) -> Map<String, Value> {
+    let mut view = object(info);
+    view.retain(|_, value| *value != json!("") && *value != json!([]));
+    view.insert("name".to_owned(), json!(info.cert_fingerprint));
+    for (key, seconds) in [("notAfter", info.not_after), ("notBefore", info.not_before)] {
+        let time = jiff::Timestamp::from_second(seconds).map(|time| time.to_string());
+        view.insert(key.to_owned(), json!(time.unwrap_or_default()));
+    }
+    let status = match info.not_after - now {
+        ..=0 => "expired",
+        1..SOON => "warning",
+        _ => "enabled",
+    };
+    view.insert("status".to_owned(), json!(status));
+    view
 }
 
 pub(super) fn certificate(report: &Report, name: &str) -> Option<Value> {

@@ -9,6 +9,7 @@ use crate::middleware::MiddlewareConfig;
 use crate::middleware::redirect::{RedirectRegexConfig, RedirectSchemeConfig};
 use crate::middleware::strip_prefix::StripPrefixConfig;
 use crate::router::RouterConfig;
+use crate::upstream::ServersTransportConfig;
 use crate::values::QualifiedName;
 
 /// The configuration of provider `internal`.
@@ -37,7 +38,7 @@ impl Internal {
     }
 
     fn transport(&mut self, config: &StaticConfig) {
-        let transport = config.servers_transport.as_transport();
+        let transport = ServersTransportConfig::from(&config.servers_transport);
         let name = QualifiedName::new("default", "internal");
         self.0.servers_transports.insert(name, Object::implied(transport));
     }

@@ -2,6 +2,7 @@
 
 pub mod check;
 mod facts;
+mod gauges;
 pub mod healthcheck;
 mod internal;
 
@@ -303,7 +304,13 @@ fn start_provider(
 ) -> Option<Source> {
     let file = config.providers.file.clone()?;
     let (out, updates) = ConfigSender::new();
-    let provider = FileProvider::new(file, Arc::clone(look_again));
+    let provider = match FileProvider::new(file, Arc::clone(look_again)) {
+        Ok(provider) => provider,
+        Err(error) => {
+            error!(providerName = "file", %error, "the provider cannot start");
+            return None;
+        }
+    };
     let shutdown = shutdown.clone();
     tokio::spawn(async move {
         if let Err(error) = provider.run(out, shutdown).await {
@@ -333,6 +340,7 @@ fn start_reload(
         shared: Arc::clone(shared),
         report: Arc::clone(report),
         readiness: Arc::clone(readiness),
+        server_up: Arc::new(gauges::Gauges::new(Arc::clone(&shared.metrics))),
         health: Arc::new(HealthMonitor::start().context("cannot start the health monitor")?),
     };
     let shutdown = shutdown.clone();

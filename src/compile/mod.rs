@@ -28,6 +28,7 @@ use crate::exchange::Handler;
 use crate::exchange::canonical::EncodedCharacters;
 use crate::observability::metrics::Metrics;
 use crate::router::{RouterObservabilityConfig, RouterTlsConfig, RoutingTable};
+use crate::service::ServerGauge;
 use crate::service::health::HealthPlan;
 use crate::state::SharedState;
 use crate::values::{Files, Profile, QualifiedName};
@@ -105,6 +106,8 @@ pub struct Environment<'a> {
     pub state: &'a SharedState,
     /// Where counters are bound.
     pub metrics: &'a Metrics,
+    /// Where the health of servers is counted.
+    pub server_up: &'a Arc<dyn ServerGauge>,
     /// The static configuration.
     pub facts: &'a StaticFacts,
 }

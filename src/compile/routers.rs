@@ -256,7 +256,7 @@ impl Compiler<'_> {
     fn build_router(&mut self, instance: Instance, tls: Option<TlsChoice>) -> BuiltRouter {
         let config = &instance.object.config;
         let priority = match (config.priority, &instance.rule) {
-            (0, Some(rule)) => rule.default_priority(),
+            (0, Some(rule)) => i64::try_from(rule.default_priority()).unwrap_or(i64::MAX),
             (0, None) => i64::try_from(config.rule.len()).unwrap_or(i64::MAX),
             (priority, _) => priority,
         };

@@ -6,7 +6,7 @@ use super::Compiler;
 use super::inputs::{FileInputs, RecordedFiles, same, unchanged};
 use crate::config::diagnostics::{Diagnostic, Severity};
 use crate::config::dynamic_config::Object;
-use crate::exchange::Handler;
+use crate::exchange::{Handler, Observer};
 use crate::service::{Service, ServiceConfig, ServiceContext};
 use crate::upstream::{ServersTransport, ServersTransportConfig};
 use crate::values::{BuildError, QualifiedName};
@@ -138,6 +138,8 @@ impl Compiler<'_> {
         warnings: &mut Vec<BuildError>,
     ) -> Result<Arc<dyn Service>, BuildError> {
         let metrics = self.env.metrics.service(name.as_str());
+        let metrics = metrics.map(|metrics| -> Arc<dyn Observer> { metrics });
+        let server_up = Arc::clone(self.env.server_up);
         let state = self.env.state;
         let profile = self.env.facts.profile;
         let provider = name.provider();
@@ -165,6 +167,7 @@ impl Compiler<'_> {
             state,
             profile,
             metrics,
+            server_up,
             warnings,
         })
     }

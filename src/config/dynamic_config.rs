@@ -169,17 +169,14 @@ fn absorb_section<T>(
 ) {
     section.reserve(other.len());
     for (name, object) in other {
-        match section.entry_ref(name) {
-            hashbrown::hash_map::EntryRef::Vacant(vacant) => {
-                vacant.insert_entry_with_key(name.clone(), Arc::clone(object));
-            }
-            hashbrown::hash_map::EntryRef::Occupied(_) => {
-                let error = BuildError::new(format!(
-                    "{kind} `{}` is defined more than once; the first definition is used",
-                    name.name()
-                ));
-                warnings.push(object.diagnose(Severity::Warning, kind, name, &error));
-            }
+        if section.contains_key(name) {
+            let error = BuildError::new(format!(
+                "{kind} `{}` is defined more than once; the first definition is used",
+                name.name()
+            ));
+            warnings.push(object.diagnose(Severity::Warning, kind, name, &error));
+        } else {
+            section.insert(name.clone(), Arc::clone(object));
         }
     }
 }

@@ -86,7 +86,7 @@ async fn converse(door: &Arc<Door>, mut stream: TcpStream, peer: SocketAddr) -> 
     let http2 = first.starts_with(HTTP2_PREFACE);
     let connection = arrival.connection(None);
     if http2 {
-        let stream = tls::PrefixedStream::new(stream, first.freeze());
+        let stream = tls::PrefixedStream::new(first.freeze(), stream);
         serve_http::serve_http2(door, connection, stream).await
     } else {
         serve_http::serve_http1(door, connection, stream, first.freeze()).await
@@ -110,10 +110,8 @@ impl Arrival<'_> {
             return Ok(());
         };
         drop(table);
-        let deadline = match self.door.entry_point.timeouts.read {
-            Some(read) => read.min(HANDSHAKE_TIMEOUT),
-            None => HANDSHAKE_TIMEOUT,
-        };
+        let limit = self.door.entry_point.timeouts.read.unwrap_or(HANDSHAKE_TIMEOUT);
+        let deadline = Instant::now() + limit.min(HANDSHAKE_TIMEOUT);
         let accepted =
             tls::accept(stream, first, &routes, self.local.ip(), deadline, deadline).await;
         let (stream, client, alpn) = match accepted {
@@ -137,7 +135,7 @@ impl Arrival<'_> {
         Ok(())
     }
 
-    fn connection(self, tls: Option<ClientTls>) -> Arc<Connection> {
+    fn connection(&self, tls: Option<ClientTls>) -> Arc<Connection> {
         let peer_ip = self.peer.ip().to_canonical();
         Arc::new(Connection {
             entry_point: Arc::clone(&self.door.entry_point.facts),

@@ -46,11 +46,20 @@ pub fn start(
     listening: Vec<Listening>,
     stage: watch::Receiver<Stage>,
 ) -> io::Result<JoinHandle<()>> {
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .event_interval(61)
-        .build_local(LocalOptions::default())?;
-    std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+    // A local runtime cannot move: it is built where it runs.
+    let (built, result) = std::sync::mpsc::sync_channel(1);
+    let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build_local(LocalOptions::default());
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                let _ = built.send(Err(error));
+                return;
+            }
+        };
+        let _ = built.send(Ok(()));
         runtime.block_on(async move {
             let mut tasks = Vec::new();
             for one in listening {
@@ -62,7 +71,9 @@ pub fn start(
         });
         // What is still open after the grace time is cut with the runtime.
         drop(runtime);
-    })
+    })?;
+    result.recv().map_err(io::Error::other)??;
+    Ok(thread)
 }
 
 /// Accepts until told to stop, then sees the connections through.
