@@ -4,9 +4,11 @@
 //! changes on the way, so nobody needs a lock to read it.
 
 pub mod body;
+pub mod canonical;
 pub mod chain;
 pub mod context;
 pub mod error;
+pub mod forwarded;
 pub mod observe;
 
 use std::pin::Pin;
