@@ -4,10 +4,14 @@
 //! changes on the way, so nobody needs a lock to read it.
 
 pub mod body;
+pub mod canonical;
 pub mod chain;
 pub mod context;
 pub mod error;
+pub mod forwarded;
 pub mod observe;
+pub mod tunnel;
+
 
 use std::pin::Pin;
 
@@ -16,6 +20,7 @@ pub use chain::{Chain, Middleware, Next};
 pub use context::{ClientTls, Connection, Context, EntryPointFacts, OpenWork, Scheme};
 pub use error::{Outcome, ProxyError};
 pub use observe::{Observation, Observer, Protocol};
+pub use tunnel::{Tunnel, on_end};
 
 /// A request on its way through the proxy.
 pub type Request = http::Request<Body>;

@@ -1,10 +1,13 @@
 //! Traefik's services: which kind, which options, and what they need to be built.
 
+pub mod health;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::exchange::Handler;
 use crate::values::{GoDuration, Unsupported, is_default};
 
 /// One entry of `http.services`: exactly one kind is set.
@@ -261,3 +264,23 @@ pub struct PropagationConfig {}
 
 /// What the API shows of live servers: URL as configured, and whether it is up.
 pub type ServerStatus = Vec<(Arc<str>, bool)>;
+
+/// A built service.
+pub trait Service: Handler {
+    /// Whether a request may be sent to it: at least one server, or child, is up.
+    fn is_up(&self) -> bool;
+
+    /// Whether it knows if it is up: a health check of its own, or of children that it is told of.
+    fn checks_health(&self) -> bool;
+
+    /// What the API shows under `serverStatus`; empty for services made of services and without
+    /// health checks.
+    fn server_status(&self) -> ServerStatus {
+        Vec::new()
+    }
+
+    /// The probes that the health monitor carries out for it.
+    fn health_plan(&self) -> Option<Arc<health::HealthPlan>> {
+        None
+    }
+}

@@ -18,6 +18,11 @@ impl QualifiedName {
         Self { text: format!("{name}@{provider}").into() }
     }
 
+    /// A name that belongs to no provider: the TLS options and the TLS store called `default`.
+    pub fn global(name: &str) -> Self {
+        Self { text: name.into() }
+    }
+
     /// Resolves a reference written in an object of `provider`: with an `@` it is absolute,
     /// without one it names an object of the same provider.
     pub fn resolve(reference: &str, provider: &str) -> Self {
