@@ -16,12 +16,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub use monitor::HealthMonitor;
 pub use plan::HealthPlan;
 
-use passive::{Passive, Verdict};
 pub(super) use passive::PassiveSettings;
-pub(super) use plan::{ProbeSender, ProbedServer};
-pub(super) use probe::{ProbeError, ProbeSettings};
 
 use super::PassiveHealthCheckConfig;
+use passive::{Passive, Verdict};
+use probe::ProbeError;
 
 /// Where `traefik_service_server_up` is counted.
 pub trait ServerGauge: Send + Sync {
@@ -60,7 +59,8 @@ pub(super) struct ServerHealth {
     /// What the last probe, or with probes the traffic, said.
     up: AtomicBool,
     passive: Option<Passive>,
-    series: Arc<Series>,
+    /// `None` when nobody checks: such a server is always up.
+    series: Option<Arc<Series>>,
 }
 
 impl ServerHealth {
@@ -68,9 +68,11 @@ impl ServerHealth {
     pub(super) fn new(
         probed: bool,
         passive: Option<PassiveSettings>,
-        series: Arc<Series>,
+        series: Option<Arc<Series>>,
     ) -> Self {
-        series.set(true);
+        if let Some(series) = &series {
+            series.set(true);
+        }
         let passive = passive.map(|settings| Passive::new(settings, probed));
         Self { up: AtomicBool::new(true), passive, series }
     }
@@ -87,16 +89,17 @@ impl ServerHealth {
 
     /// Takes note of what a probe found.
     fn probed(&self, result: Result<(), ProbeError>) {
+        let Some(series) = &self.series else { return };
         let was_up = self.up.swap(result.is_ok(), Ordering::Relaxed);
-        let (service, url) = (&*self.series.service, &*self.series.url);
+        let (service, url) = (&*series.service, &*series.url);
         match result {
             Ok(()) if was_up => {}
             Ok(()) => {
-                self.series.set(true);
+                series.set(true);
                 tracing::info!(serviceName = service, targetURL = url, "server is up again");
             }
             Err(error) if was_up => {
-                self.series.set(false);
+                series.set(false);
                 tracing::warn!(
                     serviceName = service,
                     targetURL = url,
@@ -122,7 +125,7 @@ impl ServerHealth {
 
     /// Takes note of how a request went.
     pub(super) fn observe(self: &Arc<Self>, failed: bool) {
-        let Some(passive) = &self.passive else { return };
+        let (Some(passive), Some(series)) = (&self.passive, &self.series) else { return };
         match passive.observe(failed) {
             Verdict::Unchanged => return,
             Verdict::DownUntilProbed => {
@@ -132,10 +135,10 @@ impl ServerHealth {
             }
             Verdict::DownFor(window) => self.announce_return(window),
         }
-        self.series.set(false);
+        series.set(false);
         tracing::warn!(
-            serviceName = &*self.series.service,
-            targetURL = &*self.series.url,
+            serviceName = &*series.service,
+            targetURL = &*series.url,
             "too many requests failed, the server is down"
         );
     }
@@ -148,11 +151,12 @@ impl ServerHealth {
             tokio::time::sleep(window).await;
             if let Some(health) = health.upgrade()
                 && health.is_up()
+                && let Some(series) = &health.series
             {
-                health.series.set(true);
+                series.set(true);
                 tracing::info!(
-                    serviceName = &*health.series.service,
-                    targetURL = &*health.series.url,
+                    serviceName = &*series.service,
+                    targetURL = &*series.url,
                     "server may be tried again"
                 );
             }
@@ -209,7 +213,7 @@ pub(super) mod tests {
         passive: Option<PassiveSettings>,
     ) -> Arc<ServerHealth> {
         let gauge: Arc<dyn ServerGauge> = Arc::<Gauge>::clone(gauge);
-        let series = Arc::new(Series::new("s@file".into(), url.into(), gauge));
+        let series = Some(Arc::new(Series::new("s@file".into(), url.into(), gauge)));
         Arc::new(ServerHealth::new(probed, passive, series))
     }
 
@@ -270,7 +274,7 @@ pub(super) mod tests {
         health.observe(true);
         health.observe(true);
         assert!(!health.is_up());
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        tokio::time::sleep(Duration::from_mins(1)).await;
         assert!(!health.is_up());
         assert!(!health.is_probed_as_up());
         health.probed(Ok(()));

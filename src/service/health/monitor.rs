@@ -111,7 +111,7 @@ async fn rounds(plan: &RefCell<Arc<HealthPlan>>, up: bool) {
         let due = plan.servers.iter().filter(|server| server.health.is_probed_as_up() == up);
         for server in due.collect::<Vec<_>>() {
             let result = match &server.address {
-                Ok(address) => probe(&*plan.sender, address, &plan.settings).await,
+                Ok(address) => probe(&plan.sender, address, &plan.settings).await,
                 Err(error) => Err(error.clone()),
             };
             server.health.probed(result);
@@ -121,8 +121,7 @@ async fn rounds(plan: &RefCell<Arc<HealthPlan>>, up: bool) {
 
 /// Up to a tenth of the period, by name: services that start together are not probed together.
 fn spread(key: &str, period: Duration) -> Duration {
-    let hash = key.bytes().fold(0_u32, |hash, byte| {
-        hash.wrapping_mul(31).wrapping_add(u32::from(byte))
-    });
+    let hash =
+        key.bytes().fold(0_u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(u32::from(byte)));
     period / 10 * (hash % 100) / 100
 }

@@ -97,10 +97,7 @@ impl Passive {
     fn is_too_often(&self, now: Instant) -> bool {
         let max = usize::try_from(self.settings.max_failures).unwrap_or(usize::MAX);
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        while failures
-            .front()
-            .is_some_and(|&at| now.duration_since(at) >= self.settings.window)
-        {
+        while failures.front().is_some_and(|&at| now.duration_since(at) >= self.settings.window) {
             failures.pop_front();
         }
         if failures.len() >= max {

@@ -66,8 +66,9 @@ impl HealthPlan {
         })
     }
 
-    /// Names service, transport and settings. Plans with the same key differ in servers only.
-    pub fn key(&self) -> &str {
+    /// Names service, transport and settings. Plans with the same key differ in servers only. It
+    /// holds the headers of the probe: not for logs.
+    pub(super) fn key(&self) -> &str {
         &self.key
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{
@@ -13,17 +14,24 @@ use http::{Method, StatusCode};
 use super::reference::Address;
 use crate::exchange::{Body, ProxyError, Request, Response};
 use crate::service::HealthCheckConfig;
-use crate::upstream::Target;
+use crate::upstream::{Forwarder, ForwarderOptions, ServersTransport, Target};
 use crate::values::BuildError;
 
 /// How a request without a client gets to a server: a servers transport, or a test.
 pub(in crate::service) trait ProbeSender: Send + Sync {
     /// Sends `request` to `target` and waits for the head of the answer.
-    fn send<'a>(
-        &'a self,
-        target: &'a Target,
-        request: Request,
-    ) -> Pin<Box<dyn Future<Output = Result<Response, ProxyError>> + 'a>>;
+    fn send(self: Arc<Self>, target: Target, request: Request) -> Answer;
+}
+
+/// The answer to a probe, or why there is none.
+pub(in crate::service) type Answer = Pin<Box<dyn Future<Output = Result<Response, ProxyError>>>>;
+
+impl ProbeSender for ServersTransport {
+    fn send(self: Arc<Self>, target: Target, request: Request) -> Answer {
+        Box::pin(async move {
+            Forwarder::new(self, target, ForwarderOptions::default()).send(request).await
+        })
+    }
 }
 
 /// Why a probe failed.
@@ -113,7 +121,7 @@ impl ProbeSettings {
 
 /// Asks the server at `address` whether it is well.
 pub(super) async fn probe(
-    sender: &dyn ProbeSender,
+    sender: &Arc<dyn ProbeSender>,
     address: &Address,
     settings: &ProbeSettings,
 ) -> Result<(), ProbeError> {
@@ -124,7 +132,7 @@ pub(super) async fn probe(
 
 /// The status of the answer that no redirect follows.
 async fn ask(
-    sender: &dyn ProbeSender,
+    sender: &Arc<dyn ProbeSender>,
     address: &Address,
     settings: &ProbeSettings,
 ) -> Result<StatusCode, ProbeError> {
@@ -140,7 +148,7 @@ async fn ask(
         *request.headers_mut() = headers.clone();
         let host = hostname.clone().unwrap_or_else(|| target.host_header().clone());
         request.headers_mut().insert(HOST, host);
-        let response = sender.send(&target, request).await?;
+        let response = Arc::clone(sender).send(target, request).await?;
         let status = response.status();
         let Some(location) = redirect(&response).filter(|_| settings.follow_redirects) else {
             return Ok(status);
@@ -187,21 +195,17 @@ mod tests {
 
     use super::*;
 
-    type Answer = (u16, Option<&'static str>);
+    type Scripted = (u16, Option<&'static str>);
 
     /// Answers by URL and remembers what it was asked.
     #[derive(Default)]
     struct Script {
-        answers: Vec<(&'static str, Answer)>,
+        answers: Vec<(&'static str, Scripted)>,
         asked: Mutex<Vec<String>>,
     }
 
     impl ProbeSender for Script {
-        fn send<'a>(
-            &'a self,
-            target: &'a Target,
-            request: Request,
-        ) -> Pin<Box<dyn Future<Output = Result<Response, ProxyError>> + 'a>> {
+        fn send(self: Arc<Self>, target: Target, request: Request) -> Answer {
             let url = format!("{}{}", target.text(), request.uri());
             let host = request.headers()[HOST].to_str().unwrap().to_owned();
             let secret = request.headers().contains_key(AUTHORIZATION);
@@ -221,13 +225,14 @@ mod tests {
 
     async fn run(
         config: &HealthCheckConfig,
-        answers: &[(&'static str, Answer)],
+        answers: &[(&'static str, Scripted)],
     ) -> (Result<(), ProbeError>, Vec<String>) {
-        let script = Script { answers: answers.to_vec(), asked: Mutex::default() };
+        let script = Arc::new(Script { answers: answers.to_vec(), asked: Mutex::default() });
         let settings = ProbeSettings::new(config, Duration::from_secs(5)).unwrap();
         let address = Address::parse("http://a:1/h").unwrap();
-        let result = probe(&script, &address, &settings).await;
-        (result, script.asked.into_inner().unwrap())
+        let sender: Arc<dyn ProbeSender> = Arc::<Script>::clone(&script);
+        let result = probe(&sender, &address, &settings).await;
+        (result, std::mem::take(&mut *script.asked.lock().unwrap()))
     }
 
     #[tokio::test]
@@ -313,9 +318,6 @@ mod tests {
             "healthCheck.hostname"
         );
         let headers = [("a b".to_owned(), String::new())].into();
-        assert_eq!(
-            build(HealthCheckConfig { headers, ..default() }),
-            "healthCheck.headers.a b"
-        );
+        assert_eq!(build(HealthCheckConfig { headers, ..default() }), "healthCheck.headers.a b");
     }
 }
