@@ -331,6 +331,30 @@ fn an_interval_elapses_under_frequent_reloads() {
 }
 
 #[test]
+fn servers_that_are_down_have_an_interval_of_their_own() {
+    local(async {
+        let mut world = World::new();
+        let server = Origin::start();
+        let config = serde_json::json!({"loadBalancer": {
+            "servers": [{"url": server.url}],
+            "healthCheck": {"interval": "1h", "unhealthyInterval": "30ms"},
+            "passiveHealthCheck": {"failureWindow": "1h"},
+        }});
+        let service = world.build("s", config).unwrap();
+        let monitor = HealthMonitor::start().unwrap();
+        monitor.reconcile(vec![service.health_plan().unwrap()]);
+        server.answer(500);
+        assert_eq!(ask(&*service, request(None)).await.1.status(), 500);
+        assert!(!service.is_up());
+        until("probes of a server that is down", || server.asked() >= 3).await;
+        assert!(!service.is_up());
+        server.answer(200);
+        until("it is back", || service.is_up()).await;
+        assert_eq!(ask(&*service, request(None)).await.1.status(), 200);
+    });
+}
+
+#[test]
 fn what_is_gone_is_not_probed_any_more() {
     local(async {
         let mut world = World::new();
