@@ -1,14 +1,25 @@
 //! Traefik's services: which kind, which options, and what they need to be built.
 
+mod composite;
 pub mod health;
+mod load_balancer;
+mod sticky;
+mod strategy;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::exchange::Handler;
-use crate::values::{GoDuration, Unsupported, is_default};
+pub use health::ServerGauge;
+
+use composite::{Failover, Weighted};
+use load_balancer::LoadBalancer;
+
+use crate::exchange::{Handler, Observer};
+use crate::state::SharedState;
+use crate::upstream::ServersTransport;
+use crate::values::{BuildError, GoDuration, Profile, QualifiedName, Unsupported, is_default};
 
 /// One entry of `http.services`: exactly one kind is set.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -140,7 +151,7 @@ pub struct StickyCookieConfig {
     /// `Secure`. Default: false.
     #[serde(skip_serializing_if = "is_default")]
     pub secure: bool,
-    /// `HttpOnly`. Default: false.
+    /// `HttpOnly`. Default: false; always with `core.profile: hardened`.
     #[serde(skip_serializing_if = "is_default")]
     pub http_only: bool,
     /// `none`, `lax` or `strict`, in any case. Default: no attribute.
@@ -278,6 +289,88 @@ pub struct FailoverConfig {
 #[serde(default)]
 pub struct PropagationConfig {}
 
+/// Builds, or finds, a service by the name as it is written in another service.
+pub type FindService<'a> = dyn FnMut(&str) -> Result<Arc<dyn Service>, BuildError> + 'a;
+
+/// What a service may look at while it is built. No socket, no clock.
+pub struct ServiceContext<'a> {
+    /// The service's own name.
+    pub name: &'a QualifiedName,
+    /// The servers transport that a `loadBalancer` names; `None` when there is none.
+    pub transport: Option<Arc<ServersTransport>>,
+    /// Builds, or finds, a service that this one is made of, by the name as written.
+    pub child: &'a mut FindService<'a>,
+    /// What outlives a reload.
+    pub state: &'a SharedState,
+    /// How far to differ from Traefik.
+    pub profile: Profile,
+    /// The counters of this service.
+    pub metrics: Option<Arc<dyn Observer>>,
+    /// The gauge of servers that are up.
+    pub server_up: Arc<dyn ServerGauge>,
+    /// Sentences for the user that do not keep the service from working.
+    pub warnings: &'a mut Vec<BuildError>,
+}
+
+impl ServiceConfig {
+    /// Makes the service. Sentences are Traefik's where it has them.
+    pub fn build(&self, cx: &mut ServiceContext<'_>) -> Result<Arc<dyn Service>, BuildError> {
+        let kinds = [
+            self.load_balancer.is_some(),
+            self.weighted.is_some(),
+            self.failover.is_some(),
+            self.highest_random_weight.is_some(),
+            self.mirroring.is_some(),
+        ];
+        if kinds.iter().filter(|set| **set).count() > 1 {
+            return Err(BuildError::new(
+                "cannot create service: multi-types service not supported, consider declaring two \
+                 different pieces of service instead",
+            ));
+        }
+        if self.middlewares.as_ref().is_some_and(|middlewares| !middlewares.is_empty()) {
+            return Err(BuildError::unsupported("middlewares"));
+        }
+        if self.highest_random_weight.is_some() {
+            return Err(BuildError::unsupported("highestRandomWeight"));
+        }
+        if self.mirroring.is_some() {
+            return Err(BuildError::unsupported("mirroring"));
+        }
+        if let Some(config) = &self.load_balancer {
+            return Ok(Arc::new(inside("loadBalancer", cx, |cx| LoadBalancer::build(config, cx))?));
+        }
+        if let Some(config) = &self.weighted {
+            return Ok(Arc::new(inside("weighted", cx, |cx| Weighted::build(config, cx))?));
+        }
+        if let Some(config) = &self.failover {
+            return Ok(Arc::new(inside("failover", cx, |cx| Failover::build(config, cx))?));
+        }
+        let message = format!("the service {:?} does not have any type defined", cx.name.as_str());
+        Err(BuildError::new(message))
+    }
+}
+
+/// Puts the kind in front of the options at fault.
+fn inside<'a, T>(
+    kind: &str,
+    cx: &mut ServiceContext<'a>,
+    build: impl FnOnce(&mut ServiceContext<'a>) -> Result<T, BuildError>,
+) -> Result<T, BuildError> {
+    let prefix = |error: &mut BuildError| {
+        if !error.option.is_empty() {
+            error.option = format!("{kind}.{}", error.option);
+        }
+    };
+    let known = cx.warnings.len();
+    let result = build(cx);
+    cx.warnings.iter_mut().skip(known).for_each(prefix);
+    result.map_err(|mut error| {
+        prefix(&mut error);
+        error
+    })
+}
+
 /// What the API shows of live servers: URL as configured, and whether it is up.
 pub type ServerStatus = Vec<(Arc<str>, bool)>;
 
@@ -289,8 +382,14 @@ pub trait Service: Handler {
     /// Whether it knows if it is up: a health check of its own, or of children that it is told of.
     fn checks_health(&self) -> bool;
 
-    /// What the API shows under `serverStatus`; empty for services made of services and without
-    /// health checks.
+    /// What Traefik's errors call it when it should check health and does not; `None` for a
+    /// service that never does.
+    fn kind(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// What the API shows under `serverStatus`: every server, also without a health check; empty
+    /// for services made of services.
     fn server_status(&self) -> ServerStatus {
         Vec::new()
     }
@@ -300,3 +399,6 @@ pub trait Service: Handler {
         None
     }
 }
+
+#[cfg(test)]
+mod tests;

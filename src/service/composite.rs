@@ -1,0 +1,209 @@
+//! Services made of services: `weighted` spreads requests over them, `failover` has one stand in
+//! for another.
+//!
+//! Whether a child is up is asked when a request comes, down to the atomics of its servers: nobody
+//! has to be told of a change, so nothing can be out of step.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use http::StatusCode;
+
+use super::load_balancer::weight;
+use super::sticky::{Holder, Sticky};
+use super::strategy::Edf;
+use super::{FailoverConfig, Service, ServiceContext, WeightedConfig};
+use crate::exchange::{
+    Context, Handler, Outcome, ProxyError, Request, ResponseFuture, error, ready,
+};
+use crate::values::BuildError;
+
+/// `weighted`: other services by weight.
+pub(super) struct Weighted {
+    children: Box<[Child]>,
+    schedule: Arc<Edf>,
+    sticky: Option<Sticky>,
+    heeds_health: bool,
+}
+
+struct Child {
+    service: Arc<dyn Service>,
+    eligible: bool,
+}
+
+impl Weighted {
+    /// Builds the service that `config` describes.
+    pub(super) fn build(
+        config: &WeightedConfig,
+        cx: &mut ServiceContext<'_>,
+    ) -> Result<Self, BuildError> {
+        let heeds_health = config.health_check.is_some();
+        let mut children = Vec::with_capacity(config.services.len());
+        let mut key = format!("{}\nweighted", cx.name);
+        for (at, child) in config.services.iter().enumerate() {
+            let option = || format!("services[{at}]");
+            let service = (cx.child)(&child.name).map_err(|error| {
+                let message = format!("building HTTP service {:?}: {error}", child.name);
+                BuildError::at(option(), message)
+            })?;
+            if heeds_health {
+                must_check_health(&*service, &child.name, cx, &option())?;
+            }
+            let _ = write!(key, "\n{} {}", child.name, weight(child.weight));
+            children.push(Child { service, eligible: weight(child.weight) > 0 });
+        }
+        let weights = config.services.iter().map(|child| weight(child.weight));
+        let schedule = cx.state.carry_over(&key, || Edf::new(weights));
+        let names = config
+            .services
+            .iter()
+            .map(|child| (weight(child.weight) > 0).then_some(child.name.as_str()));
+        let cookie = config.sticky.as_ref().and_then(|sticky| sticky.cookie.as_ref());
+        let sticky = cookie
+            .map(|cookie| Sticky::new(cookie, cx.name.as_str(), cx.profile, names))
+            .transpose()?;
+        Ok(Self { children: children.into(), schedule, sticky, heeds_health })
+    }
+
+    fn is_available(&self, child: &Child) -> bool {
+        child.eligible && (!self.heeds_health || child.service.is_up())
+    }
+
+    /// The child for this request, and whether the client gets a cookie that names it.
+    fn choose(&self, request: &Request) -> Option<(usize, &dyn Service, bool)> {
+        let holder = self.sticky.as_ref().and_then(|sticky| sticky.holder(request.headers()));
+        if let Some(Holder { index, outdated }) = holder
+            && let Some(child) = self.children.get(index)
+            && self.is_available(child)
+        {
+            return Some((index, &*child.service, outdated));
+        }
+        let index = self
+            .schedule
+            .pick(|at| self.children.get(at).is_some_and(|child| self.is_available(child)))?;
+        Some((index, &*self.children.get(index)?.service, self.sticky.is_some()))
+    }
+}
+
+impl Handler for Weighted {
+    fn handle<'a>(&'a self, cx: &'a Context, request: Request) -> ResponseFuture<'a> {
+        match (self.choose(&request), &self.sticky) {
+            (None, _) => ready(ProxyError::NoAvailableServer.into_response()),
+            (Some((index, service, true)), Some(sticky)) => Box::pin(async move {
+                let mut response = service.handle(cx, request).await;
+                sticky.attach(index, &mut response);
+                response
+            }),
+            (Some((_, service, _)), _) => service.handle(cx, request),
+        }
+    }
+}
+
+impl Service for Weighted {
+    fn is_up(&self) -> bool {
+        self.children.iter().any(|child| self.is_available(child))
+    }
+
+    fn checks_health(&self) -> bool {
+        self.heeds_health
+    }
+
+    fn kind(&self) -> Option<&'static str> {
+        Some("weighted")
+    }
+}
+
+/// `failover`: a service and the one that stands in for it.
+pub(super) struct Failover {
+    main: Arc<dyn Service>,
+    fallback: Arc<dyn Service>,
+    heeds_health: bool,
+}
+
+impl Failover {
+    /// Builds the service that `config` describes.
+    pub(super) fn build(
+        config: &FailoverConfig,
+        cx: &mut ServiceContext<'_>,
+    ) -> Result<Self, BuildError> {
+        if config.errors.is_some() {
+            return Err(BuildError::unsupported("errors"));
+        }
+        let main = child(&config.service, "service", cx)?;
+        must_check_health(&*main, &config.service, cx, "service")?;
+        let fallback = child(&config.fallback, "fallback", cx)?;
+        let heeds_health = config.health_check.is_some();
+        if heeds_health {
+            must_check_health(&*fallback, &config.fallback, cx, "fallback")?;
+        }
+        Ok(Self { main, fallback, heeds_health })
+    }
+
+    /// Without `healthCheck`, nobody asks the fallback how it is.
+    fn fallback_is_up(&self) -> bool {
+        !self.heeds_health || self.fallback.is_up()
+    }
+}
+
+impl Handler for Failover {
+    fn handle<'a>(&'a self, cx: &'a Context, request: Request) -> ResponseFuture<'a> {
+        if self.main.is_up() {
+            return self.main.handle(cx, request);
+        }
+        if self.fallback_is_up() {
+            return self.fallback.handle(cx, request);
+        }
+        let mut response = error::text(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable\n");
+        Outcome::of(&mut response).error = Some(ProxyError::NoAvailableServer);
+        ready(response)
+    }
+}
+
+impl Service for Failover {
+    fn is_up(&self) -> bool {
+        self.main.is_up() || self.fallback_is_up()
+    }
+
+    fn checks_health(&self) -> bool {
+        self.heeds_health
+    }
+
+    fn kind(&self) -> Option<&'static str> {
+        Some("failover")
+    }
+}
+
+fn child(
+    name: &str,
+    option: &str,
+    cx: &mut ServiceContext<'_>,
+) -> Result<Arc<dyn Service>, BuildError> {
+    if name.is_empty() {
+        return Err(BuildError::at(option, "is required"));
+    }
+    (cx.child)(name).map_err(|error| BuildError::at(option, error.to_string()))
+}
+
+/// A parent that asks for health must get an answer: Traefik's errors for a child without one.
+fn must_check_health(
+    service: &dyn Service,
+    child: &str,
+    cx: &ServiceContext<'_>,
+    option: &str,
+) -> Result<(), BuildError> {
+    if service.checks_health() {
+        return Ok(());
+    }
+    let parent = cx.name;
+    let message = match service.kind() {
+        Some(kind) => format!(
+            "cannot register {child} as updater for {parent}: healthCheck not enabled in config \
+             for this {kind} service"
+        ),
+        None => format!("child service {child} of {parent} not a healthcheck.StatusUpdater"),
+    };
+    Err(BuildError::at(option, message))
+}
+
+#[cfg(test)]
+mod tests;

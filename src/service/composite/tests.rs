@@ -1,0 +1,154 @@
+//! Services made of services, with children that do as they are told.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use http::header::SET_COOKIE;
+use serde_json::json;
+
+use super::*;
+use crate::service::tests::{Fake, World, ask, local, request};
+
+fn world(checks: bool) -> (World, Arc<Fake>, Arc<Fake>) {
+    let mut world = World::new();
+    let (a, b) = (Fake::new("a", checks), Fake::new("b", checks));
+    world.services.insert("a".to_owned(), Arc::<Fake>::clone(&a));
+    world.services.insert("b".to_owned(), Arc::<Fake>::clone(&b));
+    (world, a, b)
+}
+
+async fn bodies(service: &dyn Service, count: usize) -> String {
+    let mut all = String::new();
+    for _ in 0..count {
+        all.push_str(&ask(service, request(None)).await.0);
+    }
+    all
+}
+
+#[test]
+fn children_share_by_weight() {
+    local(async {
+        let (mut world, a, _) = world(false);
+        let config = json!({"weighted": {"services": [
+            {"name": "a", "weight": 3}, {"name": "b"}, {"name": "b", "weight": -1},
+        ]}});
+        let service = world.build("w", config).unwrap();
+        let all = bodies(&*service, 8).await;
+        assert_eq!(all.matches('a').count(), 6, "{all}");
+        // Nobody asked for health, so it changes nothing.
+        a.set(false);
+        assert_eq!(bodies(&*service, 4).await.matches('a').count(), 3);
+        assert!(service.is_up());
+        assert!(!service.checks_health());
+    });
+}
+
+#[test]
+fn children_that_are_down_are_left_out() {
+    local(async {
+        let (mut world, a, b) = world(true);
+        let config = json!({"weighted": {
+            "services": [{"name": "a"}, {"name": "b"}], "healthCheck": {},
+        }});
+        let service = world.build("w", config).unwrap();
+        a.set(false);
+        assert_eq!(bodies(&*service, 3).await, "bbb");
+        assert!(service.is_up());
+        b.set(false);
+        assert!(!service.is_up());
+        let (body, response) = ask(&*service, request(None)).await;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(body, "no available server\n");
+        a.set(true);
+        assert_eq!(bodies(&*service, 2).await, "aa");
+    });
+}
+
+#[test]
+fn a_child_must_check_health_when_its_parent_asks() {
+    let (mut world, ..) = world(false);
+    let leaf = json!({"loadBalancer": {"passiveHealthCheck": {}}});
+    world.build("leaf", leaf.clone()).unwrap();
+    let weighted = json!({"weighted": {"services": [{"name": "leaf"}], "healthCheck": {}}});
+    let (option, message) = world.error(weighted);
+    assert_eq!(option, "weighted.services[0]");
+    assert_eq!(
+        message,
+        "cannot register leaf as updater for s@file: healthCheck not enabled in config for this \
+         weighted service"
+    );
+    let mut p2c = leaf;
+    p2c["loadBalancer"]["strategy"] = json!("p2c");
+    world.build("leaf", p2c).unwrap();
+    let (option, message) = world.error(json!({"failover": {"service": "leaf", "fallback": "a"}}));
+    assert_eq!(option, "failover.service");
+    assert!(message.ends_with("healthCheck not enabled in config for this P2C service"));
+    let (_, message) = world.error(json!({"failover": {"service": "a", "fallback": "b"}}));
+    assert_eq!(message, "child service a of s@file not a healthcheck.StatusUpdater");
+}
+
+#[test]
+fn a_child_that_is_not_there_is_named() {
+    let (mut world, ..) = world(true);
+    let (option, message) = world.error(json!({"weighted": {"services": [{"name": "c"}]}}));
+    assert_eq!(option, "weighted.services[0]");
+    assert_eq!(message, "building HTTP service \"c\": the service \"c\" does not exist");
+    let (option, _) = world.error(json!({"failover": {"service": "a"}}));
+    assert_eq!(option, "failover.fallback");
+}
+
+#[test]
+fn a_cookie_keeps_a_client_at_its_child() {
+    local(async {
+        let (mut world, a, _) = world(true);
+        let config = json!({"weighted": {
+            "services": [{"name": "a"}, {"name": "b"}],
+            "sticky": {"cookie": {"name": "lvl1"}},
+            "healthCheck": {},
+        }});
+        let service = world.build("w", config).unwrap();
+        let (body, response) = ask(&*service, request(None)).await;
+        assert_eq!(body, "a");
+        // The first digits of the SHA-256 of "a".
+        let line = response.headers()[SET_COOKIE].to_str().unwrap();
+        assert_eq!(line, "lvl1=ca978112ca1bbdca; Path=/");
+        let cookie = Some("lvl1=ca978112ca1bbdca");
+        for _ in 0..3 {
+            let (body, response) = ask(&*service, request(cookie)).await;
+            assert_eq!((&*body, response.headers().get(SET_COOKIE)), ("a", None));
+        }
+        a.set(false);
+        let (body, response) = ask(&*service, request(cookie)).await;
+        assert_eq!(body, "b");
+        assert!(response.headers().contains_key(SET_COOKIE));
+    });
+}
+
+#[test]
+fn a_fallback_stands_in() {
+    local(async {
+        let (mut world, a, b) = world(true);
+        let config = json!({"failover": {"service": "a", "fallback": "b"}});
+        let careless = world.build("careless", config).unwrap();
+        let config = json!({"failover": {"service": "a", "fallback": "b", "healthCheck": {}}});
+        let careful = world.build("careful", config).unwrap();
+        for service in [&careless, &careful] {
+            assert_eq!(bodies(&**service, 2).await, "aa");
+        }
+        a.set(false);
+        for service in [&careless, &careful] {
+            assert_eq!(bodies(&**service, 2).await, "bb");
+            assert!(service.is_up());
+        }
+        b.set(false);
+        assert_eq!(bodies(&*careless, 1).await, "b");
+        assert!(careless.is_up());
+        let (body, mut response) = ask(&*careful, request(None)).await;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(body, "Service Unavailable\n");
+        assert_eq!(Outcome::of(&mut response).error, Some(ProxyError::NoAvailableServer));
+        assert!(!careful.is_up());
+        a.set(true);
+        assert_eq!(bodies(&*careful, 1).await, "a");
+    });
+}

@@ -1,0 +1,112 @@
+//! What is to be probed for one service. Compiling makes plans; the monitor carries them out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ServerHealth;
+use super::probe::{ProbeError, ProbeSender, ProbeSettings};
+use super::reference::{Address, is_elsewhere};
+use crate::service::HealthCheckConfig;
+use crate::values::{BuildError, GoDuration};
+
+/// The probes of one service: immutable, and recognised by its key after a reload.
+pub struct HealthPlan {
+    key: String,
+    pub(super) sender: Arc<dyn ProbeSender>,
+    pub(super) settings: ProbeSettings,
+    pub(super) interval: Duration,
+    pub(super) unhealthy_interval: Duration,
+    pub(super) servers: Vec<ProbedServer>,
+}
+
+/// One server that is probed.
+pub(in crate::service) struct ProbedServer {
+    pub(super) health: Arc<ServerHealth>,
+    pub(super) address: Result<Address, ProbeError>,
+}
+
+impl HealthPlan {
+    /// The plan of a service called `service` whose servers are reached by `sender`.
+    pub(in crate::service) fn new(
+        service: &str,
+        config: &HealthCheckConfig,
+        sender: Arc<dyn ProbeSender>,
+        servers: impl Iterator<Item = (Arc<str>, Arc<ServerHealth>)>,
+        warnings: &mut Vec<BuildError>,
+    ) -> Result<Self, BuildError> {
+        let default = HealthCheckConfig::default();
+        let mut or_default = |option: &str, value: GoDuration, default: GoDuration| {
+            value.positive().unwrap_or_else(|| {
+                let message = format!("is not more than zero, {default} is used instead");
+                warnings.push(BuildError::at(format!("healthCheck.{option}"), message));
+                default.or_zero()
+            })
+        };
+        let interval = or_default("interval", config.interval, default.interval);
+        let unhealthy_interval = match config.unhealthy_interval {
+            Some(value) => or_default("unhealthyInterval", value, default.interval),
+            None => interval,
+        };
+        let timeout = or_default("timeout", config.timeout, default.timeout);
+        if is_elsewhere(&config.path) {
+            let message = "is an absolute URL: every check fails";
+            warnings.push(BuildError::at("healthCheck.path", message));
+        }
+        // The transport is the same one as long as it is at the same place: the plan keeps it.
+        let transport = Arc::as_ptr(&sender).cast::<()>();
+        Ok(Self {
+            key: format!("{service}\n{transport:p}\n{config:?}"),
+            settings: ProbeSettings::new(config, timeout)?,
+            sender,
+            interval,
+            unhealthy_interval,
+            servers: servers
+                .map(|(url, health)| ProbedServer { health, address: address(&url, config) })
+                .collect(),
+        })
+    }
+
+    /// Names service, transport and settings. Plans with the same key differ in servers only. It
+    /// holds the headers of the probe: not for logs.
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+}
+
+/// Where the server at `url` is probed.
+fn address(url: &str, config: &HealthCheckConfig) -> Result<Address, ProbeError> {
+    if is_elsewhere(&config.path) {
+        return Err(ProbeError::NotAPath);
+    }
+    let address = Address::parse(url).and_then(|server| server.resolve(&config.path));
+    let mut address = address.ok_or(ProbeError::NoAddress)?;
+    if !config.scheme.is_empty() {
+        address.scheme.clone_from(&config.scheme);
+    }
+    Ok(if config.port == 0 { address } else { address.with_port(config.port) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scheme_port_and_path_of_a_probe() {
+        let config = HealthCheckConfig {
+            scheme: "https".to_owned(),
+            port: 9000,
+            path: "/web/health?full=1".to_owned(),
+            ..HealthCheckConfig::default()
+        };
+        let address = address("http://10.0.0.1:8069/base", &config).unwrap();
+        assert_eq!(address.origin(), "https://10.0.0.1:9000");
+        assert_eq!(address.path, "/web/health?full=1");
+    }
+
+    #[test]
+    fn an_absolute_path_fails() {
+        let path = "http://elsewhere/health".to_owned();
+        let config = HealthCheckConfig { path, ..HealthCheckConfig::default() };
+        assert_eq!(address("http://a", &config), Err(ProbeError::NotAPath));
+    }
+}

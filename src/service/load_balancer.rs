@@ -1,0 +1,316 @@
+//! `loadBalancer`: servers, one of which gets each request.
+//!
+//! What a pick looks at (position, condition, requests in flight) is taken over from the running
+//! table, so a reload disturbs nobody whose settings stayed the same.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::time::Instant;
+
+use super::health::{HealthPlan, PassiveSettings, Series, ServerHealth};
+use super::sticky::{Holder, Sticky};
+use super::strategy::{Edf, P2c};
+use super::{LoadBalancerConfig, ServerStatus, Service, ServiceContext};
+use crate::exchange::{
+    BodyEnd, Context, EndHook, Handler, Observer, Outcome, ProxyError, Request, Response,
+    ResponseFuture, on_end,
+};
+use crate::upstream::{Forwarder, ForwarderOptions, ServersTransport, Target};
+use crate::values::BuildError;
+
+/// Servers behind one name.
+pub(super) struct LoadBalancer {
+    name: Arc<str>,
+    servers: Box<[Server]>,
+    strategy: Strategy,
+    sticky: Option<Sticky>,
+    metrics: Option<Arc<dyn Observer>>,
+    plan: Option<Arc<HealthPlan>>,
+}
+
+/// One server of this balancer.
+struct Server {
+    /// As configured, for the API.
+    url: Arc<str>,
+    /// Without credentials, for logs and labels.
+    shown: Arc<str>,
+    handler: Box<dyn Handler>,
+    /// May be chosen at all.
+    eligible: bool,
+    health: Arc<ServerHealth>,
+    in_flight: Arc<InFlight>,
+}
+
+impl Server {
+    fn is_available(&self) -> bool {
+        self.eligible && self.health.is_up()
+    }
+}
+
+enum Strategy {
+    Wrr(Arc<Edf>),
+    P2c(P2c),
+}
+
+impl LoadBalancer {
+    /// Builds the balancer that `config` describes.
+    pub(super) fn build(
+        config: &LoadBalancerConfig,
+        cx: &mut ServiceContext<'_>,
+    ) -> Result<Self, BuildError> {
+        let transport = cx
+            .transport
+            .clone()
+            .ok_or_else(|| BuildError::at("serversTransport", "servers transport not found"))?;
+        let strategy = strategy(config, cx)?;
+        let servers = servers(config, cx, &transport, &strategy)?;
+        let sticky = config.sticky.as_ref().and_then(|sticky| sticky.cookie.as_ref());
+        let members = || servers.iter().map(|server| server.eligible.then_some(&*server.url));
+        let sticky = sticky
+            .map(|cookie| Sticky::new(cookie, cx.name.as_str(), cx.profile, members()))
+            .transpose()?;
+        let plan = match &config.health_check {
+            None => None,
+            Some(check) if check.mode == "grpc" => {
+                let message = "`mode: grpc` is not supported yet";
+                return Err(BuildError::at("healthCheck.mode", message));
+            }
+            Some(check) => {
+                let mut probed: Vec<(Arc<str>, Arc<ServerHealth>)> = Vec::new();
+                for server in &servers {
+                    // The same URL twice is one server with one condition.
+                    if probed.iter().all(|(url, _)| *url != server.url) {
+                        probed.push((Arc::clone(&server.url), Arc::clone(&server.health)));
+                    }
+                }
+                let (name, probed) = (cx.name.as_str(), probed.into_iter());
+                Some(Arc::new(HealthPlan::new(name, check, transport, probed, cx.warnings)?))
+            }
+        };
+        Ok(Self {
+            name: cx.name.shared(),
+            servers: servers.into(),
+            strategy,
+            sticky,
+            metrics: cx.metrics.clone(),
+            plan,
+        })
+    }
+
+    /// The server for this request, and whether the client gets a cookie that names it.
+    fn choose(&self, request: &Request) -> Option<(usize, &Server, bool)> {
+        let holder = self.sticky.as_ref().and_then(|sticky| sticky.holder(request.headers()));
+        if let Some(Holder { index, outdated }) = holder
+            && let Some(server) = self.servers.get(index)
+            && server.is_available()
+        {
+            return Some((index, server, outdated));
+        }
+        let available = |at: usize| self.servers.get(at).is_some_and(Server::is_available);
+        let index = match &self.strategy {
+            Strategy::Wrr(schedule) => schedule.pick(available),
+            Strategy::P2c(choices) => choices.pick(self.servers.len(), available, |at| {
+                self.servers.get(at).map_or(usize::MAX, |server| server.in_flight.count())
+            }),
+        }?;
+        Some((index, self.servers.get(index)?, self.sticky.is_some()))
+    }
+
+    async fn serve(&self, cx: &Context, request: Request) -> Response {
+        let start = Instant::now();
+        let Some((index, server, names_it)) = self.choose(&request) else {
+            let mut response = ProxyError::NoAvailableServer.into_response();
+            let outcome = Outcome::of(&mut response);
+            outcome.service = Some(Arc::clone(&self.name));
+            outcome.service_start = Some(start);
+            return response;
+        };
+        // Only two choices ask how busy a server is; nobody else pays for counting.
+        let counted = matches!(self.strategy, Strategy::P2c(_)).then(|| server.in_flight.enter());
+        let mut response = server.handler.handle(cx, request).await;
+        if let Some(counted) = counted {
+            on_end(&mut response, counted);
+        }
+        if let (true, Some(sticky)) = (names_it, &self.sticky) {
+            sticky.attach(index, &mut response);
+        }
+        let outcome = Outcome::of(&mut response);
+        if server.health.is_passive()
+            && let Some(failed) = failed(outcome)
+        {
+            server.health.observe(failed);
+        }
+        outcome.service = Some(Arc::clone(&self.name));
+        outcome.server = Some(Arc::clone(&server.shown));
+        outcome.service_start = Some(start);
+        outcome.observers.extend(self.metrics.clone());
+        response
+    }
+}
+
+impl Handler for LoadBalancer {
+    fn handle<'a>(&'a self, cx: &'a Context, request: Request) -> ResponseFuture<'a> {
+        Box::pin(self.serve(cx, request))
+    }
+}
+
+impl Service for LoadBalancer {
+    fn is_up(&self) -> bool {
+        self.servers.iter().any(Server::is_available)
+    }
+
+    fn checks_health(&self) -> bool {
+        self.plan.is_some()
+    }
+
+    fn kind(&self) -> Option<&'static str> {
+        Some(match self.strategy {
+            // Traefik's own word for both is "weighted".
+            Strategy::Wrr(_) => "weighted",
+            Strategy::P2c(_) => "P2C",
+        })
+    }
+
+    fn server_status(&self) -> ServerStatus {
+        self.servers.iter().map(|server| (Arc::clone(&server.url), server.health.is_up())).collect()
+    }
+
+    fn health_plan(&self) -> Option<Arc<HealthPlan>> {
+        self.plan.clone()
+    }
+}
+
+/// What an exchange says of its server: whether it failed, or nothing at all when the client failed
+/// or the server was not asked, so that no client can take a server out with bad requests.
+fn failed(outcome: &Outcome) -> Option<bool> {
+    match outcome.error {
+        Some(ProxyError::ClientGone | ProxyError::BadRequestBody | ProxyError::RequestTimeout) => {
+            None
+        }
+        Some(_) => Some(true),
+        None => outcome.origin_status.map(|status| status.is_server_error()),
+    }
+}
+
+/// Requests that one server has, counted until the exchange is over.
+#[derive(Default)]
+struct InFlight(AtomicUsize);
+
+impl InFlight {
+    fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn enter(self: &Arc<Self>) -> Counted {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Counted(Arc::clone(self))
+    }
+}
+
+struct Counted(Arc<InFlight>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl EndHook for Counted {
+    fn ended(self: Box<Self>, _: BodyEnd, _: Option<&http::HeaderMap>) {}
+}
+
+fn strategy(config: &LoadBalancerConfig, cx: &ServiceContext<'_>) -> Result<Strategy, BuildError> {
+    match config.strategy.as_str() {
+        "" | "wrr" => {
+            let mut key = format!("{}\nwrr", cx.name);
+            for server in &config.servers {
+                let _ = write!(key, "\n{} {}", server.url, weight(server.weight));
+            }
+            let weights = config.servers.iter().map(|server| weight(server.weight));
+            Ok(Strategy::Wrr(cx.state.carry_over(&key, || Edf::new(weights))))
+        }
+        "p2c" => Ok(Strategy::P2c(P2c::new())),
+        later @ ("hrw" | "leasttime") => {
+            let message = format!("`strategy: {later}` is not supported yet");
+            Err(BuildError::at("strategy", message))
+        }
+        unknown => {
+            let message = format!("unsupported load-balancer strategy {unknown:?}");
+            Err(BuildError::at("strategy", message))
+        }
+    }
+}
+
+/// A weight as schedules count it: zero is never chosen.
+pub(super) fn weight(configured: Option<i64>) -> u64 {
+    u64::try_from(configured.unwrap_or(1)).unwrap_or(0)
+}
+
+/// The servers in the order of the configuration: shares do not depend on it, and the same
+/// configuration behaves the same on every start.
+fn servers(
+    config: &LoadBalancerConfig,
+    cx: &ServiceContext<'_>,
+    transport: &Arc<ServersTransport>,
+    strategy: &Strategy,
+) -> Result<Vec<Server>, BuildError> {
+    let passive = config.passive_health_check.as_ref().map(PassiveSettings::from);
+    let options = ForwarderOptions {
+        pass_host_header: config.pass_host_header,
+        ..ForwarderOptions::default()
+    };
+    let mut servers = Vec::with_capacity(config.servers.len());
+    for (at, server) in config.servers.iter().enumerate() {
+        let target = Target::parse(&server.url)
+            .map_err(|error| BuildError::at(format!("servers[{at}].url"), error.message))?;
+        let options = ForwarderOptions { preserve_path: server.preserve_path, ..options };
+        let url: Arc<str> = server.url.as_str().into();
+        let shown = without_credentials(&url);
+        let health = health(config, cx, passive, &url, &shown);
+        let in_flight = cx.state.carry_over(&format!("{}\n{url}", cx.name), InFlight::default);
+        servers.push(Server {
+            handler: Box::new(Forwarder::new(Arc::clone(transport), target, options)),
+            eligible: matches!(strategy, Strategy::P2c(_)) || weight(server.weight) > 0,
+            url,
+            shown,
+            health,
+            in_flight,
+        });
+    }
+    Ok(servers)
+}
+
+/// The condition of a server, as the running table knows it, unless the checks changed.
+fn health(
+    config: &LoadBalancerConfig,
+    cx: &ServiceContext<'_>,
+    passive: Option<PassiveSettings>,
+    url: &str,
+    shown: &Arc<str>,
+) -> Arc<ServerHealth> {
+    let active = &config.health_check;
+    // The gauge's line is the same one under any settings; without checks there is none.
+    let series = (active.is_some() || passive.is_some()).then(|| {
+        cx.state.carry_over(&format!("{}\n{url}", cx.name), || {
+            Series::new(cx.name.shared(), Arc::clone(shown), Arc::clone(&cx.server_up))
+        })
+    });
+    let key = format!("{}\n{url}\n{active:?}\n{passive:?}", cx.name);
+    cx.state.carry_over(&key, || ServerHealth::new(active.is_some(), passive, series))
+}
+
+/// The URL as it may be written to logs and labels.
+fn without_credentials(url: &Arc<str>) -> Arc<str> {
+    if let Some((scheme, rest)) = url.split_once("://") {
+        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        if let Some((_, bare)) = authority.rsplit_once('@') {
+            return format!("{scheme}://{bare}{path}").into();
+        }
+    }
+    Arc::clone(url)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,252 @@
+//! One balancer with real servers: shares, cookies, failures, and what a reload keeps.
+
+use http::StatusCode;
+use http::header::SET_COOKIE;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::exchange::Body;
+use crate::service::tests::{Origin, World, ask, context, local, nowhere, request, until};
+
+fn balancer(servers: &[(&str, i64)], options: &Value) -> Value {
+    let servers: Vec<Value> =
+        servers.iter().map(|(url, weight)| json!({"url": url, "weight": weight})).collect();
+    let mut config = json!({"servers": servers});
+    for (name, value) in options.as_object().unwrap() {
+        config[name] = value.clone();
+    }
+    json!({"loadBalancer": config})
+}
+
+fn cookie_of(response: &Response) -> Option<String> {
+    let line = response.headers().get(SET_COOKIE)?.to_str().unwrap();
+    Some(line.split_once(';').unwrap().0.to_owned())
+}
+
+#[test]
+fn weights_are_shares() {
+    local(async {
+        let (a, b, never) = (Origin::start(), Origin::start(), nowhere());
+        let mut world = World::new();
+        let config = balancer(&[(&a.url, 3), (&b.url, 1), (&never, 0)], &json!({}));
+        let service = world.build("s", config).unwrap();
+        for _ in 0..8 {
+            assert_eq!(ask(&*service, request(None)).await.1.status(), StatusCode::OK);
+        }
+        assert_eq!((a.asked(), b.asked()), (6, 2));
+    });
+}
+
+#[test]
+fn without_a_server_the_answer_is_503() {
+    local(async {
+        let mut world = World::new();
+        let zero = nowhere();
+        for config in [balancer(&[], &json!({})), balancer(&[(&zero, 0)], &json!({}))] {
+            let service = world.build("s", config).unwrap();
+            let (body, mut response) = ask(&*service, request(None)).await;
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(body, "no available server\n");
+            let outcome = Outcome::of(&mut response);
+            assert_eq!(outcome.error, Some(ProxyError::NoAvailableServer));
+            assert!(!service.is_up());
+        }
+    });
+}
+
+#[test]
+fn what_cannot_be_built_names_the_option() {
+    let mut world = World::new();
+    let (option, _) = world.error(balancer(&[("http://a", 1), ("ftp://b", 1)], &json!({})));
+    assert_eq!(option, "loadBalancer.servers[1].url");
+    let (option, message) = world.error(balancer(&[], &json!({"strategy": "WRR"})));
+    assert_eq!(option, "loadBalancer.strategy");
+    assert_eq!(message, "unsupported load-balancer strategy \"WRR\"");
+    world.transport = None;
+    let (option, message) = world.error(balancer(&[], &json!({})));
+    assert_eq!(option, "loadBalancer.serversTransport");
+    assert_eq!(message, "servers transport not found");
+}
+
+#[test]
+fn a_cookie_keeps_a_client_at_its_server() {
+    local(async {
+        let (a, b) = (Origin::start(), Origin::start());
+        let mut world = World::new();
+        let sticky = json!({"sticky": {"cookie": {"name": "lb", "httpOnly": true}}});
+        let config = balancer(&[(&a.url, 1), (&b.url, 1)], &sticky);
+        let service = world.build("s", config).unwrap();
+        let (first, response) = ask(&*service, request(None)).await;
+        let cookie = cookie_of(&response).unwrap();
+        for _ in 0..5 {
+            let (body, response) = ask(&*service, request(Some(&cookie))).await;
+            assert_eq!(body, first);
+            assert_eq!(cookie_of(&response), None);
+        }
+        let (_, response) = ask(&*service, request(Some("lb=forged"))).await;
+        assert!(cookie_of(&response).unwrap().starts_with("lb="));
+        // A value of an earlier release is honoured and replaced.
+        let old = format!("lb={}", a.url);
+        let (body, response) = ask(&*service, request(Some(&old))).await;
+        assert_eq!((body, cookie_of(&response)), (a.name.clone(), Some(cookie)));
+    });
+}
+
+#[test]
+fn a_client_whose_server_is_gone_gets_another_and_a_new_cookie() {
+    local(async {
+        let (a, b) = (nowhere(), Origin::start());
+        let mut world = World::new();
+        let options = json!({
+            "sticky": {"cookie": {"name": "lb"}},
+            "passiveHealthCheck": {"failureWindow": "1h", "maxFailedAttempts": 1},
+        });
+        let config = balancer(&[(&a, 1), (&b.url, 1)], &options);
+        let service = world.build("s", config).unwrap();
+        // The cookie is there although the answer is an error.
+        let (_, response) = ask(&*service, request(None)).await;
+        assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
+        let cookie = cookie_of(&response).unwrap();
+        let (body, response) = ask(&*service, request(Some(&cookie))).await;
+        assert_eq!(body, b.name);
+        assert_ne!(cookie_of(&response).unwrap(), cookie);
+    });
+}
+
+#[test]
+fn a_cookie_does_not_lead_to_a_server_that_is_never_chosen() {
+    local(async {
+        let (a, b) = (Origin::start(), Origin::start());
+        let mut world = World::new();
+        let options = json!({"sticky": {"cookie": {"name": "lb"}}});
+        let service = world.build("s", balancer(&[(&a.url, 0), (&b.url, 1)], &options)).unwrap();
+        let (body, _) = ask(&*service, request(Some(&format!("lb={}", a.url)))).await;
+        assert_eq!(body, b.name);
+    });
+}
+
+#[test]
+fn failing_requests_take_a_server_out() {
+    local(async {
+        let (a, b) = (Origin::start(), Origin::start());
+        let mut world = World::new();
+        let options = json!({
+            "passiveHealthCheck": {"failureWindow": "500ms", "maxFailedAttempts": 1},
+        });
+        let config = balancer(&[(&a.url, 1), (&b.url, 1)], &options);
+        let service = world.build("s", config).unwrap();
+        a.answer(500);
+        assert_eq!(ask(&*service, request(None)).await.1.status(), 500);
+        assert_eq!(world.gauge.value("s@file", &a.url), Some(false));
+        let before = a.asked();
+        assert_eq!(ask(&*service, request(None)).await.0, b.name);
+        a.answer(200);
+        until("the gauge is back", || world.gauge.value("s@file", &a.url) == Some(true)).await;
+        assert!(service.server_status()[0].1);
+        assert_eq!(a.asked(), before);
+        ask(&*service, request(None)).await;
+        ask(&*service, request(None)).await;
+        assert_eq!(a.asked(), before + 1);
+        // A passive check alone tells no parent.
+        assert!(!service.checks_health());
+    });
+}
+
+#[test]
+fn a_failing_client_is_not_held_against_a_server() {
+    let answered = |status| {
+        let origin_status = Some(StatusCode::from_u16(status).unwrap());
+        failed(&Outcome { origin_status, ..Outcome::default() })
+    };
+    assert_eq!((answered(200), answered(499)), (Some(false), Some(false)));
+    assert_eq!((answered(500), answered(503)), (Some(true), Some(true)));
+    let failing = |error| failed(&Outcome { error: Some(error), ..Outcome::default() });
+    assert_eq!(failing(ProxyError::ConnectFailed), Some(true));
+    assert_eq!(failing(ProxyError::ResponseTimeout), Some(true));
+    assert_eq!(failing(ProxyError::ClientGone), None);
+    assert_eq!(failing(ProxyError::BadRequestBody), None);
+    // A 501 for CONNECT, say, is our own.
+    assert_eq!(failed(&Outcome::default()), None);
+}
+
+#[test]
+fn a_reload_goes_on_where_the_last_one_was() {
+    local(async {
+        let (a, b) = (Origin::start(), Origin::start());
+        let mut world = World::new();
+        let config = balancer(&[(&a.url, 1), (&b.url, 1)], &json!({}));
+        for turn in 0..6 {
+            // Something else changes every time.
+            let mut config = config.clone();
+            config["loadBalancer"]["passHostHeader"] = json!(turn % 2 == 0);
+            let service = world.build("s", config).unwrap();
+            let want = if turn % 2 == 0 { &a.name } else { &b.name };
+            assert_eq!(ask(&*service, request(None)).await.0, *want);
+        }
+    });
+}
+
+#[test]
+fn a_server_stays_out_when_its_service_gains_another() {
+    local(async {
+        let (a, b) = (nowhere(), Origin::start());
+        let mut world = World::new();
+        let options = json!({"passiveHealthCheck": {"failureWindow": "1h"}});
+        let service = world.build("s", balancer(&[(&a, 1)], &options)).unwrap();
+        assert_eq!(ask(&*service, request(None)).await.1.status(), StatusCode::BAD_GATEWAY);
+        assert!(!service.is_up());
+        let both = [(&*a, 1), (&*b.url, 1)];
+        let service = world.build("s", balancer(&both, &options)).unwrap();
+        assert!(service.server_status().iter().map(|(_, up)| *up).eq([false, true]));
+        for _ in 0..3 {
+            assert_eq!(ask(&*service, request(None)).await.0, b.name);
+        }
+        // Another service has its own opinion, and other settings start afresh.
+        let other = world.build("other", balancer(&both, &options)).unwrap();
+        assert!(other.server_status()[0].1);
+        let options = json!({"passiveHealthCheck": {"failureWindow": "2h"}});
+        let service = world.build("s", balancer(&both, &options)).unwrap();
+        assert!(service.server_status()[0].1);
+        assert_eq!(world.gauge.value("s@file", &a), Some(true));
+    });
+}
+
+#[test]
+fn two_choices_avoid_the_busy_server() {
+    local(async {
+        let (a, b) = (Origin::start(), Origin::start());
+        let mut world = World::new();
+        // Weights mean nothing here.
+        let config = balancer(&[(&a.url, 0), (&b.url, 1)], &json!({"strategy": "p2c"}));
+        let service = world.build("s", config).unwrap();
+        let cx = context();
+        let held = service.handle(&cx, request(None)).await;
+        let busy = if a.asked() == 1 { &a } else { &b };
+        // A reload does not forget the request in flight.
+        let config = balancer(&[(&a.url, 0), (&b.url, 1)], &json!({"strategy": "p2c"}));
+        let service = world.build("s", config).unwrap();
+        for _ in 0..20 {
+            assert_ne!(ask(&*service, request(None)).await.0, busy.name);
+        }
+        drop(held);
+        let mut tries = 0;
+        while ask(&*service, request(None)).await.0 != busy.name {
+            tries += 1;
+            assert!(tries < 200);
+        }
+    });
+}
+
+#[test]
+fn a_request_given_up_is_not_in_flight() {
+    let in_flight = Arc::new(InFlight::default());
+    let counted = in_flight.enter();
+    assert_eq!(in_flight.count(), 1);
+    let mut response = Response::new(Body::empty());
+    on_end(&mut response, counted);
+    assert_eq!(in_flight.count(), 1);
+    drop(response);
+    assert_eq!(in_flight.count(), 0);
+    drop(in_flight.enter());
+    assert_eq!(in_flight.count(), 0);
+}
