@@ -1,0 +1,328 @@
+//! Makes one connection to a server: name resolution, TCP, TLS. Nothing is remembered here.
+//!
+//! `Socket` is the lowest layer of every connection: it can be told to look at the socket itself,
+//! and not only at what the reactor has seen, before a connection that was idle is used again.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use rustix::net::RecvFlags;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::target::TargetScheme;
+use super::transport::{Origin, ServersTransport};
+use crate::exchange::ProxyError;
+
+const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
+/// However many addresses there are, each gets at least this long (as in Go's dialer).
+const MIN_DIAL_SHARE: Duration = Duration::from_secs(2);
+
+/// Name resolutions at a time, in the process: each occupies a thread of the blocking pool.
+static LOOKUPS: Semaphore = Semaphore::const_new(64);
+
+/// A connection that is ready for HTTP.
+pub(super) struct Connected {
+    pub(super) stream: Stream,
+    /// Whether HTTP/2 is to be spoken.
+    pub(super) http2: bool,
+    /// See `Socket`.
+    pub(super) look: Arc<AtomicBool>,
+}
+
+/// Connects to `origin`; with `http1`, without an offer of HTTP/2.
+pub(super) async fn connect(
+    transport: &ServersTransport,
+    origin: &Origin,
+    http1: bool,
+) -> Result<Connected, ProxyError> {
+    let stream = match transport.timeouts.dial {
+        None => dial(origin, None).await,
+        Some(limit) => timeout(limit, dial(origin, Some(Instant::now() + limit)))
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+    };
+    let stream = stream.map_err(|error| {
+        tracing::debug!(host = &*origin.host, port = origin.port, %error, "cannot connect");
+        match error.kind() {
+            io::ErrorKind::TimedOut => ProxyError::ConnectTimeout,
+            _ => ProxyError::ConnectFailed,
+        }
+    })?;
+    let look = Arc::new(AtomicBool::new(false));
+    let socket = Socket::new(stream, Arc::clone(&look));
+    if origin.scheme != TargetScheme::Https {
+        let http2 = origin.scheme == TargetScheme::H2c && !http1;
+        return Ok(Connected { stream: Stream::Plain(socket), http2, look });
+    }
+    let stream = handshake(transport, origin, http1, socket).await?;
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    Ok(Connected { stream: Stream::Tls(Box::new(stream)), http2, look })
+}
+
+async fn dial(origin: &Origin, deadline: Option<Instant>) -> io::Result<TcpStream> {
+    if let Ok(ip) = origin.host.parse() {
+        return tcp(SocketAddr::new(ip, origin.port)).await;
+    }
+    let addresses: Vec<SocketAddr> = {
+        let _permit = LOOKUPS.acquire().await.map_err(io::Error::other)?;
+        tokio::net::lookup_host((&*origin.host, origin.port)).await?.collect()
+    };
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for (index, &address) in addresses.iter().enumerate() {
+        let attempt = match deadline {
+            None => tcp(address).await,
+            Some(deadline) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let others = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
+                let share = (left / others).max(MIN_DIAL_SHARE.min(left));
+                timeout(share, tcp(address))
+                    .await
+                    .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            }
+        };
+        match attempt {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+async fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let keepalive =
+        socket2::TcpKeepalive::new().with_time(TCP_KEEPALIVE).with_interval(TCP_KEEPALIVE);
+    socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+    Ok(stream)
+}
+
+async fn handshake(
+    transport: &ServersTransport,
+    origin: &Origin,
+    http1: bool,
+    socket: Socket,
+) -> Result<TlsStream<Socket>, ProxyError> {
+    let Some(server_name) = origin.server_name.clone() else {
+        tracing::debug!(host = &*origin.host, "the host cannot be the name of a TLS server");
+        return Err(ProxyError::TlsFailed);
+    };
+    let config = if http1 { &transport.tls_http1 } else { &transport.tls };
+    let handshake = TlsConnector::from(Arc::clone(config)).connect(server_name, socket);
+    match timeout(TLS_HANDSHAKE_TIMEOUT, handshake).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) => {
+            tracing::debug!(host = &*origin.host, port = origin.port, %error, "TLS failed");
+            Err(tls_failure(&error))
+        }
+        Err(_) => Err(ProxyError::ConnectTimeout),
+    }
+}
+
+fn tls_failure(error: &io::Error) -> ProxyError {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::AlertReceived(_)) => ProxyError::TlsAlert,
+        Some(_) => ProxyError::TlsFailed,
+        None => ProxyError::ConnectFailed,
+    }
+}
+
+fn is_reset(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
+/// A TCP connection.
+///
+/// The reactor learns of new bytes or an end only when it polls, which a busy worker does rarely.
+/// When `look` is set, the next read asks the socket itself, so that a connection that the server
+/// has closed in the meantime is found out before a request is written to it.
+pub(super) struct Socket {
+    stream: TcpStream,
+    look: Arc<AtomicBool>,
+    read_ended: bool,
+    /// Who waits to write after a write has failed.
+    write_failed: Option<Waker>,
+}
+
+impl Socket {
+    fn new(stream: TcpStream, look: Arc<AtomicBool>) -> Self {
+        Self { stream, look, read_ended: false, write_failed: None }
+    }
+
+    /// A server may answer early, close and reset what we still send: then its answer is to be
+    /// read, and the failed write must not end the exchange before that.
+    fn write(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if self.write_failed.is_some() {
+            if self.read_ended {
+                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            }
+            self.write_failed = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        match write(Pin::new(&mut self.stream), cx) {
+            Poll::Ready(Err(error)) if !self.read_ended && is_reset(&error) => {
+                // The read that brings the answer, or the end, may not have anybody waiting.
+                cx.waker().wake_by_ref();
+                self.write_failed = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            other => other,
+        }
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.look.load(Ordering::Relaxed) {
+            self.look.store(false, Ordering::Relaxed);
+            if let Some(result) = self.look_now(buf) {
+                return Poll::Ready(result);
+            }
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+
+    fn look_now(&self, buf: &mut ReadBuf<'_>) -> Option<io::Result<()>> {
+        let limit = buf.remaining().min(512);
+        let target = buf.initialize_unfilled_to(limit);
+        match rustix::net::recv(&self.stream, target, RecvFlags::DONTWAIT) {
+            Ok((_, count)) => {
+                buf.advance(count.min(limit));
+                Some(Ok(()))
+            }
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => None,
+            Err(error) => Some(Err(error.into())),
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let result = this.read(cx, buf);
+        let ended = match &result {
+            Poll::Pending => false,
+            Poll::Ready(Ok(())) => buf.filled().len() == before && buf.remaining() > 0,
+            Poll::Ready(Err(_)) => true,
+        };
+        if ended {
+            this.read_ended = true;
+            if let Some(waker) = &this.write_failed {
+                waker.wake_by_ref();
+            }
+        }
+        result
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut().write(cx, |stream, cx| stream.poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut().write(cx, |stream, cx| stream.poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+/// A connection with or without TLS.
+pub(super) enum Stream {
+    Plain(Socket),
+    Tls(Box<TlsStream<Socket>>),
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

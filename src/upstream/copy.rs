@@ -1,0 +1,178 @@
+//! Copies bytes both ways between two streams until both directions have ended.
+//!
+//! An idle pair holds no buffer: bytes pass through one scratch buffer per worker, and only what
+//! a slow reader does not take at once is kept aside.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+const SCRATCH: usize = 64 * 1024;
+
+thread_local! {
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
+}
+
+/// Copies both ways. The end of one direction is passed on as an end of writing; a failure of
+/// either ends both. Returns the bytes from `a` to `b` and from `b` to `a`.
+pub(crate) async fn both_ways<A, B>(mut a: A, mut b: B) -> io::Result<(u64, u64)>
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut forth = Direction::default();
+    let mut back = Direction::default();
+    poll_fn(|cx| {
+        let forth_over = forth.poll(cx, Pin::new(&mut a), Pin::new(&mut b))?.is_ready();
+        let back_over = back.poll(cx, Pin::new(&mut b), Pin::new(&mut a))?.is_ready();
+        if forth_over && back_over {
+            Poll::Ready(Ok((forth.copied, back.copied)))
+        } else {
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+/// Turns that one direction may take before the other tasks of the worker get theirs.
+const MAX_TURNS: usize = 16;
+
+#[derive(Default)]
+struct Direction {
+    /// What was read and not taken yet, from `sent` on.
+    kept: Vec<u8>,
+    sent: usize,
+    unflushed: bool,
+    read_over: bool,
+    over: bool,
+    copied: u64,
+}
+
+impl Direction {
+    fn poll<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut from: Pin<&mut R>,
+        mut to: Pin<&mut W>,
+    ) -> Poll<io::Result<()>>
+    where
+        R: AsyncRead,
+        W: AsyncWrite,
+    {
+        for _ in 0..MAX_TURNS {
+            if self.over {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(self.poll_kept(cx, to.as_mut()))?;
+            if self.read_over {
+                ready!(to.as_mut().poll_shutdown(cx))?;
+                self.over = true;
+                return Poll::Ready(Ok(()));
+            }
+            let turn = BUFFER
+                .with_borrow_mut(|buffer| self.turn(cx, from.as_mut(), to.as_mut(), buffer))?;
+            if turn.is_pending() {
+                if self.unflushed && to.as_mut().poll_flush(cx)?.is_ready() {
+                    self.unflushed = false;
+                }
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Reads once and writes as much of it as is taken.
+    fn turn<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: Pin<&mut R>,
+        mut to: Pin<&mut W>,
+        buffer: &mut [u8],
+    ) -> io::Result<Poll<()>>
+    where
+        R: AsyncRead,
+        W: AsyncWrite,
+    {
+        let mut buf = ReadBuf::new(buffer);
+        if from.poll_read(cx, &mut buf)?.is_pending() {
+            return Ok(Poll::Pending);
+        }
+        let mut rest = buf.filled();
+        if rest.is_empty() {
+            self.read_over = true;
+            return Ok(Poll::Ready(()));
+        }
+        self.copied += rest.len() as u64;
+        while !rest.is_empty() {
+            let Poll::Ready(taken) = to.as_mut().poll_write(cx, rest)? else {
+                self.kept.extend_from_slice(rest);
+                break;
+            };
+            rest = tail(rest, taken)?;
+            self.unflushed = true;
+        }
+        Ok(Poll::Ready(()))
+    }
+
+    fn poll_kept<W: AsyncWrite>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut to: Pin<&mut W>,
+    ) -> Poll<io::Result<()>> {
+        while let Some(rest @ [_, ..]) = self.kept.get(self.sent..) {
+            let taken = ready!(to.as_mut().poll_write(cx, rest))?;
+            if taken == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.sent += taken;
+            self.unflushed = true;
+        }
+        if self.sent > 0 {
+            self.kept = Vec::new();
+            self.sent = 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn tail(bytes: &[u8], taken: usize) -> io::Result<&[u8]> {
+    match bytes.get(taken..) {
+        Some(rest) if taken > 0 => Ok(rest),
+        _ => Err(io::ErrorKind::WriteZero.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    #[tokio::test(flavor = "local")]
+    async fn both_directions_and_half_closes() {
+        let (mut client, a) = duplex(64);
+        let (b, mut server) = duplex(64);
+        let copying = tokio::task::spawn_local(both_ways(a, b));
+        let big: Vec<u8> = (0..=255).cycle().take(300_000).collect();
+        let sent = big.clone();
+        let uploading = tokio::task::spawn_local(async move {
+            client.write_all(&sent).await.unwrap();
+            client.shutdown().await.unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            answer
+        });
+        let mut received = Vec::new();
+        server.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received, big);
+        server.write_all(b"after your end").await.unwrap();
+        server.shutdown().await.unwrap();
+        assert_eq!(uploading.await.unwrap(), "after your end");
+        assert_eq!(copying.await.unwrap().unwrap(), (300_000, 14));
+    }
+}

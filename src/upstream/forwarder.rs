@@ -1,0 +1,210 @@
+//! The handler at the end of every chain: passes a request on to one server and the answer back.
+
+use std::sync::Arc;
+
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
+use http_body::Body as _;
+use hyper::upgrade::OnUpgrade;
+use tokio::time::Instant;
+
+use super::headers::{RequestFacts, UpgradeName, prepare_request, prepare_response, set_host};
+use super::send::{Failure, Line, origin_form};
+use super::target::Target;
+use super::transport::{Origin, ServersTransport};
+use super::upgrade::tunnel;
+use super::upload::Upload;
+use crate::exchange::forwarded::ForwardedForRemoved;
+use crate::exchange::{
+    Body, Context, Handler, Outcome, ProxyError, Request, Response, ResponseFuture, error,
+};
+use crate::wire::GateControl;
+
+/// How requests are changed for one server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForwarderOptions {
+    /// Pass the client's `Host` on, in place of the server's.
+    pub pass_host_header: bool,
+    /// Put the path of the server's URL in front of the request's.
+    pub preserve_path: bool,
+}
+
+impl Default for ForwarderOptions {
+    fn default() -> Self {
+        Self { pass_host_header: true, preserve_path: false }
+    }
+}
+
+/// Sends requests to one server.
+#[derive(Debug)]
+pub struct Forwarder {
+    transport: Arc<ServersTransport>,
+    target: Target,
+    origin: Arc<Origin>,
+    options: ForwarderOptions,
+}
+
+impl Forwarder {
+    /// A forwarder to `target`. Forwarders of the same transport and server share connections.
+    pub fn new(
+        transport: Arc<ServersTransport>,
+        target: Target,
+        options: ForwarderOptions,
+    ) -> Self {
+        let origin = transport.origin(&target);
+        Self { transport, target, origin, options }
+    }
+
+    /// The server.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    #[cfg(test)]
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Passes `request` on and answers with what the server says, or with why it says nothing.
+    pub fn forward<'a>(&'a self, cx: &'a Context, request: Request) -> ResponseFuture<'a> {
+        Box::pin(self.run(cx, request))
+    }
+
+    /// Sends a request of our own (a health probe): no header is added but `Host`, none removed.
+    pub async fn send(&self, mut request: Request) -> Result<Response, ProxyError> {
+        self.set_path(request.uri_mut(), false);
+        set_host(request.headers_mut(), self.target.host_header(), true);
+        let request = request.map(|body| Upload::new(body, false, None));
+        self.line(false).send(request).await.map_err(|failure| failure.error)
+    }
+
+    async fn run(&self, cx: &Context, mut request: Request) -> Response {
+        if request.method() == Method::CONNECT {
+            return error::empty(StatusCode::NOT_IMPLEMENTED);
+        }
+        let upgrade = self.prepare(cx, &mut request);
+        let client = request.extensions().get::<Arc<GateControl>>().cloned();
+        let client_side = upgrade.as_ref().map(|_| hyper::upgrade::on(&mut request));
+        // What our own layers left there is not for hyper's client.
+        request.extensions_mut().clear();
+        let hold = expects_continue(&request);
+        let request = request.map(|body| Upload::new(body, hold, client.clone()));
+        let start = Instant::now();
+        let asked = upgrade.is_some();
+        let sent = self.line(asked).send(request).await;
+        let elapsed = start.elapsed();
+        let outcome =
+            Outcome { server: Some(Arc::clone(self.target.text())), ..Outcome::default() };
+        let response = match sent {
+            Ok(response) => {
+                let outcome = Outcome {
+                    origin_status: Some(response.status()),
+                    origin_duration: Some(elapsed),
+                    sent: true,
+                    ..outcome
+                };
+                answer(cx, response, outcome, upgrade.zip(client_side))
+            }
+            Err(Failure { error, sent }) => {
+                let mut response = error.into_response();
+                *Outcome::of(&mut response) = Outcome { error: Some(error), sent, ..outcome };
+                response
+            }
+        };
+        if let Some(client) = client {
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                client.tunnel();
+            } else if asked {
+                client.no_tunnel();
+            }
+        }
+        response
+    }
+
+    fn line(&self, upgrade: bool) -> Line<'_> {
+        Line { transport: &self.transport, origin: &self.origin, target: &self.target, upgrade }
+    }
+
+    /// Makes a client's request fit for the server; returns the upgrade that it asks for.
+    fn prepare(&self, cx: &Context, request: &mut Request) -> Option<UpgradeName> {
+        let facts = RequestFacts {
+            append_forwarded_for: (!cx.connection.entry_point.not_append_forwarded_for
+                && request.extensions().get::<ForwardedForRemoved>().is_none())
+            .then_some(&cx.connection.peer_ip_text),
+            hardened: cx.connection.entry_point.hardened,
+        };
+        self.set_path(request.uri_mut(), self.options.preserve_path);
+        if request.version() != Version::HTTP_11 {
+            // Only HTTP/1.1 can switch protocols (RFC 9110, 7.8).
+            request.headers_mut().remove(UPGRADE);
+        }
+        let body = request.body();
+        let (is_empty, length) = (body.is_end_stream(), body.size_hint().exact());
+        let headers = request.headers_mut();
+        let upgrade = prepare_request(headers, &facts);
+        fit_length(headers, if is_empty { Some(0) } else { length });
+        if self.options.pass_host_header
+            && !headers.contains_key(HOST)
+            && let Some(authority) = &cx.authority
+        {
+            headers.insert(HOST, authority.clone());
+        }
+        set_host(headers, self.target.host_header(), self.options.pass_host_header);
+        upgrade
+    }
+
+    fn set_path(&self, uri: &mut Uri, preserve: bool) {
+        let path = origin_form(uri);
+        *uri = Uri::from(if preserve { self.target.join(path) } else { path });
+    }
+}
+
+impl Handler for Forwarder {
+    fn handle<'a>(&'a self, cx: &'a Context, request: Request) -> ResponseFuture<'a> {
+        self.forward(cx, request)
+    }
+}
+
+/// A middleware may have replaced the body: then `Content-Length` must not promise another one.
+fn fit_length(headers: &mut HeaderMap, length: Option<u64>) {
+    let (Some(length), Some(said)) = (length, headers.get(CONTENT_LENGTH)) else { return };
+    let said = said.to_str().ok().and_then(|said| said.parse::<u64>().ok());
+    if said != Some(length) {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+}
+
+fn expects_continue(request: &Request) -> bool {
+    request
+        .headers()
+        .get(EXPECT)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// The server's answer as the client gets it.
+fn answer(
+    cx: &Context,
+    mut response: Response,
+    outcome: Outcome,
+    upgrade: Option<(UpgradeName, OnUpgrade)>,
+) -> Response {
+    let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if switching {
+        let granted = upgrade.filter(|(name, _)| name.is_granted_by(response.headers()));
+        let Some((_, client_side)) = granted else {
+            let error = ProxyError::UnexpectedUpgrade;
+            let mut response = error.into_response();
+            *Outcome::of(&mut response) = Outcome { error: Some(error), ..outcome };
+            return response;
+        };
+        tunnel(cx, client_side, hyper::upgrade::on(&mut response));
+        *response.body_mut() = Body::empty();
+    }
+    // The entry point's connection decides the version; hyper's extensions (a reason phrase) are
+    // not passed on, as in Traefik.
+    *response.version_mut() = Version::HTTP_11;
+    response.extensions_mut().clear();
+    response.extensions_mut().insert(outcome);
+    prepare_response(response.headers_mut(), switching);
+    response
+}

@@ -1,0 +1,258 @@
+//! Sends one request over a connection and waits for the head of the answer.
+//!
+//! A request goes out a second time only when nothing of it can have been acted upon, or when
+//! repeating it does no harm: hyper gave it back unsent, or it is idempotent, has no body, went
+//! over a connection that was idle before, and not one byte of an answer came.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderValue, Method, StatusCode, Uri, Version};
+use http_body::Body as _;
+
+use super::pool::{self, Http1, Http2Lease, Lease, Unsent, Wanted};
+use super::relay::{AtEnd, relay};
+use super::target::{Target, TargetScheme};
+use super::transport::{Origin, ServersTransport};
+use super::upload::{Upload, UploadState};
+use crate::exchange::{ProxyError, Response};
+use crate::wire::ResponseControl;
+
+/// How long a body is held back for a server that does not answer `Expect: 100-continue`.
+const EXPECT_CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Where a request goes.
+pub(super) struct Line<'a> {
+    pub(super) transport: &'a ServersTransport,
+    pub(super) origin: &'a Arc<Origin>,
+    pub(super) target: &'a Target,
+    /// The request asks for an upgrade.
+    pub(super) upgrade: bool,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Failure {
+    pub(super) error: ProxyError,
+    /// Whether something of the request may have reached the server.
+    pub(super) sent: bool,
+}
+
+impl Line<'_> {
+    /// Sends `request`, whose URI is in origin form and whose headers are ready but for framing.
+    pub(super) async fn send(&self, request: http::Request<Upload>) -> Result<Response, Failure> {
+        let mut request = request;
+        let mut wanted = Wanted { http1: self.upgrade, fresh: false };
+        loop {
+            let lease = pool::lease(self.transport, self.origin, wanted)
+                .await
+                .map_err(|error| Failure { error, sent: false })?;
+            let outcome = match lease {
+                Lease::Http1(connection) => self.over_http1(&connection, request).await,
+                Lease::Http2(lease) => self.over_http2(lease, request).await,
+            };
+            match outcome {
+                Ok(response) => return Ok(response),
+                Err((_, Some(again))) if !wanted.fresh => {
+                    request = again;
+                    wanted.fresh = true;
+                }
+                Err((failure, _)) => return Err(failure),
+            }
+        }
+    }
+
+    async fn over_http1(
+        &self,
+        connection: &Http1,
+        mut request: http::Request<Upload>,
+    ) -> Result<Response, Failed> {
+        shape_http1(&mut request, self.target);
+        let upload = request.body().state().cloned();
+        if let Some(upload) = upload.as_ref().filter(|upload| upload.is_held()) {
+            let upload = Arc::clone(upload);
+            hyper::ext::on_informational(&mut request, move |interim| {
+                if interim.status() == StatusCode::CONTINUE {
+                    upload.release();
+                }
+            });
+        }
+        let reused = connection.is_reused();
+        let spare = if reused { spare(&request) } else { None };
+        let pending = match connection.send(request, self.upgrade) {
+            Ok(pending) => pending,
+            Err(request) => {
+                let failure = Failure { error: ProxyError::UpstreamClosed, sent: false };
+                return Err((failure, Some(request)));
+            }
+        };
+        let waited = wait(pending, upload.as_deref(), self.transport.timeouts.response_header);
+        match waited.await {
+            Ok(response) => {
+                let kill = upload.is_some().then(|| Arc::clone(&connection.kill));
+                Ok(response.map(|body| relay(body, AtEnd { upload, kill, permit: None })))
+            }
+            Err(None) => Err((TIMED_OUT, None)),
+            Err(Some(mut unsent)) => {
+                let gate = &*connection.gate;
+                let again = unsent.take_message().or_else(|| spare.filter(|_| !gate.replied()));
+                let error = classify(unsent.error(), Some(gate), upload.as_deref());
+                let failure = Failure { error, sent: gate.request_written() };
+                Err((failure, again.filter(|_| reused)))
+            }
+        }
+    }
+
+    async fn over_http2(
+        &self,
+        mut lease: Http2Lease,
+        mut request: http::Request<Upload>,
+    ) -> Result<Response, Failed> {
+        shape_http2(&mut request, self.target);
+        let upload = request.body().state().cloned();
+        if let Some(upload) = &upload {
+            // hyper tells of no interim answers over HTTP/2.
+            upload.release();
+        }
+        let spare = if lease.reused { spare(&request) } else { None };
+        let pending = lease.sender.try_send_request(request);
+        let waited = wait(pending, upload.as_deref(), self.transport.timeouts.response_header);
+        match waited.await {
+            Ok(response) => {
+                let at_end = AtEnd { upload, kill: None, permit: Some(lease.permit) };
+                Ok(response.map(|body| relay(body, at_end)))
+            }
+            Err(None) => Err((TIMED_OUT, None)),
+            Err(Some(mut unsent)) => {
+                let message = unsent.take_message();
+                let failure = Failure {
+                    error: classify(unsent.error(), None, upload.as_deref()),
+                    sent: message.is_none(),
+                };
+                Err((failure, message.or(spare)))
+            }
+        }
+    }
+}
+
+/// A failure, and the request when it may go out again.
+type Failed = (Failure, Option<http::Request<Upload>>);
+
+const TIMED_OUT: Failure = Failure { error: ProxyError::ResponseTimeout, sent: true };
+
+/// Waits for an answer; `Err(None)` when its head does not come in time. The time runs from the
+/// end of the upload (Go `ResponseHeaderTimeout`).
+async fn wait<F, T>(
+    pending: F,
+    upload: Option<&UploadState>,
+    limit: Option<Duration>,
+) -> Result<T, Option<Unsent>>
+where
+    F: Future<Output = Result<T, Unsent>>,
+{
+    let held = upload.filter(|upload| upload.is_held());
+    if limit.is_none() && held.is_none() {
+        return pending.await.map_err(Some);
+    }
+    let mut pending = pin!(pending);
+    if let Some(upload) = held {
+        tokio::select! {
+            biased;
+            answer = &mut pending => return answer.map_err(Some),
+            () = poll_fn(|cx| upload.poll_released(cx)) => {}
+            () = tokio::time::sleep(EXPECT_CONTINUE_TIMEOUT) => upload.release(),
+        }
+    }
+    let Some(limit) = limit else { return pending.await.map_err(Some) };
+    if let Some(upload) = upload {
+        tokio::select! {
+            biased;
+            answer = &mut pending => return answer.map_err(Some),
+            () = poll_fn(|cx| upload.poll_over(cx)) => {}
+        }
+    }
+    tokio::time::timeout(limit, pending).await.map_err(|_| None)?.map_err(Some)
+}
+
+/// What a failure means (Traefik reference, section on generated responses).
+fn classify(
+    error: &hyper::Error,
+    gate: Option<&ResponseControl>,
+    upload: Option<&UploadState>,
+) -> ProxyError {
+    tracing::debug!(%error, cause = ?std::error::Error::source(error), "no answer from the server");
+    if let Some(blamed) = upload.and_then(UploadState::error) {
+        return blamed;
+    }
+    if error.is_parse() || gate.is_some_and(|gate| gate.violation().is_some()) {
+        return ProxyError::UpstreamInvalid;
+    }
+    ProxyError::UpstreamClosed
+}
+
+/// A second copy of a request that may be repeated although it may have been received (as Go's
+/// transport decides).
+fn spare(request: &http::Request<Upload>) -> Option<http::Request<Upload>> {
+    let repeatable =
+        matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
+    if !repeatable || request.body().state().is_some() {
+        return None;
+    }
+    let mut copy = http::Request::new(Upload::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
+}
+
+/// A URI in origin form, without a copy. An empty path is `/`; the query stays byte for byte.
+pub(super) fn origin_form(uri: &mut Uri) -> PathAndQuery {
+    let path = std::mem::take(uri).into_parts().path_and_query;
+    path.unwrap_or_else(|| PathAndQuery::from_static("/"))
+}
+
+fn shape_http1(request: &mut http::Request<Upload>, target: &Target) {
+    *request.version_mut() = Version::HTTP_11;
+    if let Some(authority) = request.uri().authority() {
+        // It was shaped for HTTP/2 before.
+        let host = HeaderValue::from_str(authority.as_str());
+        let host = host.unwrap_or_else(|_| target.host_header().clone());
+        request.headers_mut().insert(HOST, host);
+        let path = origin_form(request.uri_mut());
+        *request.uri_mut() = Uri::from(path);
+    }
+    // Said explicitly: hyper would send a GET without its body otherwise.
+    if request.body().state().is_some()
+        && request.body().size_hint().exact().is_none()
+        && !request.headers().contains_key(CONTENT_LENGTH)
+    {
+        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+}
+
+fn shape_http2(request: &mut http::Request<Upload>, target: &Target) {
+    *request.version_mut() = Version::HTTP_2;
+    request.headers_mut().remove(TRANSFER_ENCODING);
+    let host = request.headers_mut().remove(HOST);
+    if request.uri().authority().is_some() {
+        return;
+    }
+    let authority = host
+        .and_then(|host| Authority::from_maybe_shared(host.as_bytes().to_vec()).ok())
+        .unwrap_or_else(|| target.authority().clone());
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(match target.scheme() {
+        TargetScheme::Https => Scheme::HTTPS,
+        TargetScheme::Http | TargetScheme::H2c => Scheme::HTTP,
+    });
+    parts.authority = Some(authority);
+    parts.path_and_query = Some(origin_form(request.uri_mut()));
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
+    }
+}

@@ -1,0 +1,117 @@
+//! HTTP/2 with prior knowledge.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use http_body_util::combinators::BoxBody;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+
+use super::*;
+
+type Answer = http::Response<BoxBody<Bytes, Infallible>>;
+
+async fn serve_h2<S, F>(stream: TcpStream, max_streams: u32, answer: S)
+where
+    S: Fn(http::Request<hyper::body::Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Answer> + Send + 'static,
+{
+    let service = hyper::service::service_fn(move |request| {
+        let answer = answer.clone();
+        async move { Ok::<_, Infallible>(answer(request).await) }
+    });
+    let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        .max_concurrent_streams(max_streams)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}
+
+/// Echoes the body, and the request's pseudo headers, as a gRPC server would.
+async fn echo(request: http::Request<hyper::body::Incoming>) -> Answer {
+    let about = format!("{} {} {:?}", request.method(), request.uri(), request.headers().get("te"));
+    let collected = request.into_body().collect().await.unwrap();
+    assert!(collected.trailers().is_none(), "request trailers are not forwarded");
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    let frames = [Ok(Frame::data(collected.to_bytes())), Ok(Frame::trailers(trailers))];
+    let body = StreamBody::new(futures_util::stream::iter(frames));
+    http::Response::builder().header("x-about", about).body(BoxBody::new(body)).unwrap()
+}
+
+#[tokio::test(flavor = "local")]
+async fn grpc_like_exchanges_share_one_connection() {
+    let (address, accepted) = server(|_, stream| serve_h2(stream, 100, echo)).await;
+    let (forwarder, cx) = (forwarder(&format!("h2c://{address}")), context());
+    let one = |index: usize| {
+        let (forwarder, cx) = (&forwarder, &cx);
+        async move {
+            let (feed, body) = fed_body();
+            let mut request = request("POST", "/pkg.Service/Call?x=1", body);
+            *request.version_mut() = http::Version::HTTP_2;
+            request.headers_mut().insert("te", HeaderValue::from_static("trailers"));
+            feed.send(Ok(Bytes::from(format!("message {index}")))).await.unwrap();
+            drop(feed);
+            let response = forwarder.forward(cx, request).await;
+            assert_eq!(response.status(), StatusCode::OK);
+            assert_eq!(
+                response.headers()["x-about"],
+                "POST http://odoo.example/pkg.Service/Call?x=1 Some(\"trailers\")"
+            );
+            let collected = response.into_body().collect().await.unwrap();
+            assert_eq!(collected.trailers().unwrap()["grpc-status"], "0");
+            assert_eq!(collected.to_bytes(), format!("message {index}"));
+        }
+    };
+    futures_util::future::join_all((0..20).map(one)).await;
+    one(20).await;
+    assert_eq!(*accepted.borrow(), 1);
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_second_connection_is_made_when_streams_run_out() {
+    let (address, accepted) = server(|_, stream| {
+        serve_h2(stream, 2, |request| async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            echo(request).await
+        })
+    })
+    .await;
+    let (forwarder, cx) = (forwarder(&format!("h2c://{address}")), context());
+    let one = || async {
+        let response = forwarder.forward(&cx, get("/")).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        text(response).await;
+    };
+    one().await;
+    tokio::join!(one(), one(), one());
+    assert_eq!(*accepted.borrow(), 2);
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_shared_connection_that_died_is_replaced() {
+    let (address, accepted) = server(|number, stream| async move {
+        let serving = serve_h2(stream, 100, echo);
+        if number == 0 {
+            let _ = tokio::time::timeout(Duration::from_millis(60), serving).await;
+        } else {
+            serving.await;
+        }
+    })
+    .await;
+    let (forwarder, cx) = (forwarder(&format!("h2c://{address}")), context());
+    assert_eq!(forwarder.forward(&cx, get("/")).await.status(), StatusCode::OK);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(forwarder.forward(&cx, get("/")).await.status(), StatusCode::OK);
+    assert_eq!(*accepted.borrow(), 2);
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_refused_connection_fails_everybody_who_waits_for_it() {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (forwarder, cx) = (forwarder(&format!("h2c://{free}")), context());
+    let one = || async { forwarder.forward(&cx, get("/")).await.status() };
+    let answers = tokio::join!(one(), one(), one());
+    assert_eq!(
+        answers,
+        (StatusCode::BAD_GATEWAY, StatusCode::BAD_GATEWAY, StatusCode::BAD_GATEWAY)
+    );
+}
