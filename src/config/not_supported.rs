@@ -1,0 +1,278 @@
+//! Options that Traefik has and Doorward does not serve, and those that Traefik itself has given up. They are taken
+//! out of the tree before it is decoded, every use with its place, so that one start shows all of them.
+
+use crate::config::diagnostics::Diagnostic;
+use crate::config::tree::{Entry, Node, Value};
+
+/// What was found, and is no longer in the tree.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// Uses that stop the start.
+    pub errors: Vec<Diagnostic>,
+    /// Uses that mean nothing here.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Traefik's words for an option it no longer knows; scripts look for them.
+pub const DEPRECATED: &str = "incompatible deprecated install configuration option found";
+
+/// How an option that is not served may be written without asking for anything.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    /// A section: `=false` outside of files switches it off.
+    Section,
+    /// A boolean: `false` is what we do anyway.
+    Switch,
+}
+
+/// Paths with `*` for a name that the user gives.
+const NOT_SUPPORTED: [(&str, Kind); 36] = [
+    ("tracing", Kind::Section),
+    ("hostResolver", Kind::Section),
+    ("spiffe", Kind::Section),
+    ("ocsp", Kind::Section),
+    ("tcpServersTransport", Kind::Section),
+    ("serversTransport.spiffe", Kind::Section),
+    ("experimental.plugins", Kind::Section),
+    ("experimental.localPlugins", Kind::Section),
+    ("experimental.knative", Kind::Switch),
+    ("experimental.otlpLogs", Kind::Switch),
+    ("entryPoints.*.http3", Kind::Section),
+    ("api.debug", Kind::Switch),
+    ("log.otlp", Kind::Section),
+    ("accessLog.otlp", Kind::Section),
+    ("metrics.otlp", Kind::Section),
+    ("metrics.datadog", Kind::Section),
+    ("metrics.statsD", Kind::Section),
+    ("metrics.influxDB2", Kind::Section),
+    ("certificatesResolvers.*.tailscale", Kind::Section),
+    ("providers.http", Kind::Section),
+    ("providers.rest", Kind::Section),
+    ("providers.plugin", Kind::Section),
+    ("providers.docker", Kind::Section),
+    ("providers.swarm", Kind::Section),
+    ("providers.consulCatalog", Kind::Section),
+    ("providers.nomad", Kind::Section),
+    ("providers.ecs", Kind::Section),
+    ("providers.consul", Kind::Section),
+    ("providers.etcd", Kind::Section),
+    ("providers.redis", Kind::Section),
+    ("providers.zooKeeper", Kind::Section),
+    ("providers.kubernetesIngress", Kind::Section),
+    ("providers.kubernetesCRD", Kind::Section),
+    ("providers.kubernetesGateway", Kind::Section),
+    ("providers.kubernetesIngressNGINX", Kind::Section),
+    ("providers.knative", Kind::Section),
+];
+
+/// Options that Traefik v3 refuses, each with what became of it.
+const REMOVED: [(&str, &str); 23] = [
+    ("pilot", "Traefik Pilot is gone; remove the section"),
+    ("providers.marathon", "the provider is gone since Traefik v3; remove the section"),
+    ("providers.rancher", "the provider is gone since Traefik v3; remove the section"),
+    ("providers.docker.tls.caOptional", CA_OPTIONAL),
+    ("providers.swarm.tls.caOptional", CA_OPTIONAL),
+    ("providers.consul.tls.caOptional", CA_OPTIONAL),
+    ("providers.consulCatalog.endpoint.tls.caOptional", CA_OPTIONAL),
+    ("providers.nomad.endpoint.tls.caOptional", CA_OPTIONAL),
+    ("providers.etcd.tls.caOptional", CA_OPTIONAL),
+    ("providers.redis.tls.caOptional", CA_OPTIONAL),
+    ("providers.http.tls.caOptional", CA_OPTIONAL),
+    ("providers.docker.swarmMode", "Swarm has a provider of its own, `providers.swarm`"),
+    ("providers.consul.namespace", NAMESPACE),
+    ("providers.consulCatalog.namespace", NAMESPACE),
+    ("providers.nomad.namespace", NAMESPACE),
+    ("experimental.http3", "HTTP/3 is no experiment any more; remove the option"),
+    ("tracing.spanNameLimit", "the option is gone since Traefik v3; remove it"),
+    ("tracing.jaeger", TRACER),
+    ("tracing.zipkin", TRACER),
+    ("tracing.datadog", TRACER),
+    ("tracing.instana", TRACER),
+    ("tracing.haystack", TRACER),
+    ("tracing.elastic", TRACER),
+];
+
+const CA_OPTIONAL: &str = "`caOptional` has no effect on a client and is gone; remove it";
+const NAMESPACE: &str = "write the plural, `namespaces`, with a list";
+const TRACER: &str =
+    "tracers of vendors are gone since Traefik v3, which only knows `tracing.otlp`";
+
+/// Takes out of a static document's tree what Doorward does not serve.
+pub fn take(root: &mut Node) -> Findings {
+    let mut findings = Findings::default();
+    exclusive_resolvers(root, &mut findings);
+    for (path, help) in REMOVED {
+        for (path, entry) in taken(root, path) {
+            let message = format!("{DEPRECATED}: `{path}`");
+            findings.errors.push(Diagnostic::error(message).at(&entry.key_span).help(help));
+        }
+    }
+    for (path, kind) in NOT_SUPPORTED {
+        for (path, entry) in taken(root, path) {
+            if !asks_nothing(&entry.value, kind) {
+                let message = format!("`{path}` is not supported yet");
+                findings.errors.push(Diagnostic::error(message).at(&entry.key_span));
+            }
+        }
+    }
+    notes(root, &mut findings);
+    // By line, as a reader of the file would meet them.
+    findings.errors.sort_by_key(|error| error.span.as_ref().map(|span| span.start));
+    findings
+}
+
+/// Traefik looks at this before anything is built, so a resolver with both has two faults.
+fn exclusive_resolvers(root: &Node, findings: &mut Findings) {
+    let resolvers = root.get("certificatesResolvers").map(Node::entries).unwrap_or_default();
+    for resolver in resolvers {
+        if resolver.value.get("acme").is_some() && resolver.value.get("tailscale").is_some() {
+            let name = &resolver.key;
+            let message = format!(
+                "unable to initialize certificates resolver `{name}`, as ACME and Tailscale providers are mutually exclusive"
+            );
+            findings.errors.push(Diagnostic::error(message).at(&resolver.key_span));
+        }
+    }
+}
+
+/// Uses of options that are read and change nothing.
+fn notes(root: &Node, findings: &mut Findings) {
+    let mut note = |section: &str, option: &str, message: &str| {
+        if let Some(entry) = root.get(section).and_then(|section| section.entry(option)) {
+            let message = format!("`{section}.{option}` {message}");
+            findings.warnings.push(Diagnostic::warning(message).at(&entry.key_span));
+        }
+    };
+    note(
+        "core",
+        "defaultRuleSyntax",
+        "is deprecated in Traefik; rules are written in the syntax of v3",
+    );
+    note("experimental", "kubernetesGateway", "is deprecated and has no effect");
+    note("experimental", "kubernetesIngressNGINX", "is deprecated and has no effect");
+    note(
+        "experimental",
+        "fastProxy",
+        "has no effect: there is one way to the servers, and it is fast",
+    );
+}
+
+fn asks_nothing(value: &Node, kind: Kind) -> bool {
+    let Some(text) = value.text() else { return false };
+    let off = matches!(text, "0" | "f" | "F" | "false" | "False" | "FALSE");
+    off && (kind == Kind::Switch || !value.span.source.format.is_file())
+}
+
+/// Removes all entries at a path, and returns them with their path as it is written.
+fn taken(root: &mut Node, path: &str) -> Vec<(String, Entry)> {
+    let steps: Vec<&str> = path.split('.').collect();
+    let mut found = Vec::new();
+    take_at(root, &steps, "", &mut found);
+    found
+}
+
+fn take_at(node: &mut Node, steps: &[&str], above: &str, found: &mut Vec<(String, Entry)>) {
+    let Value::Mapping(entries) = &mut node.value else { return };
+    let Some((step, below)) = steps.split_first() else { return };
+    let fits = |entry: &Entry| *step == "*" || entry.key.eq_ignore_ascii_case(step);
+    let path_of = |entry: &Entry| {
+        let name = if *step == "*" { &*entry.key } else { *step };
+        if above.is_empty() { name.to_owned() } else { format!("{above}.{name}") }
+    };
+    if below.is_empty() {
+        let gone = entries.extract_if(.., |entry| fits(entry));
+        found.extend(gone.map(|entry| (path_of(&entry), entry)));
+        return;
+    }
+    for entry in entries.iter_mut().filter(|entry| fits(entry)) {
+        let path = path_of(entry);
+        take_at(&mut entry.value, below, &path, found);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tree::{FlagKind, Format, Source, from_flags, parse};
+
+    fn yaml(text: &str) -> Node {
+        parse(&Source::new("f.yml", text, Format::Yaml)).unwrap()
+    }
+
+    fn errors(node: &mut Node) -> Vec<String> {
+        take(node).errors.iter().map(Diagnostic::one_line).collect()
+    }
+
+    #[test]
+    fn every_use_is_found_with_its_line_and_taken_out() {
+        let mut node = yaml(
+            "entryPoints:\n  web:\n    address: :80\n    http3: {}\n  Other:\n    HTTP3:\n      advertisedPort: 1\n\
+             tracing:\n  otlp: {}\nproviders:\n  docker:\n    exposedByDefault: false\n  file:\n    filename: x\n\
+             api:\n  debug: true\nlog:\n  otlp: {}\n",
+        );
+        assert_eq!(
+            errors(&mut node),
+            [
+                "f.yml:4:5: error: `entryPoints.web.http3` is not supported yet",
+                "f.yml:6:5: error: `entryPoints.Other.http3` is not supported yet",
+                "f.yml:8:1: error: `tracing` is not supported yet",
+                "f.yml:11:3: error: `providers.docker` is not supported yet",
+                "f.yml:16:3: error: `api.debug` is not supported yet",
+                "f.yml:18:3: error: `log.otlp` is not supported yet",
+            ]
+        );
+        assert!(node.get("tracing").is_none());
+        assert_eq!(node.at_path("entryPoints.web").entries().len(), 1);
+        assert!(node.get("providers").unwrap().get("file").is_some());
+        assert!(errors(&mut node).is_empty());
+    }
+
+    #[test]
+    fn what_is_switched_off_is_not_used() {
+        let mut node =
+            yaml("experimental:\n  knative: false\n  otlpLogs: False\napi: {debug: false}\n");
+        assert!(errors(&mut node).is_empty());
+        assert!(node.get("experimental").unwrap().is_empty());
+
+        let flags = ["--providers.docker=false", "--tracing=0", "--ocsp"].map(str::to_owned);
+        let mut node = from_flags(&flags, &|_| FlagKind::Unknown).unwrap();
+        assert_eq!(errors(&mut node), ["flags:3:3: error: `ocsp` is not supported yet"]);
+        assert_eq!(errors(&mut yaml("tracing: false\n")).len(), 1);
+    }
+
+    #[test]
+    fn removed_options_are_named_in_traefiks_words() {
+        let mut node = yaml(
+            "pilot: {token: x}\nproviders:\n  docker:\n    swarmMode: true\n    tls:\n      caOptional: true\n\
+             tracing:\n  jaeger: {}\nexperimental:\n  http3: true\n",
+        );
+        let errors = errors(&mut node);
+        let removed = errors.iter().filter(|error| error.contains(DEPRECATED)).count();
+        assert_eq!(removed, 5, "{errors:#?}");
+        assert!(errors[0].starts_with("f.yml:1:1:") && errors[0].contains("`pilot`"));
+        assert!(
+            errors.iter().any(|error| error.contains("`providers.docker` is not supported yet"))
+        );
+    }
+
+    #[test]
+    fn a_resolver_has_one_source() {
+        let mut node = yaml("certificatesResolvers:\n  le:\n    acme: {}\n    tailscale: {}\n");
+        let errors = errors(&mut node);
+        assert!(errors[0].contains("mutually exclusive"), "{errors:?}");
+        assert!(errors[1].contains("`certificatesResolvers.le.tailscale` is not supported yet"));
+    }
+
+    #[test]
+    fn deprecated_options_without_effect_are_noted() {
+        let mut node = yaml(
+            "core: {defaultRuleSyntax: v3}\nexperimental: {kubernetesGateway: true, fastProxy: {}}\n",
+        );
+        let findings = take(&mut node);
+        assert!(findings.errors.is_empty());
+        let lines: Vec<_> = findings.warnings.iter().map(Diagnostic::one_line).collect();
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(lines[0].contains("`core.defaultRuleSyntax` is deprecated"));
+        assert!(node.at_path("experimental").get("fastProxy").is_some());
+    }
+}

@@ -1,0 +1,400 @@
+//! What a static configuration must fulfil beyond its types: addresses, references between sections, ranges of
+//! numbers. Everything is collected, with its place in the tree.
+
+use std::collections::HashMap;
+
+use regex::Regex;
+
+use crate::config::diagnostics::{Diagnostic, did_you_mean};
+use crate::config::entry_points::{Address, EntryPointConfig, Protocol, parse_range};
+use crate::config::static_config::{PRECEDENCE, StaticConfig};
+use crate::config::tree::{Node, Span};
+use crate::values::GoDuration;
+
+impl StaticConfig {
+    /// Everything that is wrong with a completed configuration, errors and warnings. `node` is the tree it was
+    /// decoded from.
+    pub fn validate(&self, node: &Node) -> Vec<Diagnostic> {
+        let mut check = Check { config: self, node, found: Vec::new() };
+        check.core();
+        check.entry_points();
+        check.addresses();
+        check.api();
+        check.ping();
+        check.metrics();
+        check.providers();
+        check.resolvers();
+        check.found
+    }
+}
+
+struct Check<'a> {
+    config: &'a StaticConfig,
+    node: &'a Node,
+    found: Vec<Diagnostic>,
+}
+
+impl Check<'_> {
+    fn error(&mut self, path: &str, message: impl Into<String>) -> &mut Diagnostic {
+        self.found(path, Diagnostic::error(message))
+    }
+
+    fn warning(&mut self, path: &str, message: impl Into<String>) -> &mut Diagnostic {
+        self.found(path, Diagnostic::warning(message))
+    }
+
+    fn found(&mut self, path: &str, diagnostic: Diagnostic) -> &mut Diagnostic {
+        self.found.push_mut(diagnostic.at(&self.place(path)))
+    }
+
+    /// The value at a path; of a whole section its key, which reads better than its first option.
+    fn place(&self, path: &str) -> Span {
+        let node = self.node.at_path(path);
+        let is_section = !node.entries().is_empty();
+        if let Some((above, key)) = path.rsplit_once('.')
+            && is_section
+            && let Some(entry) = self.node.at_path(above).entry(key)
+        {
+            return entry.key_span.clone();
+        }
+        node.span.clone()
+    }
+
+    fn core(&mut self) {
+        let core = &self.config.core;
+        match core.default_rule_syntax.as_str() {
+            "" | "v3" => {}
+            "v2" => {
+                self.error("core.defaultRuleSyntax", "the rule syntax `v2` is not supported yet");
+            }
+            other => {
+                let message = format!("unsupported default rule syntax configuration: `{other}`");
+                self.error("core.defaultRuleSyntax", message).help = Some("write `v3`".to_owned());
+            }
+        }
+        if core.workers == Some(0) {
+            self.error("core.workers", "there must be at least one worker");
+        }
+    }
+
+    fn entry_points(&mut self) {
+        let config = self.config;
+        for (name, entry_point) in &config.entry_points {
+            let path = format!("entryPoints.{name}");
+            if name.is_empty() || name.contains('@') {
+                self.error(&path, format!("`{name}` cannot be the name of an entry point"));
+            }
+            self.address(&path, &entry_point.address);
+            self.trusted(&path, entry_point);
+            self.numbers(&path, entry_point);
+            self.http(&path, name, entry_point);
+        }
+    }
+
+    fn address(&mut self, path: &str, address: &str) {
+        if address.is_empty() {
+            self.error(path, format!("`{path}.address` is required"));
+            return;
+        }
+        let path = format!("{path}.address");
+        match address.parse::<Address>() {
+            Ok(address) if address.protocol == Protocol::Udp => {
+                self.error(&path, "entry points for UDP are not supported yet");
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let diagnostic = self.error(&path, error.to_string());
+                if address.parse::<u16>().is_ok() {
+                    diagnostic.help = Some(format!("did you mean `:{address}`?"));
+                }
+            }
+        }
+    }
+
+    fn trusted(&mut self, path: &str, entry_point: &EntryPointConfig) {
+        let headers = &entry_point.forwarded_headers;
+        self.ranges(&format!("{path}.forwardedHeaders.trustedIPs"), &headers.trusted_ips);
+        if let Some(proxy_protocol) = &entry_point.proxy_protocol {
+            let path = format!("{path}.proxyProtocol");
+            self.ranges(&format!("{path}.trustedIPs"), &proxy_protocol.trusted_ips);
+            if proxy_protocol.trusted_ips.is_empty() && !proxy_protocol.insecure {
+                let message = format!("`{path}` trusts nobody");
+                self.error(&path, message).help = Some(
+                    "list the load balancers in `trustedIPs`, or remove the section".to_owned(),
+                );
+            }
+        }
+    }
+
+    fn ranges(&mut self, path: &str, ranges: &[String]) {
+        for (index, range) in ranges.iter().enumerate() {
+            if parse_range(range).is_none() {
+                let message =
+                    format!("`{range}` is neither an IP address nor a range such as `10.0.0.0/8`");
+                self.error(&format!("{path}[{index}]"), message);
+            }
+        }
+    }
+
+    fn numbers(&mut self, path: &str, entry_point: &EntryPointConfig) {
+        let http2 = &entry_point.http2;
+        for (option, value) in [
+            ("maxConcurrentStreams", http2.max_concurrent_streams),
+            ("maxDecoderHeaderTableSize", http2.max_decoder_header_table_size),
+            ("maxEncoderHeaderTableSize", http2.max_encoder_header_table_size),
+        ] {
+            if value < 0 {
+                let message = format!("`http2.{option}` must not be negative");
+                self.error(&format!("{path}.http2.{option}"), message);
+            }
+        }
+        let encoder = http2.max_encoder_header_table_size;
+        if encoder >= 0 && encoder != 4096 {
+            let path = format!("{path}.http2.maxEncoderHeaderTableSize");
+            self.warning(&path, "the table that answers are written with always has 4096 bytes");
+        }
+        let transport = &entry_point.transport;
+        let timeouts = &transport.responding_timeouts;
+        for (option, value) in [
+            ("respondingTimeouts.readTimeout", timeouts.read_timeout),
+            ("respondingTimeouts.writeTimeout", timeouts.write_timeout),
+            ("respondingTimeouts.idleTimeout", timeouts.idle_timeout),
+            (
+                "lifeCycle.requestAcceptGraceTimeout",
+                transport.life_cycle.request_accept_grace_timeout,
+            ),
+            ("lifeCycle.graceTimeOut", transport.life_cycle.grace_time_out),
+            ("keepAliveMaxTime", transport.keep_alive_max_time),
+        ] {
+            if value.is_negative() {
+                let message = format!("`transport.{option}` is negative, which means 0");
+                self.warning(&format!("{path}.transport.{option}"), message);
+            }
+        }
+        let verbosity = entry_point.observability.trace_verbosity.as_deref();
+        if let Some(word) = verbosity.filter(|word| !matches!(*word, "minimal" | "detailed")) {
+            let message = format!("unknown value `{word}`: write `minimal` or `detailed`");
+            self.error(&format!("{path}.observability.traceVerbosity"), message);
+        }
+    }
+
+    fn http(&mut self, path: &str, name: &str, entry_point: &EntryPointConfig) {
+        let http = &entry_point.http;
+        for (index, middleware) in http.middlewares.iter().enumerate() {
+            if !middleware.contains('@') {
+                let message = format!(
+                    "the middleware `{middleware}` names no provider, so every router looks for it at its own"
+                );
+                self.warning(&format!("{path}.http.middlewares[{index}]"), message).help =
+                    Some(format!("write for example `{middleware}@file`"));
+            }
+        }
+        if let Some(tls) = &http.tls
+            && !tls.cert_resolver.is_empty()
+            && !self.config.certificates_resolvers.contains_key(&tls.cert_resolver)
+        {
+            let message = format!("there is no certificates resolver `{}`", tls.cert_resolver);
+            let known = self.config.certificates_resolvers.keys();
+            let help = suggestion(&tls.cert_resolver, known);
+            self.warning(&format!("{path}.http.tls.certResolver"), message).help = help;
+        }
+        let redirect = http.redirections.as_ref().and_then(|all| all.entry_point.as_ref());
+        let Some(redirect) = redirect else { return };
+        let path = format!("{path}.http.redirections.entryPoint");
+        if redirect.to.is_empty() {
+            self.error(&path, "`to` is required");
+        } else if let Some(port) = redirect.to.strip_prefix(':') {
+            if port.parse::<u16>().is_err() {
+                let message = format!("`{}` is no port", redirect.to);
+                self.error(&format!("{path}.to"), message);
+            }
+        } else {
+            self.entry_point_exists(&format!("{path}.to"), &redirect.to);
+        }
+        if redirect.to == name {
+            self.warning(&format!("{path}.to"), format!("`{name}` redirects to itself"));
+        }
+        if !matches!(redirect.scheme.as_str(), "http" | "https") {
+            let message = format!("unknown scheme `{}`: write `https` or `http`", redirect.scheme);
+            self.error(&format!("{path}.scheme"), message);
+        }
+    }
+
+    fn entry_point_exists(&mut self, path: &str, name: &str) {
+        let config = self.config;
+        if !config.entry_points.contains_key(name) {
+            let help = suggestion(name, config.entry_points.keys());
+            self.error(path, format!("there is no entry point `{name}`")).help = help;
+        }
+    }
+
+    fn addresses(&mut self) {
+        let config = self.config;
+        let mut seen: HashMap<Address, (&str, bool)> = HashMap::new();
+        for (name, entry_point) in &config.entry_points {
+            let Ok(address) = entry_point.address.parse::<Address>() else { continue };
+            if address.port == 0 {
+                continue;
+            }
+            let shared = entry_point.reuse_port;
+            let place = address.to_string();
+            if let Some((first, first_shared)) = seen.insert(address, (name, shared))
+                && !(shared && first_shared)
+            {
+                let message =
+                    format!("the entry points `{first}` and `{name}` both listen at `{place}`");
+                self.error(&format!("entryPoints.{name}.address"), message);
+            }
+        }
+    }
+
+    fn api(&mut self) {
+        let config = self.config;
+        let Some(api) = &config.api else { return };
+        // The pattern is Traefik's.
+        let fits = Regex::new("^/[a-zA-Z0-9/_.:~-]*$")
+            .is_ok_and(|pattern| pattern.is_match(&api.base_path));
+        if !fits {
+            let message = format!("invalid `api.basePath` `{}`", api.base_path);
+            self.error("api.basePath", message).help =
+                Some("it begins with `/` and has only letters, digits and `/_.:~-`".to_owned());
+        }
+        if api.insecure && api.base_path != "/" {
+            self.error(
+                "api.basePath",
+                "`api.basePath` cannot be used together with `api.insecure`",
+            );
+        }
+    }
+
+    fn ping(&mut self) {
+        let config = self.config;
+        let Some(ping) = &config.ping else { return };
+        if !ping.manual_routing {
+            self.entry_point_exists("ping.entryPoint", &ping.entry_point);
+        }
+        if !(100..=999).contains(&ping.terminating_status_code) {
+            let message = format!("{} is no status code", ping.terminating_status_code);
+            self.error("ping.terminatingStatusCode", message);
+        }
+    }
+
+    fn metrics(&mut self) {
+        let config = self.config;
+        let prometheus = config.metrics.as_ref().and_then(|metrics| metrics.prometheus.as_ref());
+        if let Some(prometheus) = prometheus
+            && !prometheus.manual_routing
+        {
+            self.entry_point_exists("metrics.prometheus.entryPoint", &prometheus.entry_point);
+        }
+    }
+
+    fn providers(&mut self) {
+        let providers = &self.config.providers;
+        for (index, name) in providers.precedence.iter().enumerate() {
+            if !PRECEDENCE.contains(&name.as_str()) {
+                let message = format!("unknown provider `{name}`");
+                let help =
+                    did_you_mean(name, PRECEDENCE).map(|close| format!("did you mean `{close}`?"));
+                self.error(&format!("providers.precedence[{index}]"), message).help = help;
+            }
+        }
+        if providers.providers_throttle_duration.is_negative() {
+            self.error("providers.providersThrottleDuration", "a duration is never negative here");
+        }
+        if let Some(file) = &providers.file {
+            match (file.filename.is_empty(), file.directory.is_empty()) {
+                (true, true) => {
+                    self.error(
+                        "providers.file",
+                        "`providers.file` has neither `filename` nor `directory`",
+                    );
+                }
+                (false, false) => {
+                    let message = "`filename` has no effect beside `directory`";
+                    self.warning("providers.file.filename", message);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn resolvers(&mut self) {
+        let config = self.config;
+        for (name, resolver) in &config.certificates_resolvers {
+            let path = format!("certificatesResolvers.{name}");
+            let Some(acme) = &resolver.acme else {
+                self.warning(
+                    &path,
+                    format!("the certificates resolver `{name}` has no `acme` section"),
+                );
+                continue;
+            };
+            let path = format!("{path}.acme");
+            if acme.storage.is_empty() {
+                let message = format!(
+                    "unable to initialize certificates resolver `{name}` with no storage location for the certificates"
+                );
+                self.error(&format!("{path}.storage"), message);
+            }
+            if acme.certificates_duration < 1 {
+                self.error(
+                    &format!("{path}.certificatesDuration"),
+                    "certificates live for at least one hour",
+                );
+            }
+            if acme.client_timeout < acme.client_response_header_timeout {
+                self.error(
+                    &format!("{path}.clientTimeout"),
+                    "`clientTimeout` must be at least `clientResponseHeaderTimeout`",
+                );
+            }
+            if let Some(challenge) = &acme.http_challenge {
+                let path = format!("{path}.httpChallenge");
+                if challenge.entry_point.is_empty() {
+                    self.error(&path, format!("`{path}.entryPoint` is required"));
+                } else {
+                    self.entry_point_exists(&format!("{path}.entryPoint"), &challenge.entry_point);
+                }
+            }
+            if let Some(challenge) = &acme.dns_challenge {
+                let path = format!("{path}.dnsChallenge");
+                if challenge.provider.is_empty() {
+                    self.error(&path, format!("`{path}.provider` is required"));
+                }
+                if challenge.disable_propagation_check {
+                    let message = "`disablePropagationCheck` is deprecated: write `propagation.disableChecks`";
+                    self.warning(&format!("{path}.disablePropagationCheck"), message);
+                }
+                if challenge.delay_before_check != GoDuration::ZERO {
+                    let message =
+                        "`delayBeforeCheck` is deprecated: write `propagation.delayBeforeChecks`";
+                    self.warning(&format!("{path}.delayBeforeCheck"), message);
+                }
+            }
+            let challenges = [
+                acme.http_challenge.is_some(),
+                acme.dns_challenge.is_some(),
+                acme.tls_challenge.is_some(),
+            ];
+            if !challenges.contains(&true) {
+                let message = format!(
+                    "the certificates resolver `{name}` has no challenge, so it gets no certificate"
+                );
+                self.warning(&path, message);
+            }
+        }
+    }
+}
+
+fn suggestion<'a>(word: &str, known: impl Iterator<Item = &'a String>) -> Option<String> {
+    let known: Vec<&str> = known.map(String::as_str).collect();
+    match did_you_mean(word, known.iter().copied()) {
+        Some(close) => Some(format!("did you mean `{close}`?")),
+        None if known.is_empty() || known.len() > 12 => None,
+        None => Some(format!("known here: {}", known.join(", "))),
+    }
+}
+
+#[cfg(test)]
+mod tests;
