@@ -1,0 +1,329 @@
+//! What is wrong with the configuration, and where. Diagnostics are collected, never thrown at
+//! the first; the log, `check` and the API print the same list in their own ways.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use annotate_snippets::{
+    AnnotationKind, Level, Origin, Renderer, Snippet, normalize_untrusted_str,
+};
+use serde::ser::{Serialize, SerializeStruct, Serializer};
+
+use crate::config::tree::{Span, is_secret};
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// The object works, but probably not as meant.
+    Warning,
+    /// The object cannot be used.
+    Error,
+}
+
+impl Severity {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// The object a diagnostic is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// `router`, `middleware`, `service` and so on.
+    pub kind: &'static str,
+    /// The qualified name, such as `shop@file`.
+    pub name: String,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The object it is about, if it is about one.
+    pub subject: Option<Subject>,
+    /// What is wrong: a sentence without capital and full stop.
+    pub message: String,
+    /// Where it is written.
+    pub span: Option<Span>,
+    /// What to do about it.
+    pub help: Option<String>,
+    /// True when the source text at the span is a secret and must not be printed.
+    pub secret: bool,
+}
+
+impl Diagnostic {
+    /// Something that makes its object unusable.
+    pub fn error(message: impl Into<String>) -> Self {
+        Self::new(Severity::Error, message.into())
+    }
+
+    /// Something that works but is probably not meant.
+    pub fn warning(message: impl Into<String>) -> Self {
+        Self::new(Severity::Warning, message.into())
+    }
+
+    fn new(severity: Severity, message: String) -> Self {
+        Self { severity, subject: None, message, span: None, help: None, secret: false }
+    }
+
+    /// Says where.
+    #[must_use]
+    pub fn at(mut self, span: &Span) -> Self {
+        self.span = Some(span.clone());
+        self
+    }
+
+    /// Says which object.
+    #[must_use]
+    pub fn about(mut self, kind: &'static str, name: impl Into<String>) -> Self {
+        self.subject = Some(Subject { kind, name: name.into() });
+        self
+    }
+
+    /// Says what to do.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Keeps the source text at the span out of [`Diagnostic::render`].
+    #[must_use]
+    pub fn secret(mut self) -> Self {
+        self.secret = true;
+        self
+    }
+
+    /// Several lines for a person: message, place, excerpt and help.
+    pub fn render(&self, color: bool) -> String {
+        let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+        let level = match self.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let excerpt = self.span.as_ref().map(Excerpt::of);
+        let mut group = level.primary_title(self.headline()).elements(Vec::<Origin<'_>>::new());
+        if let (Some(span), Some(excerpt)) = (&self.span, &excerpt) {
+            let name = &*span.source.name;
+            if self.secret {
+                let (line, column) = span.line_column();
+                group = group.element(Origin::path(name).line(line).char_column(column));
+            } else {
+                let mark = AnnotationKind::Primary.span(excerpt.start..excerpt.end);
+                let snippet = Snippet::source(excerpt.text.as_str())
+                    .line_start(excerpt.line)
+                    .path(name)
+                    .annotation(mark);
+                group = group.element(snippet);
+            }
+        }
+        if let Some(help) = &self.help {
+            group = group.element(Level::HELP.message(normalize_untrusted_str(help)));
+        }
+        renderer.render(&[group])
+    }
+
+    /// One line for a log: `file.yml:3:7: error: router x@file: …`.
+    pub fn one_line(&self) -> String {
+        let mut line = match &self.span {
+            Some(span) => format!("{span}: "),
+            None => String::new(),
+        };
+        line.push_str(self.severity.as_str());
+        line.push_str(": ");
+        line.push_str(&self.headline());
+        if let Some(help) = &self.help {
+            line.push_str(" (");
+            line.push_str(help);
+            line.push(')');
+        }
+        without_controls(&line).into_owned()
+    }
+
+    fn headline(&self) -> String {
+        match &self.subject {
+            Some(subject) => format!("{} {}: {}", subject.kind, subject.name, self.message),
+            None => self.message.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.one_line())
+    }
+}
+
+impl Serialize for Diagnostic {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let place = self.span.as_ref().map(Span::line_column);
+        let mut map = serializer.serialize_struct("Diagnostic", 8)?;
+        map.serialize_field("severity", self.severity.as_str())?;
+        map.serialize_field("kind", &self.subject.as_ref().map(|subject| subject.kind))?;
+        map.serialize_field("name", &self.subject.as_ref().map(|subject| &subject.name))?;
+        map.serialize_field("message", &self.message)?;
+        map.serialize_field("file", &self.span.as_ref().map(|span| &span.source.name))?;
+        map.serialize_field("line", &place.map(|(line, _)| line))?;
+        map.serialize_field("column", &place.map(|(_, column)| column))?;
+        map.serialize_field("help", &self.help)?;
+        map.end()
+    }
+}
+
+/// The candidate that was probably meant by a misspelt word.
+pub fn did_you_mean<'c>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'c str>,
+) -> Option<&'c str> {
+    let word = word.to_lowercase();
+    let allowed = (word.chars().count() / 3).max(1);
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(&word, &candidate.to_lowercase()), candidate))
+        .filter(|(distance, _)| *distance <= allowed)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// The one source line that is printed, with the marked bytes. Only this line is given to the
+/// renderer, which otherwise scans the whole file for every diagnostic.
+struct Excerpt {
+    text: String,
+    line: usize,
+    start: usize,
+    end: usize,
+}
+
+impl Excerpt {
+    fn of(span: &Span) -> Self {
+        let (line, bytes) = span.source.line_at(span.start);
+        let raw = span.source.text.get(bytes.clone()).unwrap_or_default();
+        let start = span.start.saturating_sub(bytes.start).min(raw.len());
+        let end = span.end.saturating_sub(bytes.start).clamp(start, raw.len());
+        Self { text: mask_secrets(raw), line, start, end }
+    }
+}
+
+/// Replaces what follows a secret name and `:` or `=` by as many asterisks, so that a marked
+/// option never prints the password beside it.
+fn mask_secrets(line: &str) -> String {
+    let name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.[]".contains(&byte);
+    let separators = line.bytes().enumerate().filter(|(_, byte)| matches!(byte, b':' | b'='));
+    for (at, _) in separators {
+        let before = line.get(..at).unwrap_or_default().trim_end_matches(['"', '\'', ' ', '\t']);
+        let length = before.bytes().rev().take_while(|byte| name_byte(*byte)).count();
+        if is_secret(before.get(before.len() - length..).unwrap_or_default()) {
+            let (shown, hidden) = line.split_at(at + 1);
+            let stars = hidden.bytes().map(|byte| if byte == b' ' { ' ' } else { '*' });
+            return shown.chars().chain(stars).collect();
+        }
+    }
+    line.to_owned()
+}
+
+/// Control characters written out, so that no value can add a line to a log.
+fn without_controls(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut clean = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            clean.extend(character.escape_default());
+        } else {
+            clean.push(character);
+        }
+    }
+    Cow::Owned(clean)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tree::{Format, Source};
+
+    fn at(text: &str, part: &str) -> Span {
+        let source = Source::new("file.yml", text, Format::Yaml);
+        let start = source.text.find(part).unwrap();
+        Span::new(&source, start..start + part.len())
+    }
+
+    #[test]
+    fn one_line_names_place_severity_and_subject() {
+        let span = at("a: 1\nb: 2\n  c: oops\n", "oops");
+        let error = Diagnostic::error("no such thing\nat all")
+            .at(&span)
+            .about("router", "x@file")
+            .help("use y");
+        assert_eq!(
+            error.one_line(),
+            "file.yml:3:6: error: router x@file: no such thing\\nat all (use y)"
+        );
+        assert_eq!(Diagnostic::warning("hm").to_string(), "warning: hm");
+    }
+
+    #[test]
+    fn rendering_shows_place_excerpt_and_help() {
+        let span = at("a: 1\nb:\n  c: oops\n", "oops");
+        let text = Diagnostic::error("no such thing").at(&span).help("use y").render(false);
+        assert!(text.starts_with("error: no such thing\n"), "{text}");
+        assert!(text.contains("--> file.yml:3:6"), "{text}");
+        assert!(text.contains("3 |   c: oops"), "{text}");
+        assert!(text.contains("^^^^"), "{text}");
+        assert!(text.contains("help: use y"), "{text}");
+        assert!(Diagnostic::warning("w").render(true).contains("\u{1b}["));
+    }
+
+    #[test]
+    fn rendering_survives_a_span_over_many_lines_and_at_the_end() {
+        let source = Source::new("f", "a:\n  b: 1\n  c: 2\n", Format::Yaml);
+        let text = Diagnostic::error("x").at(&Span::new(&source, 0..17)).render(false);
+        assert!(text.contains("1 | a:") && !text.contains("c: 2"), "{text}");
+        let text = Diagnostic::error("x").at(&Span::new(&source, 17..99)).render(false);
+        assert!(text.contains("f:4:1"), "{text}");
+        let empty = Source::new("f", "", Format::Yaml);
+        assert!(Diagnostic::error("x").at(&Span::new(&empty, 0..0)).render(false).contains('x'));
+    }
+
+    #[test]
+    fn secrets_stay_out_of_excerpts() {
+        let span = at("- \"test:$apr1$H6uskkkW\"\n", "test");
+        let text = Diagnostic::error("bad entry").at(&span).secret().render(false);
+        assert!(text.contains("file.yml:1:4") && !text.contains("apr1"), "{text}");
+
+        let span = at("{addr: x, 'clientSecret' : hunter2}", "addr");
+        let text = Diagnostic::error("bad").at(&span).render(false);
+        assert!(text.contains("addr: x") && !text.contains("hunter2"), "{text}");
+        let flag = at("--providers.redis.password=hunter2", "--providers");
+        assert!(!Diagnostic::error("bad").at(&flag).render(false).contains("hunter2"));
+        assert_eq!(mask_secrets("url: http://x/token/y"), "url: http://x/token/y");
+    }
+
+    #[test]
+    fn serialized_fields_are_stable() {
+        let span = at("a: oops\n", "oops");
+        let error = Diagnostic::error("bad").at(&span).about("service", "s@file");
+        assert_eq!(
+            serde_json::to_value(&error).unwrap(),
+            serde_json::json!({
+                "severity": "error", "kind": "service", "name": "s@file", "message": "bad",
+                "file": "file.yml", "line": 1, "column": 4, "help": null
+            })
+        );
+    }
+
+    #[test]
+    fn suggestions_are_close_or_absent() {
+        let known = ["middlewares", "priority", "rule", "service"];
+        assert_eq!(did_you_mean("midlewares", known), Some("middlewares"));
+        assert_eq!(did_you_mean("Rules", known), Some("rule"));
+        assert_eq!(did_you_mean("servcie", known), Some("service"));
+        assert_eq!(did_you_mean("observability", known), None);
+        assert_eq!(did_you_mean("x", known), None);
+    }
+}
