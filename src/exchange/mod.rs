@@ -11,7 +11,7 @@ pub mod error;
 pub mod forwarded;
 pub mod observe;
 pub mod tunnel;
-
+pub mod view;
 
 use std::pin::Pin;
 

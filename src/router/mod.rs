@@ -1,5 +1,6 @@
 //! The table that the data plane reads, and the sections of configuration that become it.
 
+pub mod index;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

@@ -4,6 +4,7 @@
 
 pub mod duration;
 pub mod files;
+pub mod go_regex;
 pub mod name;
 pub mod secret;
 
