@@ -5,6 +5,7 @@
 pub mod go_regex;
 pub mod duration;
 pub mod files;
+pub mod go_regex;
 pub mod name;
 pub mod secret;
 

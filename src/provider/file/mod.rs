@@ -1,0 +1,135 @@
+//! The file provider: one file, or all files of a directory, watched. Each file that cannot be
+//! read keeps the last good copy of itself; the others go on changing.
+
+mod load;
+mod store;
+mod template;
+mod walk;
+
+use std::marker::PhantomData;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
+
+use self::store::{Place, Store};
+use super::watch::{self, Look, Watcher};
+use super::{ConfigSender, Document, Provider, ProviderError, Update};
+use crate::config::tree::Format;
+
+/// `providers.file` of the static configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct FileProviderConfig {
+    /// Read all configuration files in this directory and below; wins over `filename`.
+    pub directory: PathBuf,
+    /// Read this one file.
+    pub filename: PathBuf,
+    /// Look at the files again when they change.
+    pub watch: bool,
+    /// Log what templates produce, at level debug.
+    pub debug_log_generated_template: bool,
+}
+
+impl Default for FileProviderConfig {
+    fn default() -> Self {
+        Self {
+            directory: PathBuf::new(),
+            filename: PathBuf::new(),
+            watch: true,
+            debug_log_generated_template: false,
+        }
+    }
+}
+
+impl FileProviderConfig {
+    fn place(&self) -> Result<Place, ProviderError> {
+        if !self.directory.as_os_str().is_empty() {
+            Ok(Place::Directory(self.directory.clone()))
+        } else if self.filename.as_os_str().is_empty() {
+            Err(ProviderError::NothingToRead)
+        } else if Format::of_path(&self.filename).is_none() {
+            Err(ProviderError::UnknownFormat(self.filename.clone()))
+        } else {
+            Ok(Place::File(self.filename.clone()))
+        }
+    }
+}
+
+/// See the module.
+pub struct FileProvider<D> {
+    config: FileProviderConfig,
+    place: Place,
+    trigger: Arc<Notify>,
+    documents: PhantomData<fn() -> D>,
+}
+
+impl<D: Document> FileProvider<D> {
+    /// A provider of what `config` names. Each `trigger` (SIGHUP) makes it look again into every
+    /// file, watched or not.
+    pub fn new(config: FileProviderConfig, trigger: Arc<Notify>) -> Result<Self, ProviderError> {
+        let place = config.place()?;
+        Ok(Self { config, place, trigger, documents: PhantomData })
+    }
+
+    /// Reads everything once, for checking. Blocks.
+    pub fn read_once(&self) -> Update<D> {
+        let mut store = self.store();
+        let (mut unwatched, _) = watch::watch(Arc::default(), None);
+        store.look(&Look::at_all(), &mut unwatched);
+        store.update()
+    }
+
+    fn store(&self) -> Store<D> {
+        Store::new(self.place.clone(), self.config.debug_log_generated_template)
+    }
+}
+
+impl<D: Document> Provider<D> for FileProvider<D> {
+    async fn run(
+        self,
+        out: ConfigSender<D>,
+        shutdown: CancellationToken,
+    ) -> Result<(), ProviderError> {
+        let poll = self.config.watch.then_some(watch::POLL);
+        let store = self.store();
+        let (watcher, mut events) = watch::watch(self.trigger, poll);
+        let mut state = State { store, watcher };
+        let mut look = Look::at_all();
+        let mut first = true;
+        loop {
+            let update;
+            (state, update) = spawn_blocking(move || state.look(&look, first))
+                .await
+                .map_err(|error| ProviderError::Stopped(error.to_string()))?;
+            if let Some(update) = update {
+                out.send(update);
+            }
+            first = false;
+            look = tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                look = events.next() => look,
+            };
+        }
+    }
+}
+
+/// What goes to the blocking thread and back for each look.
+struct State<D> {
+    store: Store<D>,
+    watcher: Watcher,
+}
+
+impl<D: Document> State<D> {
+    fn look(mut self, look: &Look, always: bool) -> (Self, Option<Update<D>>) {
+        let changed = self.store.look(look, &mut self.watcher);
+        let update = (changed || always).then(|| self.store.update());
+        (self, update)
+    }
+}
+
+#[cfg(test)]
+mod tests;
