@@ -2,10 +2,12 @@
 //! tree becomes typed sections; what is wrong is collected as diagnostics.
 
 pub mod diagnostics;
+pub mod dynamic_config;
 pub mod entry_points;
 mod environment;
 pub mod help;
 pub mod loader;
+pub mod merge;
 pub mod not_supported;
 pub mod resolvers;
 pub mod static_config;

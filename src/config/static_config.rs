@@ -15,6 +15,7 @@ use crate::config::resolvers::CertificatesResolverConfig;
 use crate::observability::access_log::AccessLogConfig;
 use crate::observability::log::LogConfig;
 use crate::observability::metrics::MetricsConfig;
+use crate::provider::file::FileProviderConfig;
 use crate::upstream::StaticServersTransportConfig;
 use crate::values::{GoDuration, Profile, is_default};
 
@@ -215,34 +216,6 @@ impl Default for ProvidersConfig {
             providers_throttle_duration: GoDuration::from_secs(2),
             precedence: PRECEDENCE.map(str::to_owned).to_vec(),
             file: None,
-        }
-    }
-}
-
-/// `providers.file`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct FileProviderConfig {
-    /// One file.
-    #[serde(skip_serializing_if = "is_default")]
-    pub filename: String,
-    /// All files of a directory and those below it.
-    #[serde(skip_serializing_if = "is_default")]
-    pub directory: String,
-    /// Take over changes. Default: true.
-    pub watch: bool,
-    /// Write what templates made to the log.
-    #[serde(skip_serializing_if = "is_default")]
-    pub debug_log_generated_template: bool,
-}
-
-impl Default for FileProviderConfig {
-    fn default() -> Self {
-        Self {
-            filename: String::new(),
-            directory: String::new(),
-            watch: true,
-            debug_log_generated_template: false,
         }
     }
 }

@@ -19,18 +19,22 @@ use self::store::{Place, Store};
 use super::watch::{self, Look, Watcher};
 use super::{ConfigSender, Document, Provider, ProviderError, Update};
 use crate::config::tree::Format;
+use crate::values::is_default;
 
 /// `providers.file` of the static configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct FileProviderConfig {
     /// Read all configuration files in this directory and below; wins over `filename`.
+    #[serde(skip_serializing_if = "is_default")]
     pub directory: PathBuf,
     /// Read this one file.
+    #[serde(skip_serializing_if = "is_default")]
     pub filename: PathBuf,
-    /// Look at the files again when they change.
+    /// Look at the files again when they change. Default: true.
     pub watch: bool,
     /// Log what templates produce, at level debug.
+    #[serde(skip_serializing_if = "is_default")]
     pub debug_log_generated_template: bool,
 }
 
