@@ -303,7 +303,7 @@ impl Check<'_> {
             self.error("providers.providersThrottleDuration", "a duration is never negative here");
         }
         if let Some(file) = &providers.file {
-            match (file.filename.is_empty(), file.directory.is_empty()) {
+            match (file.filename.as_os_str().is_empty(), file.directory.as_os_str().is_empty()) {
                 (true, true) => {
                     self.error(
                         "providers.file",

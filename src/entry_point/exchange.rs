@@ -25,7 +25,7 @@ use crate::exchange::error::{empty, text};
 use crate::exchange::forwarded::{self, ForwardedFacts, X_FORWARDED_FOR};
 use crate::exchange::view::RequestView;
 use crate::exchange::{
-    Body, BodyEnd, Context, EndHook, Ending, Handler, Observation, Observer, Outcome, Protocol,
+    Body, BodyEnd, Context, EndHook, Ending, Handler, Observation, Outcome, Protocol,
     ProxyError, Request, Response, on_end,
 };
 use crate::observability::access_log::AccessRecord;
