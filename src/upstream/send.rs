@@ -87,7 +87,7 @@ impl Line<'_> {
             Ok(pending) => pending,
             Err(request) => {
                 let failure = Failure { error: ProxyError::UpstreamClosed, sent: false };
-                return Err((failure, Some(request)));
+                return Err((failure, Some(*request)));
             }
         };
         let waited = wait(pending, upload.as_deref(), self.transport.timeouts.response_header);
@@ -243,7 +243,7 @@ fn shape_http2(request: &mut http::Request<Upload>, target: &Target) {
         return;
     }
     let authority = host
-        .and_then(|host| Authority::from_maybe_shared(host.as_bytes().to_vec()).ok())
+        .and_then(|host| Authority::try_from(host.as_bytes()).ok())
         .unwrap_or_else(|| target.authority().clone());
     let mut parts = http::uri::Parts::default();
     parts.scheme = Some(match target.scheme() {

@@ -219,6 +219,7 @@ mod tests {
         Body::boxed(StreamBody::new(futures_util::stream::iter(frames)))
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "frames of a stream are results")]
     fn data(bytes: &'static [u8]) -> Result<Frame<Bytes>, BodyError> {
         Ok(Frame::data(Bytes::from_static(bytes)))
     }

@@ -1,0 +1,312 @@
+//! Connections to servers, kept by each worker for itself.
+//!
+//! Everything here stays on the thread that made it, so nothing needs a lock; only the number of
+//! idle connections per server is shared. A connection is in the pool only while nothing is sent
+//! or expected on it: what looks dead, poisoned or surplus is dropped and never used again.
+//!
+//! The rest of the module sees `Lease` alone, so that another codec can take hyper's place.
+
+mod http1;
+mod http2;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+pub(super) use self::http1::{Http1, Kill, Unsent};
+use self::http2::Http2;
+pub(super) use self::http2::{Http2Lease, StreamPermit};
+use super::connect::connect;
+use super::target::TargetScheme;
+use super::transport::{Origin, ServersTransport};
+use crate::exchange::ProxyError;
+
+/// Idle connections are looked through at least this often: their server may not be configured any more.
+const MAX_SWEEP: Duration = Duration::from_secs(90);
+/// And at most this often.
+const MIN_SWEEP: Duration = Duration::from_millis(100);
+
+thread_local! {
+    static POOL: RefCell<Pool> = RefCell::new(Pool::default());
+}
+
+/// A connection that one request may use.
+pub(super) enum Lease {
+    Http1(Rc<Http1>),
+    Http2(Http2Lease),
+}
+
+/// How a request wants its connection.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted {
+    /// HTTP/1.1, whatever the server offers.
+    pub(super) http1: bool,
+    /// Not one that was used before.
+    pub(super) fresh: bool,
+}
+
+/// A connection to `origin`, from the pool or new.
+pub(super) async fn lease(
+    transport: &ServersTransport,
+    origin: &Arc<Origin>,
+    wanted: Wanted,
+) -> Result<Lease, ProxyError> {
+    loop {
+        let step = POOL.with_borrow_mut(|pool| pool.step(transport, origin, wanted));
+        let dialing = match step {
+            Step::Use(lease) => return Ok(lease),
+            Step::Wait(dialing) => {
+                dialing.wait().await?;
+                continue;
+            }
+            Step::Dial(dialing) => dialing,
+        };
+        let connected = connect(transport, origin, wanted.http1).await;
+        let result = match connected {
+            Ok(connected) if connected.http2 => Http2::open(transport, origin, connected).await,
+            Ok(connected) => Http1::open(transport, origin, connected).await,
+            Err(error) => Err(error),
+        };
+        if let Some(dialing) = dialing {
+            dialing.finish(result.as_ref().map(|_| ()).map_err(|&error| error));
+        }
+        return result;
+    }
+}
+
+enum Step {
+    Use(Lease),
+    /// Somebody else is making the connection that this request may share.
+    Wait(Rc<Dialing>),
+    Dial(Option<DialGuard>),
+}
+
+#[derive(Default)]
+struct Pool {
+    hosts: HashMap<u64, Host, foldhash::fast::RandomState>,
+    /// Set while something is idle.
+    sweep: Option<Sweep>,
+}
+
+struct Sweep {
+    /// When the next look is due.
+    next: Instant,
+    /// To be told when it must be earlier.
+    earlier: Rc<Notify>,
+}
+
+struct Host {
+    origin: Weak<Origin>,
+    idle_timeout: Option<Duration>,
+    /// Longest idle first.
+    idle: Vec<(Rc<Http1>, Instant)>,
+    http2: Vec<Rc<Http2>>,
+    /// The server speaks HTTP/2, so requests wait for one connection instead of making many.
+    speaks_http2: bool,
+    dialing: Option<Rc<Dialing>>,
+}
+
+impl Pool {
+    fn step(&mut self, transport: &ServersTransport, origin: &Arc<Origin>, wanted: Wanted) -> Step {
+        let host = self.host(transport, origin);
+        if host.speaks_http2 && !wanted.http1 {
+            if let Some(lease) = host.share() {
+                return Step::Use(Lease::Http2(lease));
+            }
+            if let Some(dialing) = &host.dialing {
+                return Step::Wait(Rc::clone(dialing));
+            }
+            let dialing = Rc::new(Dialing::default());
+            host.dialing = Some(Rc::clone(&dialing));
+            return Step::Dial(Some(DialGuard { dialing, origin: origin.id }));
+        }
+        if !wanted.fresh
+            && let Some(connection) = host.take_idle(origin)
+        {
+            return Step::Use(Lease::Http1(connection));
+        }
+        Step::Dial(None)
+    }
+
+    fn host(&mut self, transport: &ServersTransport, origin: &Arc<Origin>) -> &mut Host {
+        self.hosts.entry(origin.id).or_insert_with(|| Host {
+            origin: Arc::downgrade(origin),
+            idle_timeout: transport.timeouts.idle,
+            idle: Vec::new(),
+            http2: Vec::new(),
+            speaks_http2: origin.scheme == TargetScheme::H2c,
+            dialing: None,
+        })
+    }
+
+    /// Drops what has been idle for too long; says when to look again.
+    fn sweep(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        let mut next: Option<Duration> = None;
+        for host in self.hosts.values_mut() {
+            if let Some(left) = host.sweep(now) {
+                next = Some(next.map_or(left, |next| next.min(left)));
+            }
+        }
+        self.hosts.retain(|_, host| !host.is_unused());
+        let due = now + next?.clamp(MIN_SWEEP, MAX_SWEEP);
+        if let Some(sweep) = &mut self.sweep {
+            sweep.next = due;
+        }
+        Some(due)
+    }
+}
+
+impl Host {
+    /// The connection that was used last: the others get a chance to expire.
+    fn take_idle(&mut self, origin: &Origin) -> Option<Rc<Http1>> {
+        while let Some((connection, _)) = self.idle.pop() {
+            origin.idle.fetch_sub(1, Ordering::Relaxed);
+            if connection.is_usable() {
+                connection.take();
+                return Some(connection);
+            }
+            connection.close();
+        }
+        None
+    }
+
+    fn share(&mut self) -> Option<Http2Lease> {
+        self.http2.retain(|connection| !connection.is_closed());
+        self.http2.iter().find_map(Http2::lease)
+    }
+
+    fn sweep(&mut self, now: Instant) -> Option<Duration> {
+        let origin = self.origin.upgrade();
+        let limit = match (&origin, self.idle_timeout) {
+            // Nobody can ask for them any more.
+            (None, _) => Duration::ZERO,
+            (Some(_), None) => Duration::MAX,
+            (Some(_), Some(limit)) => limit,
+        };
+        let age = |since: Instant| now.saturating_duration_since(since);
+        let expired = self.idle.partition_point(|(_, since)| age(*since) >= limit);
+        for (connection, _) in self.idle.drain(..expired) {
+            if let Some(origin) = &origin {
+                origin.idle.fetch_sub(1, Ordering::Relaxed);
+            }
+            connection.close();
+        }
+        self.http2.retain(|connection| {
+            let idle = connection.streams.load(Ordering::Relaxed) == 0;
+            !(connection.is_closed() || idle && age(connection.last_used.get()) >= limit)
+        });
+        let oldest = self.idle.first().map(|(_, since)| limit.saturating_sub(age(*since)));
+        let http2 = self.http2.iter().map(|it| match it.streams.load(Ordering::Relaxed) {
+            0 => limit.saturating_sub(age(it.last_used.get())),
+            _ => limit,
+        });
+        oldest.into_iter().chain(http2).min()
+    }
+
+    fn is_unused(&self) -> bool {
+        self.origin.strong_count() == 0
+            && self.idle.is_empty()
+            && self.http2.is_empty()
+            && self.dialing.is_none()
+    }
+}
+
+/// Sees to it that somebody looks for expired connections by then.
+fn sweep_within(pool: &mut Pool, limit: Option<Duration>) {
+    let due = Instant::now() + limit.unwrap_or(MAX_SWEEP).clamp(MIN_SWEEP, MAX_SWEEP);
+    if let Some(sweep) = &mut pool.sweep {
+        if due + MIN_SWEEP < sweep.next {
+            sweep.next = due;
+            sweep.earlier.notify_one();
+        }
+        return;
+    }
+    let earlier = Rc::new(Notify::new());
+    pool.sweep = Some(Sweep { next: due, earlier: Rc::clone(&earlier) });
+    tokio::task::spawn_local(async move {
+        let _guard = SweepGuard;
+        let mut next = due;
+        loop {
+            let changed = tokio::select! {
+                () = tokio::time::sleep_until(next) => false,
+                () = earlier.notified() => true,
+            };
+            let due = POOL.with_borrow_mut(|pool| {
+                if changed { pool.sweep.as_ref().map(|sweep| sweep.next) } else { pool.sweep() }
+            });
+            let Some(due) = due else { return };
+            next = due;
+        }
+    });
+}
+
+/// Also when the task is dropped with its runtime, the next one must be able to start another.
+struct SweepGuard;
+
+impl Drop for SweepGuard {
+    fn drop(&mut self) {
+        let _ = POOL.try_with(|pool| {
+            if let Ok(mut pool) = pool.try_borrow_mut() {
+                pool.sweep = None;
+            }
+        });
+    }
+}
+
+/// A connection being made that several requests wait for.
+#[derive(Default)]
+struct Dialing {
+    result: Cell<Option<Result<(), ProxyError>>>,
+    done: Notify,
+}
+
+impl Dialing {
+    /// `Ok` also when whoever made the connection went away: then it is the caller's turn.
+    async fn wait(&self) -> Result<(), ProxyError> {
+        self.done.notified().await;
+        self.result.get().unwrap_or(Ok(()))
+    }
+}
+
+struct DialGuard {
+    dialing: Rc<Dialing>,
+    origin: u64,
+}
+
+impl DialGuard {
+    fn finish(self, result: Result<(), ProxyError>) {
+        self.dialing.result.set(Some(result));
+    }
+}
+
+impl Drop for DialGuard {
+    fn drop(&mut self) {
+        let _ = POOL.try_with(|pool| {
+            if let Ok(mut pool) = pool.try_borrow_mut()
+                && let Some(host) = pool.hosts.get_mut(&self.origin)
+            {
+                host.dialing = None;
+            }
+        });
+        self.dialing.done.notify_waiters();
+    }
+}
+
+/// Idle connections of this worker, for tests.
+#[cfg(test)]
+pub(super) fn idle_here(origin: &Origin) -> usize {
+    POOL.with_borrow(|pool| pool.hosts.get(&origin.id).map_or(0, |host| host.idle.len()))
+}
+
+/// Whether this worker has learned that a server speaks HTTP/2, for tests.
+#[cfg(test)]
+pub(super) fn speaks_http2(origin: &Origin) -> bool {
+    POOL.with_borrow(|pool| pool.hosts.get(&origin.id).is_some_and(|host| !host.http2.is_empty()))
+}
