@@ -7,7 +7,7 @@ mod template;
 mod walk;
 
 use std::marker::PhantomData;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -52,15 +52,20 @@ impl Default for FileProviderConfig {
 impl FileProviderConfig {
     fn place(&self) -> Result<Place, ProviderError> {
         if !self.directory.as_os_str().is_empty() {
-            Ok(Place::Directory(self.directory.clone()))
+            Ok(Place::Directory(absolute(&self.directory)))
         } else if self.filename.as_os_str().is_empty() {
             Err(ProviderError::NothingToRead)
         } else if Format::of_path(&self.filename).is_none() {
             Err(ProviderError::UnknownFormat(self.filename.clone()))
         } else {
-            Ok(Place::File(self.filename.clone()))
+            Ok(Place::File(absolute(&self.filename)))
         }
     }
+}
+
+/// Events name files by absolute paths. A current directory that is gone is found out when reading.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// See the module.

@@ -32,7 +32,10 @@ pub(super) enum Place {
 pub(super) struct Store<D> {
     place: Place,
     log_generated: bool,
+    /// In the order in which Traefik reads them: by name, directories in place.
     files: BTreeMap<PathBuf, Kept<D>>,
+    /// Counts the walks.
+    round: u64,
     directories: BTreeSet<PathBuf>,
     links: bool,
     /// Directories that cannot be read.
@@ -47,6 +50,8 @@ pub(super) struct Store<D> {
 struct Kept<D> {
     /// Of the content that was read last, good or not; `None` when it could not be read.
     seen: Option<(Stamp, [u8; 32])>,
+    /// The last walk that found it.
+    round: u64,
     good: Option<Arc<D>>,
     problem: Vec<Diagnostic>,
     /// The good content with the problem.
@@ -60,6 +65,7 @@ impl<D: Document> Store<D> {
             place,
             log_generated,
             files: BTreeMap::new(),
+            round: 0,
             directories: BTreeSet::new(),
             links: false,
             unread: Vec::new(),
@@ -180,24 +186,31 @@ impl<D: Document> Store<D> {
             self.unread = unread;
             changed = true;
         }
+        self.directories = listing.directories;
+        self.links = listing.links;
+        self.round += 1;
+        let trusting = look.scope != Scope::Forced;
+        for path in &listing.files {
+            if !look.writing.contains(path) {
+                changed |= self.visit(path, trusting);
+            } else if let Some(kept) = self.files.get_mut(path) {
+                kept.round = self.round;
+            }
+        }
         // What is in a directory that cannot be read is not gone: think of a lost mount.
         let lost = |path: &PathBuf| self.unread.iter().any(|(lost, _)| path.starts_with(lost));
         let before = self.files.len();
-        self.files.retain(|path, _| listing.files.contains(path) || lost(path));
-        changed |= self.files.len() != before;
-        self.directories = listing.directories;
-        self.links = listing.links;
-        let trusting = look.scope != Scope::Forced;
-        for path in listing.files.iter().filter(|path| !look.writing.contains(*path)) {
-            changed |= self.visit(path, trusting);
-        }
-        changed
+        self.files.retain(|path, kept| kept.round == self.round || lost(path));
+        changed || self.files.len() != before
     }
 
     /// Reads a file if it changed. True when something is different now. A `trusting` visit does
     /// not open a file whose metadata is the same.
     fn visit(&mut self, path: &Path, trusting: bool) -> bool {
-        let seen = self.files.get(path).and_then(|kept| kept.seen);
+        let seen = self.files.get_mut(path).and_then(|kept| {
+            kept.round = self.round;
+            kept.seen
+        });
         if trusting
             && let Some((stamp, _)) = seen
             && fs::metadata(path).is_ok_and(|metadata| stamp.is_still(&metadata))
@@ -230,7 +243,7 @@ impl<D: Document> Store<D> {
         }
         let shown = Arc::new(document);
         let good = Some(Arc::clone(&shown));
-        let kept = Kept { seen: Some(seen), good, problem: Vec::new(), shown };
+        let kept = Kept { seen: Some(seen), round: self.round, good, problem: Vec::new(), shown };
         self.files.insert(path.to_owned(), kept);
     }
 
@@ -252,7 +265,7 @@ impl<D: Document> Store<D> {
         let good = self.files.get(path).and_then(|kept| kept.good.clone());
         let mut shown = good.as_deref().cloned().unwrap_or_default();
         shown.add_diagnostics(problem.clone());
-        let kept = Kept { seen, good, problem, shown: Arc::new(shown) };
+        let kept = Kept { seen, round: self.round, good, problem, shown: Arc::new(shown) };
         self.files.insert(path.to_owned(), kept);
     }
 }

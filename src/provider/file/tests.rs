@@ -257,6 +257,8 @@ fn options_are_checked() {
             .unwrap();
     assert!(config.debug_log_generated_template);
     assert!(matches!(new(config), Err(ProviderError::UnknownFormat(_))));
+    let config: FileProviderConfig = serde_json::from_str(r#"{"filename": "a.yml"}"#).unwrap();
+    assert!(matches!(config.place(), Ok(Place::File(path)) if path.is_absolute()));
     let config = r#"{"filename": "a.ini", "directory": "/does/not/exist"}"#;
     let update = new(serde_json::from_str(config).unwrap()).unwrap().read_once();
     assert!(!update.health.loaded);

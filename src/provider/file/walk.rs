@@ -1,5 +1,4 @@
-//! Lists the configuration files of a directory and its sub-directories, in the order in which
-//! Traefik reads them. Links are followed, but no directory is listed twice, and what Kubernetes
+//! Lists the configuration files of a directory and its sub-directories, in no order. Links are followed, but no directory is listed twice, and what Kubernetes
 //! hides behind `..` is only read through the links that show it.
 
 use std::collections::{BTreeSet, HashSet};
@@ -18,7 +17,7 @@ const DEPTH_LIMIT: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     /// Configuration files.
-    pub(super) files: BTreeSet<PathBuf>,
+    pub(super) files: Vec<PathBuf>,
     /// Directories that were read, the top one included.
     pub(super) directories: BTreeSet<PathBuf>,
     /// Directories that could not be read.
@@ -72,7 +71,7 @@ impl Listing {
             if kind.is_dir() {
                 inner.push(path);
             } else if kind.is_file() && Format::of_path(&path).is_some() {
-                self.files.insert(path);
+                self.files.push(path);
             }
         }
         // Of two names for one directory the first in order is used.
@@ -101,12 +100,13 @@ mod tests {
     use super::*;
 
     fn names(root: &Path) -> Vec<String> {
-        let files = list(root).files;
+        let mut files = list(root).files;
+        files.sort();
         files.iter().map(|f| f.strip_prefix(root).unwrap().display().to_string()).collect()
     }
 
     #[test]
-    fn files_come_in_lexical_order_with_directories_in_place() {
+    fn only_known_formats_are_listed() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path();
         fs::create_dir_all(root.join("b/deep")).unwrap();

@@ -13,16 +13,17 @@ use gtmpl_ng::{Context, ErrorContext, ExecError, Limits, ParseError, Template, T
 use crate::config::diagnostics::Diagnostic;
 use crate::config::tree::{Source, Span};
 
-/// Ten thousand tenants are one loop; the rest bounds mistakes, not use.
-const LIMITS: Limits = Limits::DEFAULT;
+/// Iterations of one loop; ten thousand tenants may be one. The bounds are for mistakes, not use.
 const LOOP: usize = 100_000;
 const FUNCTION_OUTPUT: usize = 16 << 20;
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// What the template in `source` generates.
 pub(super) fn generate(source: &Arc<Source>) -> Result<Arc<Source>, Diagnostic> {
-    let limits =
-        LIMITS.with_iterations(LOOP).with_function_output(FUNCTION_OUTPUT).with_deadline(DEADLINE);
+    let limits = Limits::DEFAULT
+        .with_iterations(LOOP)
+        .with_function_output(FUNCTION_OUTPUT)
+        .with_deadline(DEADLINE);
     let mut template = Template::with_limits(limits);
     template.add_funcs(functions::TABLE);
     template.add_funcs(lists::TABLE);
