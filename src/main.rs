@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         Some("version") => version(),
         Some("check") => app::check::command(&args[1..], &mut std::io::stdout().lock()),
         Some("healthcheck") => healthcheck(&args[1..]),
-        Some("demo") => demo::command(&args[1..]),
+        Some("demo") => run_demo(&args[1..]),
         Some(word) if !word.starts_with('-') => unknown_command(word),
         _ => run(&args),
     };
@@ -202,6 +202,27 @@ fn inherited_sockets() -> anyhow::Result<BTreeMap<String, TcpListener>> {
         }
     }
     Ok(sockets)
+}
+
+/// `doorward demo`: backends, a proxy in front of them, and a tour.
+fn run_demo(args: &[String]) -> anyhow::Result<ExitCode> {
+    let options = demo::DemoOptions::parse(args.iter().cloned())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let input = std::io::BufReader::new(std::io::stdin());
+    runtime.block_on(demo::run(options, &mut std::io::stdout(), input, |setting| async move {
+        let loaded = loader::load_file(&setting.static_file, &Disk).map_err(|problems| {
+            let lines: Vec<_> = problems.iter().map(Diagnostic::one_line).collect();
+            anyhow::anyhow!(lines.join("\n"))
+        })?;
+        let app = tokio::task::spawn_blocking(move || App::start(&loaded.config, BTreeMap::new()));
+        let app = app.await??;
+        setting.stop.cancelled().await;
+        app.begin_shutdown();
+        app.drained().await;
+        tokio::task::spawn_blocking(move || app.finish()).await?;
+        Ok(())
+    }))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// `doorward healthcheck`: asks a running proxy for `/ping`.
