@@ -4,6 +4,27 @@
 //! run-time type, tests. A middleware that cannot be built is an error of that middleware alone.
 
 mod add_prefix;
+mod basic_auth;
+mod cors;
+mod headers;
+mod in_flight_req;
+mod ip_allow_list;
+mod ip_strategy;
+mod password;
+mod path;
+mod rate_limit;
+mod redirect;
+mod redirect_regex;
+mod redirect_scheme;
+mod replace_path;
+mod replay;
+mod retry;
+mod security_headers;
+mod source;
+mod strip_prefix;
+#[cfg(test)]
+pub(crate) mod testing;
+mod token_buckets;
 
 use std::sync::Arc;
 
@@ -97,6 +118,16 @@ macro_rules! middlewares {
 middlewares! {
     served {
         add_prefix: add_prefix::AddPrefixConfig = "addPrefix",
+        basic_auth: basic_auth::BasicAuthConfig = "basicAuth",
+        headers: headers::HeadersConfig = "headers",
+        in_flight_req: in_flight_req::InFlightReqConfig = "inFlightReq",
+        ip_allow_list: ip_allow_list::IpAllowListConfig = "ipAllowList",
+        rate_limit: rate_limit::RateLimitConfig = "rateLimit",
+        redirect_regex: redirect_regex::RedirectRegexConfig = "redirectRegex",
+        redirect_scheme: redirect_scheme::RedirectSchemeConfig = "redirectScheme",
+        replace_path: replace_path::ReplacePathConfig = "replacePath",
+        retry: retry::RetryConfig = "retry",
+        strip_prefix: strip_prefix::StripPrefixConfig = "stripPrefix",
     }
     not_yet {
         buffering = "buffering",
