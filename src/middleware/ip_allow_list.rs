@@ -103,7 +103,8 @@ mod tests {
             (&["::/0"], "10.0.0.1", 403),
             (&["0.0.0.0/0"], "10.0.0.1", 200),
         ] {
-            let bench = Bench::new(vec![build(&config(ranges)).unwrap()]).from_peer(context(peer));
+            let bench =
+                Bench::new(vec![build(&config(ranges)).unwrap()]).with_context(context(peer));
             assert_eq!(bench.status(get("/")).await, want, "{ranges:?} {peer}");
         }
     }

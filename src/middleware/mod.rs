@@ -34,6 +34,9 @@ use crate::exchange::{Handler, Middleware};
 use crate::state::SharedState;
 use crate::values::{BuildError, Files, Profile, QualifiedName, Unsupported};
 
+/// Builds, or finds, a service by its name.
+pub type BuildService<'a> = dyn FnMut(&str) -> Result<Arc<dyn Handler>, BuildError> + 'a;
+
 /// What a middleware may look at while it is built. No socket, no clock.
 pub struct BuildContext<'a> {
     /// The middleware's own name.
@@ -47,7 +50,7 @@ pub struct BuildContext<'a> {
     /// How far to differ from Traefik.
     pub profile: Profile,
     /// Builds, or finds, a service that the middleware sends requests to.
-    pub service: &'a mut dyn FnMut(&str) -> Result<Arc<dyn Handler>, BuildError>,
+    pub service: &'a mut BuildService<'a>,
     /// Sentences for the user that do not keep the middleware from working.
     pub warnings: &'a mut Vec<BuildError>,
 }

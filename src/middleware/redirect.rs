@@ -58,7 +58,7 @@ fn location(url: &str) -> Option<Cow<'_, str>> {
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let authority = rest.get(..end)?;
         let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-        if !host.is_ascii() || !is_valid_host(host.as_bytes()) {
+        if !authority.bytes().all(is_literal) || !is_valid_host(host.as_bytes()) {
             return None;
         }
     }

@@ -100,7 +100,7 @@ mod tests {
 
     #[tokio::test]
     async fn tls_makes_https() {
-        let bench = bench("^https://a", "https://b").from_peer(over_tls(context("192.0.2.1")));
+        let bench = bench("^https://a", "https://b").with_context(over_tls(context("192.0.2.1")));
         assert_eq!(bench.send(get("/")).await.headers()[LOCATION], "https://b.test/");
     }
 

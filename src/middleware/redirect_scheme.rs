@@ -159,7 +159,7 @@ mod tests {
 
     #[tokio::test]
     async fn tls_is_https_already() {
-        let bench = bench("https", "", true).from_peer(over_tls(context("192.0.2.1")));
+        let bench = bench("https", "", true).with_context(over_tls(context("192.0.2.1")));
         assert_eq!(location(&bench, "a.test:443", None, "/").await, None);
         assert_eq!(bench.calls(), 1);
     }

@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::{Build, BuildContext, path};
-use crate::exchange::error::text;
+use crate::exchange::error::{bare, text};
 use crate::exchange::{Body, Context, Middleware, Next, Request, ResponseFuture, ready};
 use crate::values::BuildError;
 
@@ -57,7 +57,7 @@ impl Middleware for ReplacePath {
             request.headers_mut().insert(X_REPLACED_PATH, old);
         }
         if !path::set_path(&mut request, &self.path) {
-            return ready(text(StatusCode::URI_TOO_LONG, "Request URI Too Long\n"));
+            return ready(bare(StatusCode::URI_TOO_LONG));
         }
         next.run(cx, request)
     }

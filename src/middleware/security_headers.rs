@@ -244,7 +244,7 @@ mod tests {
             (&proxied, false, Some("max-age=300")),
         ] {
             let cx = context("192.0.2.1");
-            let bench = bench(config).from_peer(if tls { over_tls(cx) } else { cx });
+            let bench = bench(config).with_context(if tls { over_tls(cx) } else { cx });
             let response = bench.send(with(get("/"), "x-forwarded-proto", "https")).await;
             assert_eq!(header(&response, "strict-transport-security"), want, "{config:?}");
         }
@@ -281,7 +281,7 @@ mod tests {
         ] {
             assert_eq!(header(&response, name), want, "{name}");
         }
-        let tls = bench.from_peer(over_tls(context("192.0.2.1")));
+        let tls = bench.with_context(over_tls(context("192.0.2.1")));
         let response = tls.send(get("/")).await;
         assert_eq!(header(&response, "public-key-pins"), Some("pin-sha256=\"x\""));
     }

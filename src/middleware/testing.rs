@@ -170,7 +170,7 @@ impl Bench {
     }
 
     /// The same with another context.
-    pub(crate) fn from_peer(mut self, cx: Context) -> Self {
+    pub(crate) fn with_context(mut self, cx: Context) -> Self {
         self.cx = cx;
         self
     }

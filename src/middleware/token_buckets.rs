@@ -51,10 +51,11 @@ impl Buckets {
     /// Buckets of `burst` tokens, of which one comes back each `interval`. Nobody waits longer
     /// than `max_delay`.
     pub(super) fn new(interval: Duration, burst: u32, max_delay: Duration) -> Self {
-        // A cell of less than a microsecond would be rounded too much.
+        // Rounding a cell of ten microseconds to nanoseconds changes the rate by less than 1e-4.
         let interval = interval.clamp(Duration::from_nanos(1), LONGEST);
-        let token = u32::try_from(interval.as_micros().clamp(1, 1000)).unwrap_or(1000);
-        let cell = (interval / token).max(Duration::from_nanos(1));
+        let token = u32::try_from((interval.as_micros() / 10).clamp(1, 1000)).unwrap_or(1000);
+        let cell = ((interval + Duration::from_nanos(u64::from(token) / 2)) / token)
+            .max(Duration::from_nanos(1));
         let slack = max_delay.as_nanos() / cell.as_nanos().max(1);
         let slack = u32::try_from(slack).unwrap_or(u32::MAX / 4).min(u32::MAX / 4);
         // Times are u64 nanoseconds, so a bucket must fill in less than a lifetime.
@@ -267,12 +268,14 @@ mod tests {
                     last: 0.0,
                 };
                 let start = Instant::now();
-                // A cell, and what rounding interval and cell to nanoseconds may add up to.
-                let tolerance = interval / 400.0 + 1e-6;
+                // A cell; what rounding does to the rate comes to it with time.
+                let granularity = interval / 400.0 + 2e-5;
                 for gap in gaps {
                     tokio::time::advance(Duration::from_micros(u64::from(gap))).await;
                     let before = (go.tokens, go.last);
-                    let (passes, delay) = go.reserve(start.elapsed().as_secs_f64(), max_delay);
+                    let now = start.elapsed().as_secs_f64();
+                    let tolerance = granularity + now * 1e-4;
+                    let (passes, delay) = go.reserve(now, max_delay);
                     let verdict = buckets.take(ip(1));
                     let ours = match verdict {
                         Verdict::Now => 0.0,
@@ -285,7 +288,7 @@ mod tests {
                         prop_assert!((delay - max_delay).abs() < tolerance, "{delay}");
                         (go.tokens, go.last) = before;
                         if we_pass {
-                            go.reserve(start.elapsed().as_secs_f64(), f64::INFINITY);
+                            go.reserve(now, f64::INFINITY);
                         }
                     }
                 }
@@ -300,11 +303,11 @@ mod tests {
             (Duration::ZERO, u32::MAX),
             (Duration::from_nanos(1), 1),
             (Duration::MAX, u32::MAX),
-            (Duration::from_secs(86_400), 1_000_000),
+            (Duration::from_hours(24), 1_000_000),
         ] {
             let buckets = Buckets::new(interval, burst, Duration::from_millis(500));
             assert_eq!(buckets.take(ip(1)), Verdict::Now, "{interval:?} {burst}");
-            tokio::time::advance(Duration::from_secs(3600)).await;
+            tokio::time::advance(Duration::from_hours(1)).await;
             assert_eq!(buckets.take(ip(2)), Verdict::Now);
         }
     }
@@ -325,7 +328,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_flood_of_sources_does_not_free_the_one_that_used_most() {
-        let buckets = Buckets::new(Duration::from_secs(60), 3, Duration::from_millis(500));
+        let buckets = Buckets::new(Duration::from_mins(1), 3, Duration::from_millis(500));
         for _ in 0..3 {
             assert_eq!(buckets.take(ip(0)), Verdict::Now);
         }
