@@ -63,9 +63,7 @@ impl IpStrategyConfig {
             Some(bits) => {
                 return Err(BuildError::at(
                     format!("{at}.ipv6Subnet"),
-                    format!(
-                        "invalid IPv6 subnet {bits} value: must be greater than 0 and less or equal to 128"
-                    ),
+                    format!("invalid IPv6 subnet {bits}: must be from 1 to 128"),
                 ));
             }
         };

@@ -157,3 +157,25 @@ pub struct ChainConfig {
     /// Names of the middlewares.
     pub middlewares: Vec<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_tells_what_is_set() {
+        for (text, name, served) in [
+            (r#"{"addPrefix": {"prefix": "/a"}}"#, "addPrefix", true),
+            (r#"{"inFlightReq": {"amount": 1}}"#, "inFlightReq", true),
+            (r#"{"ipAllowList": {"sourceRange": ["::1"]}}"#, "ipAllowList", true),
+            (r#"{"chain": {"middlewares": ["a"]}}"#, "chain", false),
+            (r#"{"circuitBreaker": {}}"#, "circuitBreaker", false),
+        ] {
+            let config: MiddlewareConfig = serde_json::from_str(text).unwrap();
+            let set = config.set();
+            assert_eq!(set.len(), 1, "{text}");
+            assert_eq!((set[0].0, set[0].1.is_some()), (name, served));
+        }
+        assert!(MiddlewareConfig::default().set().is_empty());
+    }
+}
