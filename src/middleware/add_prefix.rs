@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Build, BuildContext};
-use crate::exchange::{Context, Middleware, Next, Request, ResponseFuture};
+use super::{Build, BuildContext, path};
+use crate::exchange::error::bare;
+use crate::exchange::{Context, Middleware, Next, Request, ResponseFuture, ready};
 use crate::values::BuildError;
 
 /// Options of `addPrefix`.
@@ -21,11 +22,12 @@ impl Build for AddPrefixConfig {
         if self.prefix.is_empty() {
             return Err(BuildError::at("prefix", "prefix cannot be empty"));
         }
-        Ok(Arc::new(AddPrefix { prefix: self.prefix.clone() }))
+        Ok(Arc::new(AddPrefix { prefix: path::escape(&self.prefix, false) }))
     }
 }
 
 struct AddPrefix {
+    /// Escaped.
     prefix: String,
 }
 
@@ -33,10 +35,47 @@ impl Middleware for AddPrefix {
     fn handle<'a>(
         &'a self,
         cx: &'a Context,
-        request: Request,
+        mut request: Request,
         next: Next<'a>,
     ) -> ResponseFuture<'a> {
-        let _ = &self.prefix;
+        let mut prefixed = String::with_capacity(self.prefix.len() + request.uri().path().len());
+        prefixed.push_str(&self.prefix);
+        prefixed.push_str(request.uri().path());
+        if !path::set_path(&mut request, &prefixed) {
+            // Only a target longer than 64 KiB cannot take a prefix.
+            return ready(bare(http::StatusCode::URI_TOO_LONG));
+        }
         next.run(cx, request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::middleware::testing::{Bench, build, get};
+
+    #[tokio::test]
+    async fn the_prefix_goes_in_front_of_the_escaped_path() {
+        for (prefix, target, want) in [
+            ("/foo", "/", "/foo/"),
+            ("/foo", "/bar?x=/y", "/foo/bar?x=/y"),
+            ("foo", "/bar%2Fbaz", "/foo/bar%2Fbaz"),
+            ("/a b", "/x", "/a%20b/x"),
+            ("/foo/", "/x", "/foo//x"),
+        ] {
+            let middleware = build(&AddPrefixConfig { prefix: prefix.to_owned() }).unwrap();
+            let bench = Bench::new(vec![middleware]);
+            bench.send(get(target)).await;
+            assert_eq!(bench.seen().uri.to_string(), want, "{prefix} {target}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_is_required() {
+        let error = build(&AddPrefixConfig::default()).err().unwrap();
+        assert_eq!(
+            (error.option.as_str(), error.message.as_str()),
+            ("prefix", "prefix cannot be empty")
+        );
     }
 }

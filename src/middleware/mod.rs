@@ -4,6 +4,27 @@
 //! run-time type, tests. A middleware that cannot be built is an error of that middleware alone.
 
 mod add_prefix;
+mod basic_auth;
+mod cors;
+mod headers;
+mod in_flight_req;
+mod ip_allow_list;
+mod ip_strategy;
+mod password;
+mod path;
+mod rate_limit;
+mod redirect;
+mod redirect_regex;
+mod redirect_scheme;
+mod replace_path;
+mod replay;
+mod retry;
+mod security_headers;
+mod source;
+mod strip_prefix;
+#[cfg(test)]
+pub(crate) mod testing;
+mod token_buckets;
 
 use std::sync::Arc;
 
@@ -12,6 +33,9 @@ use serde::{Deserialize, Serialize};
 use crate::exchange::{Handler, Middleware};
 use crate::state::SharedState;
 use crate::values::{BuildError, Files, Profile, QualifiedName, Unsupported};
+
+/// Builds, or finds, a service by its name.
+pub type BuildService<'a> = dyn FnMut(&str) -> Result<Arc<dyn Handler>, BuildError> + 'a;
 
 /// What a middleware may look at while it is built. No socket, no clock.
 pub struct BuildContext<'a> {
@@ -26,7 +50,7 @@ pub struct BuildContext<'a> {
     /// How far to differ from Traefik.
     pub profile: Profile,
     /// Builds, or finds, a service that the middleware sends requests to.
-    pub service: &'a mut dyn FnMut(&str) -> Result<Arc<dyn Handler>, BuildError>,
+    pub service: &'a mut BuildService<'a>,
     /// Sentences for the user that do not keep the middleware from working.
     pub warnings: &'a mut Vec<BuildError>,
 }
@@ -97,6 +121,16 @@ macro_rules! middlewares {
 middlewares! {
     served {
         add_prefix: add_prefix::AddPrefixConfig = "addPrefix",
+        basic_auth: basic_auth::BasicAuthConfig = "basicAuth",
+        headers: headers::HeadersConfig = "headers",
+        in_flight_req: in_flight_req::InFlightReqConfig = "inFlightReq",
+        ip_allow_list: ip_allow_list::IpAllowListConfig = "ipAllowList",
+        rate_limit: rate_limit::RateLimitConfig = "rateLimit",
+        redirect_regex: redirect_regex::RedirectRegexConfig = "redirectRegex",
+        redirect_scheme: redirect_scheme::RedirectSchemeConfig = "redirectScheme",
+        replace_path: replace_path::ReplacePathConfig = "replacePath",
+        retry: retry::RetryConfig = "retry",
+        strip_prefix: strip_prefix::StripPrefixConfig = "stripPrefix",
     }
     not_yet {
         buffering = "buffering",
@@ -122,4 +156,26 @@ middlewares! {
 pub struct ChainConfig {
     /// Names of the middlewares.
     pub middlewares: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_tells_what_is_set() {
+        for (text, name, served) in [
+            (r#"{"addPrefix": {"prefix": "/a"}}"#, "addPrefix", true),
+            (r#"{"inFlightReq": {"amount": 1}}"#, "inFlightReq", true),
+            (r#"{"ipAllowList": {"sourceRange": ["::1"]}}"#, "ipAllowList", true),
+            (r#"{"chain": {"middlewares": ["a"]}}"#, "chain", false),
+            (r#"{"circuitBreaker": {}}"#, "circuitBreaker", false),
+        ] {
+            let config: MiddlewareConfig = serde_json::from_str(text).unwrap();
+            let set = config.set();
+            assert_eq!(set.len(), 1, "{text}");
+            assert_eq!((set[0].0, set[0].1.is_some()), (name, served));
+        }
+        assert!(MiddlewareConfig::default().set().is_empty());
+    }
 }

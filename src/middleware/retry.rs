@@ -1,0 +1,489 @@
+//! `retry`: sends a request again when no server has seen it, or when the answer has a status
+//! that is worth another try.
+//!
+//! Each attempt goes through the rest of the chain, so it may reach another server. The last
+//! answer goes to the client, whatever it is; nothing is tried again once protocols are switched.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use aws_lc_rs::rand;
+use http::{Method, StatusCode};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::replay::Replay;
+use super::{Build, BuildContext};
+use crate::exchange::{Context, Middleware, Next, Outcome, Request, Response, ResponseFuture};
+use crate::values::{BuildError, GoDuration, Profile, is_default};
+
+/// Options of `retry`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RetryConfig {
+    /// How often a request is sent at most, the first time included. Required.
+    pub attempts: i64,
+    /// First pause, which grows to twice itself and varies by half. Default: 0, no pause.
+    #[serde(skip_serializing_if = "is_default")]
+    pub initial_interval: GoDuration,
+    /// Time after which no new attempt begins. Default: 0, no such time.
+    #[serde(skip_serializing_if = "is_default")]
+    pub timeout: GoDuration,
+    /// Statuses that are tried again: `503` or `500-599`, one per item. Default: none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub status: Vec<String>,
+    /// Longest body that is kept to try again because of a status. Default: 2097152; -1: any.
+    pub max_request_body_bytes: i64,
+    /// Do not try again when the server could not be reached. Default: false.
+    #[serde(skip_serializing_if = "is_default")]
+    pub disable_retry_on_network_error: bool,
+    /// Try POST, PATCH and LOCK again because of a status too. Default: false.
+    #[serde(skip_serializing_if = "is_default")]
+    pub retry_non_idempotent_method: bool,
+}
+
+impl Default for RetryConfig {
+    fn default() -> Self {
+        Self {
+            attempts: 0,
+            initial_interval: GoDuration::ZERO,
+            timeout: GoDuration::ZERO,
+            status: Vec::new(),
+            max_request_body_bytes: 2_097_152,
+            disable_retry_on_network_error: false,
+            retry_non_idempotent_method: false,
+        }
+    }
+}
+
+impl Build for RetryConfig {
+    fn build(&self, cx: &mut BuildContext<'_>) -> Result<Arc<dyn Middleware>, BuildError> {
+        let attempts = u32::try_from(self.attempts).ok().filter(|&attempts| attempts > 0);
+        let attempts = attempts.ok_or_else(|| {
+            let sentence = format!("incorrect (or empty) value for attempt ({})", self.attempts);
+            BuildError::at("attempts", sentence)
+        })?;
+        if self.disable_retry_on_network_error && self.status.is_empty() {
+            return Err(BuildError::at(
+                "disableRetryOnNetworkError",
+                "nothing is left to retry on: `status` is empty",
+            ));
+        }
+        for (option, duration) in
+            [("initialInterval", self.initial_interval), ("timeout", self.timeout)]
+        {
+            if duration.is_negative() {
+                return Err(BuildError::at(option, "a duration cannot be negative here"));
+            }
+        }
+        let mut statuses = Vec::with_capacity(self.status.len());
+        for (index, text) in self.status.iter().enumerate() {
+            statuses.push(range(text).ok_or_else(|| {
+                BuildError::at(
+                    format!("status[{index}]"),
+                    format!("{text:?} is neither a status nor a range such as 500-599"),
+                )
+            })?);
+        }
+        let budget = match cx.profile {
+            Profile::Exact => None,
+            _ => Some(cx.carry_over(&format!("{self:?}"), Budget::default)),
+        };
+        Ok(Arc::new(Retry {
+            attempts,
+            initial: self.initial_interval.positive(),
+            timeout: self.timeout.positive(),
+            statuses,
+            limit: u64::try_from(self.max_request_body_bytes).ok(),
+            on_network_error: !self.disable_retry_on_network_error,
+            any_method: self.retry_non_idempotent_method,
+            budget,
+        }))
+    }
+}
+
+/// Reads `503` or `500-599`.
+fn range(text: &str) -> Option<(u16, u16)> {
+    let (low, high) = text.split_once('-').unwrap_or((text, text));
+    let (low, high) = (low.trim().parse().ok()?, high.trim().parse().ok()?);
+    (100 <= low && low <= high && high <= 999).then_some((low, high))
+}
+
+/// Keeps status retries below a fifth of the requests, so that a service that fails as a whole
+/// gets no multiple of its load. A hundred in reserve let a quiet service retry freely.
+struct Budget {
+    /// In fifths of a retry.
+    left: AtomicI64,
+}
+
+const RESERVE: i64 = 500;
+const COST: i64 = 5;
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { left: AtomicI64::new(RESERVE) }
+    }
+}
+
+impl Budget {
+    fn earn(&self) {
+        // Full is the usual state; then nothing is written.
+        if self.left.load(Ordering::Relaxed) < RESERVE {
+            self.left.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn spend(&self) -> bool {
+        self.left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                (left >= COST).then_some(left - COST)
+            })
+            .is_ok()
+    }
+}
+
+struct Retry {
+    attempts: u32,
+    initial: Option<Duration>,
+    timeout: Option<Duration>,
+    statuses: Vec<(u16, u16)>,
+    limit: Option<u64>,
+    on_network_error: bool,
+    any_method: bool,
+    budget: Option<Arc<Budget>>,
+}
+
+impl Middleware for Retry {
+    fn handle<'a>(
+        &'a self,
+        cx: &'a Context,
+        request: Request,
+        next: Next<'a>,
+    ) -> ResponseFuture<'a> {
+        if self.attempts == 1 {
+            return next.run(cx, request);
+        }
+        Box::pin(self.run(cx, request, next))
+    }
+}
+
+impl Retry {
+    async fn run<'a>(&'a self, cx: &'a Context, request: Request, next: Next<'a>) -> Response {
+        let start = Instant::now();
+        let on_status = !self.statuses.is_empty() && self.may_repeat(request.method());
+        let replay = if on_status {
+            if let Some(budget) = &self.budget {
+                budget.earn();
+            }
+            match Replay::buffered(request, self.limit).await {
+                Ok(replay) => replay,
+                Err(error) => return error.into_response(),
+            }
+        } else {
+            Replay::new(request)
+        };
+        let on_status = on_status && replay.is_whole();
+        let mut pauses = Pauses::new(self.initial, self.attempts);
+        let mut again = replay.request();
+        let mut retries = 0;
+        loop {
+            // The first request is always there.
+            let Some(request) = again.take() else {
+                return crate::exchange::ProxyError::Panic.into_response();
+            };
+            let mut response = next.run(cx, request).await;
+            if retries + 1 < self.attempts && self.is_worth_it(&response, on_status) {
+                let pause = pauses.next();
+                let in_time = self.timeout.is_none_or(|timeout| start.elapsed() + pause <= timeout);
+                again = if in_time { replay.request() } else { None };
+                if again.is_some() {
+                    let outcome = Outcome::of(&mut response);
+                    retries += 1;
+                    for observer in &outcome.observers {
+                        observer.retried();
+                    }
+                    // The answer's body ends here, so that its connection is free during the pause.
+                    drop(response);
+                    if !pause.is_zero() {
+                        tokio::time::sleep(pause).await;
+                    }
+                    continue;
+                }
+            }
+            if retries > 0 {
+                Outcome::of(&mut response).retries += retries;
+            }
+            return response;
+        }
+    }
+
+    fn may_repeat(&self, method: &Method) -> bool {
+        self.any_method || !matches!(method.as_str(), "POST" | "PATCH" | "LOCK")
+    }
+
+    fn is_worth_it(&self, response: &Response, on_status: bool) -> bool {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return false;
+        }
+        let error = response.extensions().get::<Outcome>().and_then(|outcome| outcome.error);
+        if self.on_network_error && error.is_some_and(crate::exchange::ProxyError::nothing_sent) {
+            return true;
+        }
+        let status = response.status().as_u16();
+        on_status
+            && self.statuses.iter().any(|&(low, high)| (low..=high).contains(&status))
+            && self.budget.as_ref().is_none_or(|budget| budget.spend())
+    }
+}
+
+/// The pauses between attempts, as Traefik's back-off makes them.
+struct Pauses {
+    /// In seconds.
+    next: f64,
+    factor: f64,
+}
+
+/// No pause grows beyond this, but for its variation.
+const LONGEST_PAUSE: f64 = 60.0;
+
+impl Pauses {
+    fn new(initial: Option<Duration>, attempts: u32) -> Self {
+        let growths = f64::from(attempts.saturating_sub(1).max(1));
+        Self {
+            next: initial.map_or(0.0, |initial| initial.as_secs_f64()),
+            factor: 2.0_f64.powf(1.0 / growths),
+        }
+    }
+
+    fn next(&mut self) -> Duration {
+        let middle = self.next;
+        if middle <= 0.0 {
+            return Duration::ZERO;
+        }
+        self.next = (middle * self.factor).min(LONGEST_PAUSE.max(middle));
+        let mut bytes = [0_u8; 4];
+        // Without randomness the pause is the shortest, which is still one.
+        let _ = rand::fill(&mut bytes);
+        let part = f64::from(u32::from_ne_bytes(bytes)) / f64::from(u32::MAX);
+        Duration::try_from_secs_f64(middle * (0.5 + part)).unwrap_or(Duration::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::AtomicUsize;
+
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::exchange::error::bare;
+    use crate::exchange::{Body, Observation, Observer, ProxyError};
+    use crate::middleware::testing::{Bench, Setting, build, get};
+
+    fn retry(attempts: i64) -> RetryConfig {
+        RetryConfig { attempts, ..RetryConfig::default() }
+    }
+
+    fn on_status(attempts: i64, status: &str) -> RetryConfig {
+        RetryConfig { status: vec![status.into()], ..retry(attempts) }
+    }
+
+    fn request(method: Method, body: &'static [u8]) -> Request {
+        let mut request = get("/");
+        *request.method_mut() = method;
+        *request.body_mut() = Body::from_static(body);
+        request
+    }
+
+    fn retries(response: &Response) -> u32 {
+        response.extensions().get::<Outcome>().map_or(0, |outcome| outcome.retries)
+    }
+
+    #[tokio::test]
+    async fn what_no_server_has_seen_is_sent_again() {
+        for (error, calls, again) in [
+            (ProxyError::ConnectFailed, 3, 2),
+            (ProxyError::ConnectTimeout, 3, 2),
+            (ProxyError::TlsFailed, 3, 2),
+            (ProxyError::UpstreamClosed, 1, 0),
+            (ProxyError::ResponseTimeout, 1, 0),
+            (ProxyError::NoAvailableServer, 1, 0),
+        ] {
+            let bench = Bench::answering(vec![build(&retry(3)).unwrap()], move |_, _| {
+                error.into_response()
+            });
+            let response = bench.send(request(Method::POST, b"body")).await;
+            assert_eq!(response.status(), error.status());
+            assert_eq!((bench.calls(), retries(&response)), (calls, again), "{error:?}");
+        }
+        let bench =
+            Bench::answering(vec![build(&retry(3)).unwrap()], |_, _| bare(StatusCode::BAD_GATEWAY));
+        assert_eq!(bench.status(get("/")).await, 502);
+        assert_eq!(bench.calls(), 1, "the backend's own answer is no network error");
+    }
+
+    #[tokio::test]
+    async fn an_unread_body_goes_to_the_next_server() {
+        let bench = Bench::waiting(vec![build(&retry(2)).unwrap()], |call, request| {
+            Box::pin(async move {
+                if call == 1 {
+                    return ProxyError::ConnectFailed.into_response();
+                }
+                Response::new(request.into_body())
+            })
+        });
+        let response = bench.send(request(Method::POST, b"body")).await;
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "body");
+    }
+
+    #[tokio::test]
+    async fn a_listed_status_is_tried_again_with_the_same_body() {
+        let bodies: Arc<Mutex<Vec<bytes::Bytes>>> = Arc::default();
+        let seen = Arc::clone(&bodies);
+        let config = on_status(3, "500-503");
+        let bench = Bench::waiting(vec![build(&config).unwrap()], move |call, request| {
+            let seen = Arc::clone(&seen);
+            Box::pin(async move {
+                let bytes = request.into_body().collect().await.unwrap().to_bytes();
+                seen.lock().unwrap().push(bytes);
+                bare(if call < 3 { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK })
+            })
+        });
+        let body: &'static [u8] = vec![b'x'; 1 << 20].leak();
+        let response = bench.send(request(Method::PUT, body)).await;
+        assert_eq!((response.status().as_u16(), retries(&response)), (200, 2));
+        let seen = bodies.lock().unwrap();
+        assert!(seen.len() == 3 && seen.iter().all(|seen| seen == body));
+    }
+
+    #[tokio::test]
+    async fn when_a_status_is_not_tried_again() {
+        let small = RetryConfig { max_request_body_bytes: 3, ..on_status(2, "503") };
+        let any = RetryConfig { retry_non_idempotent_method: true, ..on_status(2, "503") };
+        let unlimited = RetryConfig { max_request_body_bytes: -1, ..on_status(2, "503") };
+        for (config, method, calls) in [
+            (on_status(2, "503"), Method::GET, 2),
+            (on_status(2, "503"), Method::DELETE, 2),
+            (on_status(2, "500-502"), Method::GET, 1),
+            (on_status(2, "503"), Method::POST, 1),
+            (on_status(2, "503"), Method::PATCH, 1),
+            (on_status(2, "503"), Method::from_bytes(b"LOCK").unwrap(), 1),
+            (any, Method::POST, 2),
+            (small, Method::PUT, 1),
+            (unlimited, Method::PUT, 2),
+        ] {
+            let bench = Bench::answering(vec![build(&config).unwrap()], |_, _| {
+                bare(StatusCode::SERVICE_UNAVAILABLE)
+            });
+            assert_eq!(bench.status(request(method.clone(), b"body")).await, 503);
+            assert_eq!(bench.calls(), calls, "{method} {config:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_upgrade_is_final_and_a_backend_that_is_down_is_502() {
+        let bench = Bench::answering(vec![build(&on_status(3, "100-599")).unwrap()], |_, _| {
+            bare(StatusCode::SWITCHING_PROTOCOLS)
+        });
+        assert_eq!(bench.status(get("/")).await, 101);
+        assert_eq!(bench.calls(), 1);
+        let bench = Bench::answering(vec![build(&retry(3)).unwrap()], |_, _| {
+            ProxyError::ConnectFailed.into_response()
+        });
+        let mut upgrade = get("/");
+        upgrade.headers_mut().insert("connection", http::HeaderValue::from_static("Upgrade"));
+        upgrade.headers_mut().insert("upgrade", http::HeaderValue::from_static("websocket"));
+        assert_eq!(bench.status(upgrade).await, 502);
+        assert_eq!(
+            (bench.calls(), bench.seen().headers["upgrade"].as_bytes()),
+            (3, &b"websocket"[..])
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_grow_to_twice_and_vary_by_half() {
+        for _ in 0..50 {
+            let mut pauses = Pauses::new(Some(Duration::from_millis(100)), 3);
+            for (low, high) in [(50, 150), (70, 213), (100, 301)] {
+                let pause = pauses.next().as_millis();
+                assert!((low..=high).contains(&pause), "{pause}");
+            }
+        }
+        assert_eq!(Pauses::new(None, 3).next(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_attempt_begins_after_the_timeout() {
+        let config = RetryConfig {
+            initial_interval: GoDuration::from_millis(400),
+            timeout: GoDuration::from_millis(1500),
+            ..retry(100)
+        };
+        let bench = Bench::answering(vec![build(&config).unwrap()], |_, _| {
+            ProxyError::ConnectFailed.into_response()
+        });
+        let start = Instant::now();
+        assert_eq!(bench.status(get("/")).await, 502);
+        assert!(start.elapsed() <= Duration::from_millis(1500), "{:?}", start.elapsed());
+        assert!((2..=8).contains(&bench.calls()), "{}", bench.calls());
+    }
+
+    #[derive(Default)]
+    struct Counter(AtomicUsize);
+
+    impl Observer for Counter {
+        fn observe(&self, _: &Observation<'_>) {}
+
+        fn retried(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn observers_of_failed_attempts_are_told() {
+        let counter = Arc::new(Counter::default());
+        let observer = Arc::clone(&counter);
+        let bench = Bench::answering(vec![build(&retry(3)).unwrap()], move |_, _| {
+            let mut response = ProxyError::ConnectFailed.into_response();
+            Outcome::of(&mut response).observers.push(Arc::clone(&observer) as Arc<dyn Observer>);
+            response
+        });
+        bench.send(get("/")).await;
+        assert_eq!(counter.0.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn a_failing_service_is_not_flooded() {
+        for (profile, most) in [(Profile::Safe, 2300), (Profile::Exact, 6000)] {
+            let setting = Setting { profile, ..Setting::default() };
+            let (middleware, _) = setting.build(&on_status(3, "503")).unwrap();
+            let bench =
+                Bench::answering(vec![middleware], |_, _| bare(StatusCode::SERVICE_UNAVAILABLE));
+            for _ in 0..2000 {
+                bench.send(get("/")).await;
+            }
+            let calls = bench.calls();
+            assert!(calls > 2000 && calls <= most + 200, "{calls}");
+            assert_eq!(calls == 6000, profile == Profile::Exact);
+        }
+    }
+
+    #[test]
+    fn options_are_checked() {
+        let nothing_left = RetryConfig { disable_retry_on_network_error: true, ..retry(2) };
+        for (config, option) in [
+            (retry(0), "attempts"),
+            (retry(-1), "attempts"),
+            (nothing_left, "disableRetryOnNetworkError"),
+            (on_status(2, "500,502"), "status[0]"),
+            (on_status(2, "599-500"), "status[0]"),
+            (on_status(2, "5xx"), "status[0]"),
+        ] {
+            assert_eq!(build(&config).err().unwrap().option, option);
+        }
+        let default: RetryConfig = serde_json::from_str(r#"{"attempts": 4}"#).unwrap();
+        assert_eq!(default.max_request_body_bytes, 2_097_152);
+    }
+}

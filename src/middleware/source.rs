@@ -1,0 +1,222 @@
+//! Whom a limit counts a request for (`sourceCriterion`).
+//!
+//! A source is a few bytes whatever the client sent: texts are kept as a keyed hash.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+use std::sync::LazyLock;
+
+use http::header::HOST;
+use http::{HeaderMap, HeaderName};
+use serde::{Deserialize, Serialize};
+
+use super::BuildContext;
+use super::ip_strategy::{ClientIp, IpStrategy, IpStrategyConfig};
+use crate::exchange::Context;
+use crate::exchange::canonical::canonical_host;
+use crate::values::{BuildError, Profile, is_default};
+
+/// `sourceCriterion`: one of three, or nothing for the default of its middleware.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct SourceCriterionConfig {
+    /// By address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip_strategy: Option<IpStrategyConfig>,
+    /// By the value of this request header; requests without it share one source.
+    #[serde(skip_serializing_if = "is_default")]
+    pub request_header_name: String,
+    /// By the host of the request.
+    #[serde(skip_serializing_if = "is_default")]
+    pub request_host: bool,
+}
+
+/// Whom a request counts for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Source {
+    /// An address.
+    Ip(IpAddr),
+    /// A text.
+    Text(u64, u64),
+    /// Whoever cannot be told apart.
+    Common,
+}
+
+/// A compiled `sourceCriterion`.
+#[derive(Debug)]
+pub(super) struct Criterion {
+    by: By,
+}
+
+/// One pair for the process: counters outlive a reload, so sources must too.
+static KEYS: LazyLock<(RandomState, RandomState)> =
+    LazyLock::new(|| (RandomState::new(), RandomState::new()));
+
+#[derive(Debug)]
+enum By {
+    Ip(IpStrategy),
+    Header(HeaderName),
+    Host,
+    RawHost,
+}
+
+/// What counts when nothing is configured.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Fallback {
+    /// The peer's address.
+    PeerIp,
+    /// The host of the request.
+    Host,
+}
+
+impl Criterion {
+    /// Compiles a criterion.
+    pub(super) fn build(
+        config: Option<&SourceCriterionConfig>,
+        fallback: Fallback,
+        cx: &BuildContext<'_>,
+    ) -> Result<Self, BuildError> {
+        let empty = SourceCriterionConfig::default();
+        let config = config.unwrap_or(&empty);
+        let at = |message| Err(BuildError::at("sourceCriterion", message));
+        let by_header = !config.request_header_name.is_empty();
+        // A port or upper case must not make a new source; Traefik takes the header as it is.
+        let host = || if cx.profile == Profile::Exact { By::RawHost } else { By::Host };
+        let by = match (&config.ip_strategy, by_header, config.request_host) {
+            (Some(_), true, _) => {
+                return at("iPStrategy and RequestHeaderName are mutually exclusive");
+            }
+            (Some(_), _, true) => return at("iPStrategy and RequestHost are mutually exclusive"),
+            (_, true, true) => {
+                return at("requestHost and requestHeaderName are mutually exclusive");
+            }
+            (Some(strategy), ..) => By::Ip(strategy.build("sourceCriterion.ipStrategy")?),
+            (None, true, _) => By::Header(config.request_header_name.parse().map_err(|_| {
+                BuildError::at("sourceCriterion.requestHeaderName", "this is no name of a header")
+            })?),
+            (None, _, true) => host(),
+            (None, false, false) => match fallback {
+                Fallback::PeerIp => By::Ip(IpStrategy::PEER),
+                Fallback::Host => host(),
+            },
+        };
+        Ok(Self { by })
+    }
+
+    /// Whom a request counts for.
+    pub(super) fn source(&self, cx: &Context, headers: &HeaderMap) -> Source {
+        match &self.by {
+            By::Ip(strategy) => match strategy.address(cx, headers) {
+                ClientIp::Known(ip) => Source::Ip(ip),
+                ClientIp::Absent => Source::Common,
+                // Otherwise a client could be as many sources as it can invent texts.
+                ClientIp::Malformed => Source::Ip(cx.connection.peer_ip),
+            },
+            By::Header(name) => match headers.get(name) {
+                Some(value) if !value.is_empty() => text(value.as_bytes()),
+                _ => Source::Common,
+            },
+            By::Host => match headers.get(HOST).and_then(|value| value.to_str().ok()) {
+                Some(host) => text(canonical_host(host).as_bytes()),
+                None => Source::Common,
+            },
+            By::RawHost => match headers.get(HOST) {
+                Some(host) => text(host.as_bytes()),
+                None => Source::Common,
+            },
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> Source {
+    let (first, second) = &*KEYS;
+    Source::Text(first.hash_one(bytes), second.hash_one(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::exchange::Middleware;
+    use crate::middleware::testing::{context, get, with};
+    use crate::middleware::{Build, testing};
+
+    /// Compiles a criterion inside of a build.
+    struct Probe<'a>(&'a SourceCriterionConfig, std::sync::Mutex<Option<Criterion>>);
+
+    impl Build for Probe<'_> {
+        fn build(&self, cx: &mut BuildContext<'_>) -> Result<Arc<dyn Middleware>, BuildError> {
+            *self.1.lock().unwrap() = Some(Criterion::build(Some(self.0), Fallback::PeerIp, cx)?);
+            Err(BuildError::new("done"))
+        }
+    }
+
+    fn build(config: &SourceCriterionConfig, profile: Profile) -> Result<Criterion, BuildError> {
+        let probe = Probe(config, std::sync::Mutex::default());
+        let setting = testing::Setting { profile, ..testing::Setting::default() };
+        let error = setting.build(&probe).err().unwrap();
+        probe.1.into_inner().unwrap().ok_or(error)
+    }
+
+    #[test]
+    fn two_criteria_are_an_error() {
+        let ip = Some(IpStrategyConfig::default());
+        for (ip_strategy, header, request_host) in
+            [(ip.clone(), "X-A", false), (ip, "", true), (None, "X-A", true)]
+        {
+            let config = SourceCriterionConfig {
+                ip_strategy,
+                request_header_name: header.into(),
+                request_host,
+            };
+            let error = build(&config, Profile::Safe).unwrap_err();
+            assert!(error.message.ends_with("are mutually exclusive"), "{error}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_told_apart_without_port_and_case() {
+        let config = SourceCriterionConfig { request_host: true, ..Default::default() };
+        for (profile, same) in [(Profile::Safe, true), (Profile::Exact, false)] {
+            let criterion = build(&config, profile).unwrap();
+            let source = |host| {
+                let mut request = get("/");
+                request.headers_mut().insert(HOST, http::HeaderValue::from_static(host));
+                criterion.source(&context("::1"), request.headers())
+            };
+            assert_eq!(source("a.test") == source("A.test:8080"), same);
+            assert_ne!(source("a.test"), source("b.test"));
+        }
+    }
+
+    #[test]
+    fn a_missing_header_is_the_common_source() {
+        let config =
+            SourceCriterionConfig { request_header_name: "X-Key".into(), ..Default::default() };
+        let criterion = build(&config, Profile::Safe).unwrap();
+        let cx = context("::1");
+        assert_eq!(criterion.source(&cx, get("/").headers()), Source::Common);
+        let one = criterion.source(&cx, with(get("/"), "x-key", "1").headers());
+        let two = criterion.source(&cx, with(get("/"), "x-key", "2").headers());
+        assert_ne!(one, two);
+        assert_eq!(one, criterion.source(&cx, with(get("/"), "X-Key", "1").headers()));
+    }
+
+    #[test]
+    fn invented_addresses_count_for_the_peer() {
+        let config = SourceCriterionConfig {
+            ip_strategy: Some(IpStrategyConfig { depth: 1, ..Default::default() }),
+            ..Default::default()
+        };
+        let criterion = build(&config, Profile::Safe).unwrap();
+        let cx = context("192.0.2.1");
+        let request = with(get("/"), "x-forwarded-for", "nonsense");
+        assert_eq!(
+            criterion.source(&cx, request.headers()),
+            Source::Ip("192.0.2.1".parse().unwrap())
+        );
+        assert_eq!(criterion.source(&cx, get("/").headers()), Source::Common);
+    }
+}
