@@ -14,14 +14,14 @@ mod password;
 mod path;
 mod rate_limit;
 mod redirect;
-mod redirect_regex;
-mod redirect_scheme;
+pub mod redirect_regex;
+pub mod redirect_scheme;
 mod replace_path;
 mod replay;
 mod retry;
 mod security_headers;
 mod source;
-mod strip_prefix;
+pub mod strip_prefix;
 #[cfg(test)]
 pub(crate) mod testing;
 mod token_buckets;
