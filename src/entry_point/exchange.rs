@@ -318,6 +318,8 @@ impl Exchange {
 
     fn finish(&mut self, end: BodyEnd, trailers: Option<&HeaderMap>) {
         let Some(answered) = self.result.take() else { return };
+        // From here on it is over: dropping it must not count it again.
+        self.table = None;
         let shared = &self.conversation.door.shared;
         let duration = self.cx.start.elapsed();
         let request_bytes = self.request_bytes.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed));

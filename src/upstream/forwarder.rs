@@ -189,6 +189,7 @@ fn answer(
     upgrade: Option<(UpgradeName, OnUpgrade)>,
 ) -> Response {
     let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let mut open = None;
     if switching {
         let granted = upgrade.filter(|(name, _)| name.is_granted_by(response.headers()));
         let Some((_, client_side)) = granted else {
@@ -197,7 +198,7 @@ fn answer(
             *Outcome::of(&mut response) = Outcome { error: Some(error), ..outcome };
             return response;
         };
-        tunnel(cx, client_side, hyper::upgrade::on(&mut response));
+        open = Some(tunnel(cx, client_side, hyper::upgrade::on(&mut response)));
         *response.body_mut() = Body::empty();
     }
     // The entry point's connection decides the version; hyper's extensions (a reason phrase) are
@@ -205,6 +206,9 @@ fn answer(
     *response.version_mut() = Version::HTTP_11;
     response.extensions_mut().clear();
     response.extensions_mut().insert(outcome);
+    if let Some(tunnel) = open {
+        response.extensions_mut().insert(tunnel);
+    }
     prepare_response(response.headers_mut(), switching);
     response
 }

@@ -7,24 +7,33 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use super::copy::both_ways;
-use crate::exchange::Context;
+use crate::exchange::{BodyEnd, Context, Ending, Tunnel};
 
-/// Joins the client's connection and the server's as soon as both have switched.
-pub(super) fn tunnel(cx: &Context, client: OnUpgrade, server: OnUpgrade) {
+/// Joins the client's connection and the server's as soon as both have switched. Who wants to
+/// know when the tunnel is over asks what this returns.
+pub(super) fn tunnel(cx: &Context, client: OnUpgrade, server: OnUpgrade) -> Tunnel {
     let work = cx.connection.work.begin();
+    let tunnel = Tunnel::default();
+    let over = tunnel.clone();
     tokio::task::spawn_local(async move {
         let copying = async {
             let server = server.await?;
             let client = client.await?;
             Ok::<_, hyper::Error>(both_ways(TokioIo::new(client), TokioIo::new(server)).await)
         };
+        let mut end = BodyEnd { ending: Ending::Failed, bytes: 0 };
         tokio::select! {
-            () = work.cut() => tracing::debug!("a tunnel was cut"),
+            () = work.cut() => {
+                end.ending = Ending::Dropped;
+                tracing::debug!("a tunnel was cut");
+            }
             copied = copying => match copied {
-                Ok(Ok(_)) => {}
+                Ok(Ok((_, bytes))) => end = BodyEnd { ending: Ending::Complete, bytes },
                 Ok(Err(error)) => tracing::trace!(%error, "a tunnel has failed"),
                 Err(error) => tracing::debug!(%error, "an upgrade did not come about"),
             },
         }
+        over.finish(end);
     });
+    tunnel
 }
