@@ -1,1 +1,22 @@
-//! wire
+//! HTTP/1 on the wire: strict gates in front of hyper's server and behind its client.
+//! hyper's parser is lenient; what a message is, and where it ends, is decided here (RFC 9112). The invariant: hyper is
+//! given whole, validated heads and validated body bytes only, so that it can never see another message than we do.
+
+pub mod authority;
+mod bytes_class;
+mod chunk;
+mod control;
+mod head;
+mod held;
+mod request;
+mod response;
+mod timer;
+
+#[cfg(test)]
+mod tests;
+
+pub use authority::{Authority, AuthorityError};
+pub use control::{GateControl, InFlight, Rejection};
+pub use head::HeadLimits;
+pub use request::{BodyTimeout, GateTimeouts, RequestGate};
+pub use response::{ResponseControl, ResponseGate};

@@ -1,0 +1,232 @@
+//! What a request gate and the service behind hyper tell each other, out of band.
+//! The invariant: heads are numbered by the gate as it passes them on, and by the service as it is called; a rejection
+//! and a decision about a tunnel belong to one number, however far a client has pipelined ahead.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use http::StatusCode;
+use tokio::time::{Duration, Instant};
+
+use super::head::Violation;
+
+/// Bytes of a refused request's target that are kept for the log.
+const MAX_TARGET: usize = 256;
+/// Bytes of a refused request's method that are kept for the log.
+const MAX_METHOD: usize = 32;
+
+const UNDECIDED: u8 = 0;
+const TUNNEL: u8 = 1;
+const NO_TUNNEL: u8 = 2;
+
+/// Why a request was refused at the gate, and how it is to be answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// The status to answer with.
+    pub status: StatusCode,
+    /// The reason, for the log and for the body of the answer.
+    pub reason: &'static str,
+    /// The method, as far as one could be made out.
+    pub method: Option<Box<str>>,
+    /// The target, as far as one could be made out: 256 printable characters at most.
+    pub target: Option<Box<str>>,
+}
+
+impl Rejection {
+    pub(super) fn new(violation: Violation, head: &[u8]) -> Self {
+        let start = head.iter().position(|b| !matches!(b, b'\r' | b'\n')).unwrap_or(head.len());
+        let line = head.get(start..).unwrap_or_default();
+        let line = line.get(..MAX_METHOD + 1 + MAX_TARGET + 1).unwrap_or(line);
+        let line = line.split(|b| matches!(b, b'\r' | b'\n')).next().unwrap_or_default();
+        let mut parts = line.split(|&b| b == b' ');
+        Self {
+            status: violation.status,
+            reason: violation.reason,
+            method: parts.next().and_then(|part| printable(part, MAX_METHOD)),
+            target: parts.next().and_then(|part| printable(part, MAX_TARGET)),
+        }
+    }
+}
+
+fn printable(part: &[u8], max: usize) -> Option<Box<str>> {
+    let text: String = part
+        .iter()
+        .take(max)
+        .map(|&b| if b.is_ascii_graphic() { char::from(b) } else { '?' })
+        .collect();
+    (!text.is_empty()).then(|| text.into_boxed_str())
+}
+
+/// The line between a [`RequestGate`](super::RequestGate) and the service of its connection.
+#[derive(Debug)]
+pub struct GateControl {
+    /// Heads passed on to hyper.
+    delivered: AtomicU64,
+    /// Requests that the service has begun.
+    begun: AtomicU64,
+    /// Requests whose guard is gone.
+    ended: AtomicU64,
+    created: Instant,
+    /// When the last guard went, in milliseconds since `created`.
+    ended_at: AtomicU64,
+    /// The number of the last head that asked for an upgrade, 0 for none.
+    upgrade: AtomicU64,
+    decision: AtomicU8,
+    timed_out: AtomicBool,
+    slow: Mutex<Slow>,
+}
+
+#[derive(Debug, Default)]
+struct Slow {
+    rejected: Option<(u64, Rejection)>,
+    body_violation: Option<&'static str>,
+    waker: Option<Waker>,
+}
+
+/// A request being answered. The connection counts as idle when all of them are gone: keep it until the last byte of
+/// the response body was handed to hyper, best inside the body.
+#[derive(Debug)]
+pub struct InFlight(Arc<GateControl>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let control = &self.0;
+        let since = u64::try_from(control.created.elapsed().as_millis()).unwrap_or(u64::MAX);
+        control.ended_at.store(since, Ordering::Release);
+        control.ended.fetch_add(1, Ordering::Release);
+    }
+}
+
+impl GateControl {
+    pub(super) fn new() -> Self {
+        Self {
+            delivered: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            created: Instant::now(),
+            ended_at: AtomicU64::new(0),
+            upgrade: AtomicU64::new(0),
+            decision: AtomicU8::new(UNDECIDED),
+            timed_out: AtomicBool::new(false),
+            slow: Mutex::default(),
+        }
+    }
+
+    /// To be called first thing, once per call of the service. The error is the answer to give: hyper's request is then
+    /// a stand-in for one that the gate has refused.
+    pub fn admit(self: &Arc<Self>) -> Result<InFlight, Rejection> {
+        let number = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
+        let guard = InFlight(Arc::clone(self));
+        // A refused head is the last one of its connection.
+        if number == self.delivered.load(Ordering::Acquire)
+            && let Some((at, rejection)) = &self.slow().rejected
+            && *at == number
+        {
+            return Err(rejection.clone());
+        }
+        Ok(guard)
+    }
+
+    /// To be called once per request when the status of its response is known, before hyper gets the response.
+    pub fn answered(&self, status: StatusCode) {
+        if self.upgrade.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        if status == StatusCode::SWITCHING_PROTOCOLS { self.tunnel() } else { self.no_tunnel() }
+    }
+
+    /// The request being answered becomes a tunnel: what follows it are raw bytes.
+    pub fn tunnel(&self) {
+        self.decide(TUNNEL);
+    }
+
+    /// The request being answered stays an ordinary one: what follows it is the next request.
+    pub fn no_tunnel(&self) {
+        self.decide(NO_TUNNEL);
+    }
+
+    /// How many request heads were passed on, a refused one included.
+    pub fn requests(&self) -> u64 {
+        self.delivered.load(Ordering::Acquire)
+    }
+
+    /// What was wrong with the body of the request being read, if its body failed for that.
+    pub fn body_violation(&self) -> Option<&'static str> {
+        self.slow().body_violation
+    }
+
+    /// Whether the body of the request being read failed because it took too long.
+    pub fn body_timed_out(&self) -> bool {
+        self.timed_out.load(Ordering::Acquire)
+    }
+
+    /// Only the request that asked may decide, not one that was pipelined in front of it.
+    fn decide(&self, decision: u8) {
+        let asked = self.upgrade.load(Ordering::Acquire);
+        if asked == 0 || asked != self.begun.load(Ordering::Acquire) {
+            return;
+        }
+        let first = self
+            .decision
+            .compare_exchange(UNDECIDED, decision, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok();
+        if first && let Some(waker) = { self.slow().waker.take() } {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn head_delivered(&self, upgrade: bool) {
+        let number = self.delivered.fetch_add(1, Ordering::AcqRel) + 1;
+        if upgrade {
+            self.decision.store(UNDECIDED, Ordering::Release);
+            self.upgrade.store(number, Ordering::Release);
+        }
+    }
+
+    pub(super) fn reject(&self, rejection: Rejection) {
+        let number = self.delivered.load(Ordering::Acquire) + 1;
+        self.slow().rejected = Some((number, rejection));
+        self.delivered.store(number, Ordering::Release);
+    }
+
+    /// Whether the last upgrade was decided, and how. While it was not, the waker is kept.
+    pub(super) fn decision(&self, waker: &Waker) -> Option<bool> {
+        if self.decision.load(Ordering::Acquire) == UNDECIDED {
+            self.slow().waker = Some(waker.clone());
+        }
+        match self.decision.load(Ordering::Acquire) {
+            TUNNEL => Some(true),
+            NO_TUNNEL => Some(false),
+            _ => None,
+        }
+    }
+
+    pub(super) fn fail_body(&self, reason: &'static str) {
+        self.slow().body_violation = Some(reason);
+    }
+
+    pub(super) fn body_overdue(&self) {
+        self.timed_out.store(true, Ordering::Release);
+    }
+
+    /// Since when no request has been in progress; `None` while one is, or waits in hyper's buffer.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let delivered = self.delivered.load(Ordering::Acquire);
+        (self.ended.load(Ordering::Acquire) >= delivered).then(|| self.last_end())
+    }
+
+    /// Since when the last request passed on has been the current one; `None` while one before it is in progress.
+    pub(super) fn current_since(&self) -> Option<Instant> {
+        let delivered = self.delivered.load(Ordering::Acquire);
+        (self.ended.load(Ordering::Acquire) + 1 >= delivered).then(|| self.last_end())
+    }
+
+    fn last_end(&self) -> Instant {
+        self.created + Duration::from_millis(self.ended_at.load(Ordering::Acquire))
+    }
+
+    fn slow(&self) -> MutexGuard<'_, Slow> {
+        self.slow.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

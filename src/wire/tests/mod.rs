@@ -1,0 +1,151 @@
+//! Tests of the gates: verdicts by vector and split, round trips through httparse, and real hyper connections.
+
+mod backend;
+mod server;
+mod timeouts;
+mod vectors;
+
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::Method;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{GateTimeouts, HeadLimits, Rejection, RequestGate, ResponseGate};
+
+/// A peer that sends its pieces one per read and then closes. What is written goes nowhere.
+#[derive(Debug)]
+pub(super) struct Pieces(VecDeque<Vec<u8>>);
+
+impl Pieces {
+    fn new(pieces: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        Self(pieces.into_iter().filter(|piece| !piece.is_empty()).collect())
+    }
+}
+
+impl AsyncRead for Pieces {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Some(mut piece) = self.0.pop_front() {
+            let rest = piece.split_off(piece.len().min(buf.remaining()));
+            buf.put_slice(&piece);
+            if !rest.is_empty() {
+                self.0.push_front(rest);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Pieces {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, b: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(b.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// All that came through a gate until its end, and how it ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Outcome {
+    delivered: Vec<u8>,
+    end: End,
+    rejection: Option<Rejection>,
+}
+
+impl Outcome {
+    /// All but the method and the target of a rejection: of these only what had come can be known.
+    fn verdict(&self) -> (&[u8], &End, Option<(u16, &str)>) {
+        let rejection = self.rejection.as_ref().map(|r| (r.status.as_u16(), r.reason));
+        (&self.delivered, &self.end, rejection)
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Eof,
+    Pending,
+    Error(io::ErrorKind, String),
+}
+
+fn drain(mut gate: impl AsyncRead + Unpin, room: usize) -> (Vec<u8>, End) {
+    let mut delivered = Vec::new();
+    let mut space = vec![0; room];
+    let mut cx = Context::from_waker(Waker::noop());
+    loop {
+        let mut buf = ReadBuf::new(&mut space);
+        match Pin::new(&mut gate).poll_read(&mut cx, &mut buf) {
+            Poll::Pending => return (delivered, End::Pending),
+            Poll::Ready(Err(e)) => return (delivered, End::Error(e.kind(), e.to_string())),
+            Poll::Ready(Ok(())) if buf.filled().is_empty() => return (delivered, End::Eof),
+            Poll::Ready(Ok(())) => delivered.extend_from_slice(buf.filled()),
+        }
+    }
+}
+
+/// What a request gate makes of these pieces. Every request is begun and answered as soon as it is through.
+pub(super) fn request(pieces: Vec<Vec<u8>>, limits: HeadLimits, room: usize) -> Outcome {
+    let (gate, control) =
+        RequestGate::new(Pieces::new(pieces), Bytes::new(), limits, GateTimeouts::default());
+    let (delivered, end) = drain(gate, room);
+    let rejection = (0..control.requests()).find_map(|_| control.admit().err());
+    Outcome { delivered, end, rejection }
+}
+
+/// What a response gate makes of these pieces, and whether it was poisoned.
+pub(super) fn response(pieces: Vec<Vec<u8>>, method: &Method, upgrade: bool) -> (Outcome, bool) {
+    let (gate, control) = ResponseGate::new(Late(None, Pieces::new(pieces)), HeadLimits::default());
+    let mut gate = gate;
+    control.expect(method, upgrade);
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(matches!(Pin::new(&mut gate).poll_write(&mut cx, b"x"), Poll::Ready(Ok(1))));
+    let (delivered, end) = drain(gate, 8192);
+    (Outcome { delivered, end, rejection: None }, control.poisoned())
+}
+
+/// A backend that says nothing before it was asked.
+struct Late(Option<()>, Pieces);
+
+impl AsyncRead for Late {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.0.is_none() {
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.1).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Late {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        b: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.0 = Some(());
+        Poll::Ready(Ok(b.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,141 @@
+//! The limits of a client's time, with the clock paused.
+
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::time::{Instant, sleep};
+
+use super::super::BodyTimeout;
+use super::server::{rest, serve, until};
+use super::*;
+
+fn timeouts(body: BodyTimeout) -> GateTimeouts {
+    GateTimeouts { idle: Some(Duration::from_mins(3)), read: Some(Duration::from_mins(1)), body }
+}
+
+/// Whole seconds since `start`.
+fn seconds(start: Instant) -> u64 {
+    (start.elapsed() + Duration::from_millis(500)).as_secs()
+}
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nX: marker\r\n\r\n";
+const CHUNKED: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_says_nothing_is_closed_after_the_read_timeout() {
+    let (mut client, task, _) = serve(timeouts(BodyTimeout::Total));
+    let start = Instant::now();
+    assert_eq!(rest(&mut client).await, "");
+    assert_eq!(seconds(start), 60);
+    task.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_is_closed_after_the_idle_timeout() {
+    let (mut client, task, log) = serve(timeouts(BodyTimeout::Total));
+    sleep(Duration::from_secs(50)).await;
+    for _ in 0..3 {
+        client.write_all(GET).await.unwrap();
+        until(&mut client, "\r\n\r\n").await;
+        sleep(Duration::from_secs(170)).await;
+    }
+    let start = Instant::now();
+    assert_eq!(rest(&mut client).await, "");
+    assert_eq!(seconds(start), 10);
+    task.await.unwrap().unwrap();
+    assert_eq!(log.lock().unwrap().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_head_is_cut_from_its_first_byte_on() {
+    let (mut client, _task, log) = serve(timeouts(BodyTimeout::Total));
+    client.write_all(GET).await.unwrap();
+    until(&mut client, "\r\n\r\n").await;
+    sleep(Duration::from_secs(100)).await;
+    let start = Instant::now();
+    let mut sent = 0;
+    for byte in GET.iter().take(30) {
+        if client.write_all(&[*byte]).await.is_err() {
+            break;
+        }
+        sent += 1;
+        sleep(Duration::from_secs(10)).await;
+    }
+    assert!((6..=8).contains(&sent), "{sent}");
+    assert_eq!(rest(&mut client).await, "");
+    assert!(seconds(start) <= 80);
+    assert_eq!(log.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_has_the_read_timeout_in_total() {
+    let (mut client, _task, _) = serve(timeouts(BodyTimeout::Total));
+    let start = Instant::now();
+    client.write_all(CHUNKED).await.unwrap();
+    for _ in 0..5 {
+        sleep(Duration::from_secs(11)).await;
+        client.write_all(b"1\r\na\r\n").await.unwrap();
+    }
+    let text = until(&mut client, "body lost").await;
+    assert!(text.starts_with("HTTP/1.1 408"), "{text}");
+    assert_eq!(seconds(start), 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_may_have_the_read_timeout_per_pause() {
+    let (mut client, _task, _) = serve(timeouts(BodyTimeout::PerRead));
+    client.write_all(CHUNKED).await.unwrap();
+    for _ in 0..5 {
+        sleep(Duration::from_secs(50)).await;
+        client.write_all(b"1\r\na\r\n").await.unwrap();
+    }
+    let start = Instant::now();
+    let text = until(&mut client, "body lost").await;
+    assert!(text.starts_with("HTTP/1.1 408"), "{text}");
+    assert_eq!(seconds(start), 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_limited_while_a_request_is_answered() {
+    let (mut client, _task, _) = serve(timeouts(BodyTimeout::Total));
+    let start = Instant::now();
+    client.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    until(&mut client, "slow").await;
+    assert_eq!(seconds(start), 300);
+    let start = Instant::now();
+    assert_eq!(rest(&mut client).await, "");
+    assert_eq!(seconds(start), 180);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pipelined_partial_head_does_not_cut_the_answer_before_it() {
+    let (mut client, _task, log) = serve(timeouts(BodyTimeout::Total));
+    let start = Instant::now();
+    client.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\nGET /part").await.unwrap();
+    until(&mut client, "slow").await;
+    assert_eq!(seconds(start), 300);
+    assert_eq!(rest(&mut client).await, "");
+    assert_eq!(seconds(start), 360);
+    assert_eq!(*log.lock().unwrap(), ["/slow"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_has_no_limit() {
+    let (mut client, _task, _) = serve(timeouts(BodyTimeout::Total));
+    let head = b"GET /tunnel HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
+    client.write_all(head).await.unwrap();
+    until(&mut client, "\r\n\r\n").await;
+    sleep(Duration::from_secs(100_000)).await;
+    client.write_all(b"still here").await.unwrap();
+    until(&mut client, "still here").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_keeps_sending_after_a_refusal_is_left_after_a_second() {
+    let (mut client, task, _) = serve(timeouts(BodyTimeout::Total));
+    let start = Instant::now();
+    client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    assert!(rest(&mut client).await.starts_with("HTTP/1.1 400"));
+    task.await.unwrap().unwrap();
+    assert_eq!(seconds(start), 1);
+}
