@@ -108,7 +108,7 @@ fn run(args: &[String]) -> anyhow::Result<ExitCode> {
         warn!("{warning}");
     }
     info!(version = env!("CARGO_PKG_VERSION"), source = ?loaded.origin, "starting");
-    let app = App::start(&loaded.config, inherited_sockets()?)?;
+    let app = App::start(&loaded.config, inherited_sockets())?;
     for (name, address) in app.addresses() {
         info!(entryPointName = %name, %address, "listening");
     }
@@ -188,7 +188,7 @@ fn watchdog() -> Watchdog {
 }
 
 /// Sockets that systemd hands over, by the name of their entry point.
-fn inherited_sockets() -> anyhow::Result<BTreeMap<String, TcpListener>> {
+fn inherited_sockets() -> BTreeMap<String, TcpListener> {
     let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
     let mut sockets = BTreeMap::new();
     let mut handed = listenfd::ListenFd::from_env();
@@ -206,7 +206,7 @@ fn inherited_sockets() -> anyhow::Result<BTreeMap<String, TcpListener>> {
             Err(problem) => warn!(entryPointName = name, error = %problem, "not a TCP listener"),
         }
     }
-    Ok(sockets)
+    sockets
 }
 
 /// `doorward demo`: backends, a proxy in front of them, and a tour.

@@ -25,6 +25,7 @@ pub fn run(data: &[u8]) {
     assert_eq!(rule.text(), text);
     assert!(Rule::parse(rule.text()).is_ok_and(|again| again == rule));
     for domain in rule.domains() {
+        assert!(!domain.is_empty());
         assert_eq!(domain, domain.to_ascii_lowercase());
     }
     ask(&rule, request);

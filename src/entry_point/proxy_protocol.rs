@@ -12,6 +12,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// Longest header that is read: version 2 with its extensions.
 const MAX_HEADER: usize = 4096;
+/// Longest line of version 1, its end included.
+const MAX_V1: usize = 107;
 const V1: &[u8] = b"PROXY ";
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
@@ -40,17 +42,27 @@ pub(super) async fn read<S: AsyncRead + Unpin>(
                     first.advance(length);
                     return Ok(addresses);
                 }
-                Err(proxy_header::Error::BufferTooShort) if first.len() < MAX_HEADER => {}
-                Err(_) => {
-                    let message = "malformed PROXY protocol header";
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, message));
-                }
+                Err(proxy_header::Error::BufferTooShort) if may_go_on(first) => {}
+                Err(_) => return Err(malformed()),
             }
         }
         if stream.read_buf(first).await? == 0 {
-            return Ok(None);
+            let begun = first.starts_with(V1) || first.starts_with(V2);
+            return if begun { Err(malformed()) } else { Ok(None) };
         }
     }
+}
+
+/// Whether more bytes could complete the header: a line of version 1 is complete with its end.
+fn may_go_on(bytes: &[u8]) -> bool {
+    if bytes.starts_with(V1) {
+        return bytes.len() < MAX_V1 && memchr::memchr(b'\n', bytes).is_none();
+    }
+    bytes.len() < MAX_HEADER
+}
+
+fn malformed() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "malformed PROXY protocol header")
 }
 
 /// Whether what is there so far may be the beginning of a header.
@@ -113,6 +125,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_broken_header_is_refused() {
-        assert!(parse(b"PROXY TCP4 nonsense\r\n").await.0.is_err());
+        for broken in ["PROXY TCP4 nonsense\r\n", "PROXY TCP4 192.0.2.1", "PROXY \n"] {
+            assert!(parse(broken.as_bytes()).await.0.is_err(), "{broken:?}");
+        }
+        let endless = format!("PROXY TCP4 {}", "1".repeat(200));
+        assert!(parse(endless.as_bytes()).await.0.is_err());
     }
 }
