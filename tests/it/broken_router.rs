@@ -99,12 +99,13 @@ fn a_switch_of_its_own_wins_over_the_profile() {
 fn after_a_break(options: Value, rule: &str, admin: &str, rest: &str) -> (u16, String) {
     let (good, other) = (Origin::named("admin"), Origin::named("other"));
     let text = |rule: &str, admin: &str, rest: &str| {
-        let services = format!(
-            "    own:\n      loadBalancer:\n        servers:\n          - url: {}\n  {rest}",
+        let own = format!(
+            "    own:\n      loadBalancer:\n        servers:\n          - url: {}\n    app:\n",
             good.url()
         );
-        config(&other.url(), rule, admin, &services)
+        config(&other.url(), rule, admin, rest)
             .replacen("service: app", "service: own", 1)
+            .replace("    app:\n", &own)
     };
     let proxy = Proxy::with(options).start(&text(RULE, "", ""));
     assert_eq!(proxy.who("/admin"), (200, "admin".to_owned()));

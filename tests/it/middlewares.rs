@@ -71,7 +71,7 @@ fn redirect_scheme() {
     assert_eq!((answer.status, answer.header("location")), (301, Some("https://a.test/p?q=1")));
     assert_eq!(proxy.send(&Ask::post("a.test/p", "body")).status, 308);
     assert_eq!(origin.count(), 0);
-    let (proxy, _) = start("redirectScheme: {scheme: https, port: '8443'}");
+    let (proxy, _origin) = start("redirectScheme: {scheme: https, port: '8443'}");
     let answer = proxy.get("a.test/p");
     assert_eq!((answer.status, answer.header("location")), (302, Some("https://a.test:8443/p")));
 }
@@ -141,7 +141,7 @@ fn ip_allow_list() {
     let answer = proxy.send(&Ask::get("/").header("X-Forwarded-For", "192.0.2.1"));
     assert_eq!((answer.status, &*answer.text()), (403, "Forbidden"));
     assert_eq!(origin.count(), 0);
-    let (proxy, _) = start("ipAllowList: {sourceRange: ['127.0.0.1']}");
+    let (proxy, _origin) = start("ipAllowList: {sourceRange: ['127.0.0.1']}");
     assert_eq!(proxy.get("/").status, 200);
 }
 

@@ -37,13 +37,16 @@ fn probe(profile: &str, arguments: &[&str]) {
         .expect("the probe needs python3");
     let said = String::from_utf8_lossy(&output.stdout);
     let wrong: Vec<&str> =
-        said.lines().filter(|line| line.contains("fail") || line.contains("unknown")).collect();
+        said.lines().filter(|line| line.contains(" fail ") || line.contains(" unknown ")).collect();
     assert!(
         output.status.success(),
         "{}\n{}",
         wrong.join("\n"),
         String::from_utf8_lossy(&output.stderr)
     );
+    for class in ["H2  pass", "SP  pass", "total: pass"] {
+        assert!(said.lines().any(|line| line.starts_with(class)), "no {class} in\n{said}");
+    }
 }
 
 #[test]

@@ -147,7 +147,7 @@ fn a_file_that_is_removed_takes_its_objects_along() {
     let origin = Origin::start();
     let proxy = Proxy::start(&everything_to(&origin.url()));
     let more = proxy.file().with_file_name("more.yml");
-    fs::write(&more, "http: {routers: {more: {rule: Path(`/more`), service: gone}}}").unwrap();
+    fs::write(&more, "http: {routers: {more: {rule: Path(`/more`), priority: 100, service: gone}}}").unwrap();
     until("the router is there", || proxy.get("/more").status == 503);
     fs::remove_file(&more).unwrap();
     until("the router is gone", || proxy.get("/more").status == 200);

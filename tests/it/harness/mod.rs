@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub(crate) use client::{Answer, Ask, Client};
-pub(crate) use origin::{Origin, Reply, Seen};
+pub(crate) use origin::{Origin, Reply};
 pub(crate) use proxy::Proxy;
 
 /// No wait in these tests is longer.

@@ -16,8 +16,6 @@ pub(crate) struct Seen {
     pub(crate) target: String,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
-    /// Number of the connection that it came over.
-    pub(crate) connection: usize,
 }
 
 impl Seen {
@@ -132,9 +130,9 @@ impl Origin {
     pub(crate) fn with(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let memory = Arc::clone(&seen);
-        Self::serve(seen, move |stream, connection| {
+        Self::serve(seen, move |stream, _| {
             // A client that goes away in the middle is part of some stories.
-            let _ = converse(stream, connection, &memory, &script);
+            let _ = converse(stream, &memory, &script);
         })
     }
 
@@ -199,11 +197,6 @@ impl Origin {
     pub(crate) fn last(&self) -> Seen {
         self.seen.lock().unwrap().last().cloned().expect("the origin was asked nothing")
     }
-
-    /// All requests.
-    pub(crate) fn all(&self) -> Vec<Seen> {
-        self.seen.lock().unwrap().clone()
-    }
 }
 
 impl Drop for Origin {
@@ -218,13 +211,12 @@ impl Drop for Origin {
 
 fn converse(
     stream: TcpStream,
-    connection: usize,
     memory: &Mutex<Vec<Seen>>,
     script: &impl Fn(&Seen) -> Reply,
 ) -> io::Result<()> {
     let mut out = stream.try_clone()?;
     let mut input = BufReader::new(stream);
-    while let Some(seen) = read_request(&mut input, &mut out, connection)? {
+    while let Some(seen) = read_request(&mut input, &mut out)? {
         memory.lock().unwrap().push(seen.clone());
         let reply = script(&seen);
         reply.write(&mut out, &seen)?;
@@ -237,15 +229,14 @@ fn converse(
 }
 
 /// Reads one request with its body; `None` when the connection ends before one.
-pub(crate) fn read_request(
+fn read_request(
     input: &mut impl BufRead,
     out: &mut impl Write,
-    connection: usize,
 ) -> io::Result<Option<Seen>> {
     let line = line(input)?;
     let mut words = line.split(' ').map(str::to_owned);
     let (Some(method), Some(target)) = (words.next(), words.next()) else { return Ok(None) };
-    let mut seen = Seen { method, target, connection, ..Seen::default() };
+    let mut seen = Seen { method, target, ..Seen::default() };
     seen.headers = fields(input)?;
     if seen.header("expect").is_some() {
         out.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;

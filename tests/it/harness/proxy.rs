@@ -49,11 +49,6 @@ impl Proxy {
         self.app().address(entry_point).unwrap()
     }
 
-    /// Where the proxy's files are.
-    pub(crate) fn directory(&self) -> &Path {
-        self.directory.path()
-    }
-
     /// The dynamic file.
     pub(crate) fn file(&self) -> PathBuf {
         dynamic_file(self.directory.path())
