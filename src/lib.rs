@@ -61,7 +61,7 @@
 //! | Invariant | Guarded by |
 //! |---|---|
 //! | The data plane imports no configuration root | ranks (`tests/tidy.rs`) |
-//! | `compile` returns for every input | fuzz target `dynamic_config`, unit tests |
+//! | `compile` returns for every input | fuzz target `configuration`, unit tests |
 //! | A reload is one store | `tests/it/reload.rs` |
 //! | A router that cannot be built never lets its requests reach another router | `tests/it/broken_router.rs` |
 //! | Allocations of a request do not depend on the number of routers | `tests/allocations.rs` |

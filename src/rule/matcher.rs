@@ -263,6 +263,11 @@ fn host(argument: &Argument) -> Result<Matcher, RuleError> {
         return Ok(Matcher::AnyHost);
     }
     let host = written.strip_suffix('.').unwrap_or(&written);
+    if host.is_empty() {
+        // As a name it would stand for clients that ask for none.
+        let message = format!("invalid value {:?} for Host matcher, no host", argument.value);
+        return Err(RuleError::new(message, argument.range.clone()));
+    }
     Ok(if host == "*" {
         // `*.` has one label before an empty parent: any host of one label.
         Matcher::HostBelow("".into())
