@@ -162,12 +162,11 @@ fn compile_all(
     let metrics = Arc::new(Metrics::new(&MetricsConfig::default())?);
     let server_up: Arc<dyn ServerGauge> = Arc::new(Gauges::new(Arc::clone(&metrics)));
     let implied;
-    let config = match static_config {
-        Some(config) => config,
-        None => {
-            implied = implied_by(&dynamic);
-            &implied
-        }
+    let config = if let Some(config) = static_config {
+        config
+    } else {
+        implied = implied_by(&dynamic);
+        &implied
     };
     let (facts, internal) = (static_facts(config, services()), super::internal::shared(config));
     let merged = merge(&[("internal", internal), ("file", Arc::new(dynamic))]);

@@ -77,8 +77,12 @@ fn its_requests_answer_503_and_its_neighbours_go_on() {
 fn the_profile_exact_leaves_it_out_as_traefik_does() {
     for (what, admin, rest) in BROKEN {
         let origin = Origin::start();
-        let proxy = Proxy::with(json!({"core": {"profile": "exact"}}))
-            .start(&config(&origin.url(), RULE, admin, rest));
+        let proxy = Proxy::with(json!({"core": {"profile": "exact"}})).start(&config(
+            &origin.url(),
+            RULE,
+            admin,
+            rest,
+        ));
         assert_eq!(proxy.who("/admin"), (200, "origin".to_owned()), "{what}");
     }
 }
@@ -130,8 +134,12 @@ fn last_good_keeps_what_was_right() {
 fn last_good_is_503_when_nothing_ever_was_right() {
     let origin = Origin::start();
     let (_, admin, rest) = BROKEN[1];
-    let proxy = Proxy::with(json!({"core": {"onBrokenRouter": "lastGood"}}))
-        .start(&config(&origin.url(), RULE, admin, rest));
+    let proxy = Proxy::with(json!({"core": {"onBrokenRouter": "lastGood"}})).start(&config(
+        &origin.url(),
+        RULE,
+        admin,
+        rest,
+    ));
     assert_eq!(proxy.get("/admin").status, 503);
     assert_eq!(proxy.get("/").status, 200);
 }
@@ -147,8 +155,10 @@ fn a_rule_that_cannot_be_read_any_more_keeps_the_last_good_router() {
 #[test]
 fn a_rule_that_never_could_be_read_closes_the_hosts_that_can_be_read_from_it() {
     let origin = Origin::start();
-    let text = config(&origin.url(), UNREADABLE, "", "")
-        .replace("    all:\n", "    else:\n      rule: Host(`else.test`)\n      service: app\n    all:\n");
+    let text = config(&origin.url(), UNREADABLE, "", "").replace(
+        "    all:\n",
+        "    else:\n      rule: Host(`else.test`)\n      service: app\n    all:\n",
+    );
     let proxy = Proxy::start(&text);
     assert_eq!(proxy.get("/admin").status, 503);
     assert_eq!(proxy.get("/").status, 503, "which part of the host it meant nobody can know");

@@ -83,7 +83,8 @@ fn redirect_of_a_whole_entry_point() {
         "entryPoint": {"to": ":443"}
     }}}}});
     let text = through(&origin.url(), "addPrefix: {prefix: /x}");
-    let proxy = Proxy::with(redirect).start(&text.replace("service: app, ", "service: app, tls: {}, "));
+    let proxy =
+        Proxy::with(redirect).start(&text.replace("service: app, ", "service: app, tls: {}, "));
     let answer = proxy.get("a.test/p?q=1");
     assert_eq!((answer.status, answer.header("location")), (301, Some("https://a.test/p?q=1")));
     let mut secured = Tls::anyone().connect(proxy.address("websecure"), Some("a.test")).unwrap();
@@ -202,7 +203,9 @@ fn basic_auth() {
     let file = user(setup.directory());
     let proxy = setup.start(&through(
         &origin.url(),
-        &format!("basicAuth: {{usersFile: {file}, realm: odoo, headerField: X-User, removeHeader: true}}"),
+        &format!(
+            "basicAuth: {{usersFile: {file}, realm: odoo, headerField: X-User, removeHeader: true}}"
+        ),
     ));
     let refused = proxy.send(&Ask::get("/").header("X-User", "admin"));
     assert_eq!((refused.status, &*refused.text()), (401, "401 Unauthorized\n"));

@@ -1,6 +1,7 @@
 //! What operators see and do: logs, metrics, the API, checks, signals, and how it all ends
 //! (CO 1, 6, 7; F-49 to F-51).
 
+use std::fmt::Write as _;
 use std::fs;
 use std::net::TcpStream;
 use std::path::Path;
@@ -138,9 +139,8 @@ fn metrics_are_there_after_traffic() {
         "traefik_service_responses_bytes_total",
         "process_open_fds",
     ] {
-        let is_there = |line: &str| {
-            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
-        };
+        let is_there =
+            |line: &str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
         assert!(text.lines().any(is_there), "{name} is not in\n{text}");
     }
     for bucket in ["0.1", "0.3", "1.2", "5", "+Inf"] {
@@ -202,7 +202,10 @@ fn the_api() {
     assert_eq!(service["serverStatus"][origin.url()], "UP");
     assert_eq!(service["loadBalancer"]["servers"][0]["url"], origin.url());
     let middleware = proxy.api("/api/http/middlewares/cut@file");
-    assert_eq!((&middleware["type"], &middleware["usedBy"]), (&json!("addprefix"), &json!(["all@file"])));
+    assert_eq!(
+        (&middleware["type"], &middleware["usedBy"]),
+        (&json!("addprefix"), &json!(["all@file"]))
+    );
 
     let raw = proxy.api("/api/rawdata");
     assert!(raw["routers"]["all@file"]["name"].is_null(), "the name is the key");
@@ -234,9 +237,13 @@ fn lists_have_pages_and_errors_are_traefiks() {
     let origin = Origin::start();
     let mut text = "http:\n  routers:\n".to_owned();
     for number in 0..25 {
-        text += &format!("    r{number:02}: {{rule: Host(`h{number}.test`), service: app}}\n");
+        let _ = writeln!(text, "    r{number:02}: {{rule: Host(`h{number}.test`), service: app}}");
     }
-    text += &format!("  services: {{app: {{loadBalancer: {{servers: [{{url: '{}'}}]}}}}}}\n", origin.url());
+    let _ = writeln!(
+        text,
+        "  services: {{app: {{loadBalancer: {{servers: [{{url: '{}'}}]}}}}}}",
+        origin.url()
+    );
     let proxy = Proxy::start(&text);
     let names = |path: &str| -> (Vec<String>, String) {
         let answer = proxy.inside(path);
@@ -455,9 +462,12 @@ fn check_says_what_is_wrong_and_where() {
     assert_eq!(checked.status.code(), Some(1));
     assert!(String::from_utf8(checked.stdout).unwrap().contains("broken.yml:1:"));
 
-    let fixed = file("static.yml", &format!(
-        "entryPoints:\n  web:\n    address: ':80'\nproviders:\n  file:\n    filename: {good_file}\n"
-    ));
+    let fixed = file(
+        "static.yml",
+        &format!(
+            "entryPoints:\n  web:\n    address: ':80'\nproviders:\n  file:\n    filename: {good_file}\n"
+        ),
+    );
     assert_eq!(run(&["check", &fixed]).status.code(), Some(0));
     let wrong = file("wrong.yml", "entryPoints:\n  web:\n    adress: ':80'\n");
     let checked = run(&["check", &wrong]);

@@ -94,7 +94,11 @@ fn a_running_request_outlives_its_router() {
     go.send(()).unwrap();
     let answer = client.read("GET").unwrap();
     assert_eq!((answer.status, &*answer.text()), (200, "late"));
-    assert_eq!(client.send(&Ask::get("/")).unwrap().status, 404, "its connection sees the new table");
+    assert_eq!(
+        client.send(&Ask::get("/")).unwrap().status,
+        404,
+        "its connection sees the new table"
+    );
 }
 
 /// F-23, F-28
@@ -135,7 +139,12 @@ fn a_broken_file_does_not_hold_up_its_neighbours() {
     fs::write(&more, rule.replace("more.test", "new.test")).unwrap();
     until("the other file counts", || proxy.reloads() > before);
     until("its router is there", || {
-        proxy.api("/api/http/routers").as_array().unwrap().iter().any(|one| one["name"] == "more@file")
+        proxy
+            .api("/api/http/routers")
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|one| one["name"] == "more@file")
     });
     assert_eq!(proxy.get("new.test/").status, 200);
 }
@@ -147,7 +156,11 @@ fn a_file_that_is_removed_takes_its_objects_along() {
     let origin = Origin::start();
     let proxy = Proxy::start(&everything_to(&origin.url()));
     let more = proxy.file().with_file_name("more.yml");
-    fs::write(&more, "http: {routers: {more: {rule: Path(`/more`), priority: 100, service: gone}}}").unwrap();
+    fs::write(
+        &more,
+        "http: {routers: {more: {rule: Path(`/more`), priority: 100, service: gone}}}",
+    )
+    .unwrap();
     until("the router is there", || proxy.get("/more").status == 503);
     fs::remove_file(&more).unwrap();
     until("the router is gone", || proxy.get("/more").status == 200);

@@ -24,18 +24,23 @@ fn telling(url: &str, routers: &[(&str, &str)]) -> String {
     for (name, _) in routers {
         let _ = writeln!(text, "    {name}: {{addPrefix: {{prefix: /{name}}}}}");
     }
-    text + &format!("  services:\n    app:\n      loadBalancer:\n        servers: [{{url: '{url}'}}]\n")
+    text + &format!(
+        "  services:\n    app:\n      loadBalancer:\n        servers: [{{url: '{url}'}}]\n"
+    )
 }
 
 #[test]
 fn host_and_path_pick_the_router() {
     let origin = echo_target();
-    let proxy = Proxy::start(&telling(&origin.url(), &[
-        ("a", "Host(`a.test`)"),
-        ("ax", "Host(`a.test`) && PathPrefix(`/x`)"),
-        ("wild", "Host(`*.b.test`)"),
-        ("post", "Host(`c.test`) && Method(`POST`)"),
-    ]));
+    let proxy = Proxy::start(&telling(
+        &origin.url(),
+        &[
+            ("a", "Host(`a.test`)"),
+            ("ax", "Host(`a.test`) && PathPrefix(`/x`)"),
+            ("wild", "Host(`*.b.test`)"),
+            ("post", "Host(`c.test`) && Method(`POST`)"),
+        ],
+    ));
     for (place, wanted) in [
         ("a.test/y", "/a/y"),
         ("a.test/x/1?q=1", "/ax/x/1?q=1"),
@@ -69,10 +74,10 @@ fn a_host_is_the_same_in_any_spelling() {
 fn priorities_are_lengths_unless_they_are_written() {
     let origin = echo_target();
     let config = |priority: i64| {
-        telling(&origin.url(), &[
-            ("long", "Host(`a.test`) && PathPrefix(`/`)"),
-            ("short", "Host(`a.test`)"),
-        ])
+        telling(
+            &origin.url(),
+            &[("long", "Host(`a.test`) && PathPrefix(`/`)"), ("short", "Host(`a.test`)")],
+        )
         .replace("    short:\n", &format!("    short:\n      priority: {priority}\n"))
     };
     let proxy = Proxy::start(&config(0));
@@ -86,10 +91,8 @@ fn priorities_are_lengths_unless_they_are_written() {
 #[test]
 fn the_authority_of_an_absolute_target_is_the_host() {
     let origin = echo_target();
-    let proxy = Proxy::start(&telling(&origin.url(), &[
-        ("a", "Host(`a.test`)"),
-        ("b", "Host(`b.test`)"),
-    ]));
+    let proxy =
+        Proxy::start(&telling(&origin.url(), &[("a", "Host(`a.test`)"), ("b", "Host(`b.test`)")]));
     let answer = proxy.send(&Ask::get("a.test/").target("http://b.test/p?q=1"));
     assert_eq!(answer.text(), "/b/p?q=1");
     let seen = origin.last();
@@ -99,10 +102,10 @@ fn the_authority_of_an_absolute_target_is_the_host() {
 #[test]
 fn paths_are_made_canonical_before_they_are_matched() {
     let origin = echo_target();
-    let proxy = Proxy::start(&telling(&origin.url(), &[
-        ("all", "PathPrefix(`/`)"),
-        ("admin", "Host(`app.test`) && PathPrefix(`/admin`)"),
-    ]));
+    let proxy = Proxy::start(&telling(
+        &origin.url(),
+        &[("all", "PathPrefix(`/`)"), ("admin", "Host(`app.test`) && PathPrefix(`/admin`)")],
+    ));
     for target in ["/admin", "/x/../admin", "/./admin", "//admin", "/%61dmin", "/x/%2e%2e/admin"] {
         let answer = proxy.send(&Ask::get("/").target(target));
         assert_eq!(answer.text(), "/admin/admin", "{target}");

@@ -10,7 +10,9 @@ use crate::harness::{Ask, NOBODY, Origin, Proxy, Reply, until};
 
 /// A router for everything to service `app`, and these services.
 fn services(text: &str) -> String {
-    format!("http:\n  routers:\n    all:\n      rule: PathPrefix(`/`)\n      service: app\n  services:\n{text}")
+    format!(
+        "http:\n  routers:\n    all:\n      rule: PathPrefix(`/`)\n      service: app\n  services:\n{text}"
+    )
 }
 
 /// How many of `count` requests each origin got.
@@ -102,9 +104,9 @@ fn a_cookie_keeps_a_client_at_its_server() {
     let first = proxy.get("/");
     let line = first.header("set-cookie").unwrap().to_owned();
     let server = if first.origin() == "a" { &a } else { &b };
-    let digest: String =
-        Sha256::digest(server.url()).iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(line, format!("lb={}; Path=/; HttpOnly; Secure; SameSite=Lax", &digest[..16]));
+    let digest = Sha256::digest(server.url());
+    let digest = u64::from_be_bytes(digest[..8].try_into().unwrap());
+    assert_eq!(line, format!("lb={digest:016x}; Path=/; HttpOnly; Secure; SameSite=Lax"));
 
     let cookie = line.split(';').next().unwrap();
     for _ in 0..10 {
@@ -137,9 +139,8 @@ fn health_checks_take_a_server_out_and_back() {
     )));
     let both = || shares(&proxy, 4).len() == 2;
     assert!(both());
-    let status = |want: &str| {
-        proxy.api("/api/http/services/app@file")["serverStatus"][b.url()] == want
-    };
+    let status =
+        |want: &str| proxy.api("/api/http/services/app@file")["serverStatus"][b.url()] == want;
     let gauge = format!("traefik_service_server_up{{service=\"app@file\",url=\"{}\"}}", b.url());
 
     healthy.store(false, Ordering::Release);
@@ -186,7 +187,8 @@ fn failures_in_the_traffic_take_a_server_out_for_a_while() {
     let failing = Arc::new(AtomicBool::new(true));
     let switch = Arc::clone(&failing);
     let b = Origin::with(move |_| {
-        let reply = if switch.load(Ordering::Acquire) { Reply::status(500) } else { Reply::ok("b") };
+        let reply =
+            if switch.load(Ordering::Acquire) { Reply::status(500) } else { Reply::ok("b") };
         reply.header("X-Origin", "b")
     });
     let proxy = Proxy::start(&services(&format!(

@@ -1,6 +1,7 @@
 //! TLS: which certificate, which options, and that nobody gets around them (RP 10; T-01, T-62,
 //! G-16, F-33, F-35).
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
@@ -14,12 +15,12 @@ use crate::harness::{Ask, Origin, Proxy, until};
 fn config(url: &str, routers: &[(&str, &str, &str)], tls: &str) -> String {
     let mut text = "http:\n  routers:\n".to_owned();
     for (name, host, section) in routers {
-        text += &format!(
-            "    {name}:\n      rule: Host(`{host}`)\n      service: app\n      tls: {section}\n"
-        );
+        let rule = format!("rule: Host(`{host}`)");
+        let _ =
+            writeln!(text, "    {name}:\n      {rule}\n      service: app\n      tls: {section}");
     }
-    text += &format!("  services:\n    app:\n      loadBalancer:\n        servers: [{{url: '{url}'}}]\n");
-    text + tls
+    let server = format!("servers: [{{url: '{url}'}}]");
+    text + &format!("  services:\n    app:\n      loadBalancer:\n        {server}\n{tls}")
 }
 
 /// One entry of `tls.certificates`.
@@ -107,8 +108,10 @@ fn both_sides_agree_on_a_protocol() {
 #[test]
 fn routers_of_tls_and_of_clear_text_keep_apart() {
     let origin = Origin::start();
-    let text = config(&origin.url(), &[("secure", "a.test", "{}")], "")
-        .replace("  services:\n", "    plain:\n      rule: Host(`b.test`)\n      service: app\n  services:\n");
+    let text = config(&origin.url(), &[("secure", "a.test", "{}")], "").replace(
+        "  services:\n",
+        "    plain:\n      rule: Host(`b.test`)\n      service: app\n  services:\n",
+    );
     let proxy = Proxy::start(&text);
     assert_eq!(proxy.get("a.test/").status, 404);
     assert_eq!(proxy.get("b.test/").status, 200);
@@ -170,7 +173,8 @@ fn client_certificates_cannot_be_avoided() {
     assert_eq!(origin.count(), before);
 
     let mut secured = Tls::anyone().connect(at, Some("b.test")).unwrap();
-    for (host, status) in [("b.test/", 200), ("a.test/", 421), ("b.test/", 200), ("a.test./", 421)] {
+    for (host, status) in [("b.test/", 200), ("a.test/", 421), ("b.test/", 200), ("a.test./", 421)]
+    {
         let answer = secured.client.send(&Ask::get(host)).unwrap();
         assert_eq!(answer.status, status, "{host} on a connection that is kept");
         if status == 421 {
@@ -192,11 +196,8 @@ fn contradicting_options_close_the_host() {
             "tls:\n  options:\n    mtls:\n      clientAuth: {{caFiles: ['{}']}}\n",
             authority.display()
         );
-        let routers = [
-            ("a", "a.test", "{options: mtls}"),
-            ("again", "a.test", "{}"),
-            ("b", "b.test", "{}"),
-        ];
+        let routers =
+            [("a", "a.test", "{options: mtls}"), ("again", "a.test", "{}"), ("b", "b.test", "{}")];
         let proxy = setup.start(&config(&origin.url(), &routers, &tls));
         let got = without_certificate(&proxy, "a.test", "a.test/");
         assert_eq!(got, Some(status), "{profile}");

@@ -35,7 +35,7 @@ impl Process {
     pub(crate) fn start(options: &Value, text: &str) -> Self {
         let mut setup = Proxy::with(options.clone());
         let log = json!({"level": "DEBUG", "format": "json", "filePath": log_file(&setup)});
-        setup.set("log", log);
+        setup.set("log", &log);
         let file = setup.files(text);
         let child = command(setup.directory())
             .arg(format!("--configFile={}", file.display()))

@@ -60,13 +60,16 @@ impl Ask {
 
     /// The head, as it goes over the wire.
     pub(crate) fn head(&self) -> String {
-        let mut head = format!("{} {} HTTP/1.1\r\nHost: {}\r\n", self.method, self.target, self.host);
+        use std::fmt::Write as _;
+
+        let mut head =
+            format!("{} {} HTTP/1.1\r\nHost: {}\r\n", self.method, self.target, self.host);
         for (name, value) in &self.headers {
-            head += &format!("{name}: {value}\r\n");
+            let _ = write!(head, "{name}: {value}\r\n");
         }
         match &self.body {
             Some(_) if self.chunked => head += "Transfer-Encoding: chunked\r\n",
-            Some(body) => head += &format!("Content-Length: {}\r\n", body.len()),
+            Some(body) => drop(write!(head, "Content-Length: {}\r\n", body.len())),
             None => {}
         }
         head + "\r\n"
@@ -175,7 +178,8 @@ impl Client {
     pub(crate) fn read_head(&mut self) -> io::Result<(u16, Vec<(String, String)>)> {
         let line = self.line()?;
         let status = line.split(' ').nth(1).and_then(|code| code.parse().ok());
-        let status = status.ok_or_else(|| io::Error::other(format!("not a status line: {line}")))?;
+        let status =
+            status.ok_or_else(|| io::Error::other(format!("not a status line: {line}")))?;
         Ok((status, self.fields()?))
     }
 

@@ -78,20 +78,20 @@ impl Reply {
         if let Some(raw) = &self.raw {
             return to.write_all(raw);
         }
-        let mut head = format!("HTTP/1.1 {} Scripted\r\n", self.status);
+        let mut message = Vec::new();
+        write!(message, "HTTP/1.1 {} Scripted\r\n", self.status)?;
         for (name, value) in &self.headers {
-            head += &format!("{name}: {value}\r\n");
+            write!(message, "{name}: {value}\r\n")?;
         }
         if self.chunked {
-            head += "Transfer-Encoding: chunked\r\n";
+            message.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         } else if self.status != 204 && self.status != 304 {
-            head += &format!("Content-Length: {}\r\n", self.body.len());
+            write!(message, "Content-Length: {}\r\n", self.body.len())?;
         }
-        head += "\r\n";
-        let mut message = head.into_bytes();
+        message.extend_from_slice(b"\r\n");
         if asked.method != "HEAD" && self.chunked {
             for chunk in self.body.chunks(10_000) {
-                message.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+                write!(message, "{:x}\r\n", chunk.len())?;
                 message.extend_from_slice(chunk);
                 message.extend_from_slice(b"\r\n");
             }
@@ -229,10 +229,7 @@ fn converse(
 }
 
 /// Reads one request with its body; `None` when the connection ends before one.
-fn read_request(
-    input: &mut impl BufRead,
-    out: &mut impl Write,
-) -> io::Result<Option<Seen>> {
+fn read_request(input: &mut impl BufRead, out: &mut impl Write) -> io::Result<Option<Seen>> {
     let line = line(input)?;
     let mut words = line.split(' ').map(str::to_owned);
     let (Some(method), Some(target)) = (words.next(), words.next()) else { return Ok(None) };

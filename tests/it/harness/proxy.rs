@@ -120,7 +120,7 @@ impl Setup {
     }
 
     /// Sets one section of the static configuration.
-    pub(crate) fn set(&mut self, section: &str, value: Value) {
+    pub(crate) fn set(&mut self, section: &str, value: &Value) {
         lay_over(&mut self.options, &json!({section: value}));
     }
 
