@@ -180,9 +180,11 @@ impl Watchdog {
 fn watchdog() -> Watchdog {
     let micros: Option<u64> =
         std::env::var("WATCHDOG_USEC").ok().and_then(|micros| micros.parse().ok());
-    Watchdog(micros.filter(|&micros| micros > 1).map(|micros| {
-        tokio::time::interval(Duration::from_micros(micros / 2))
-    }))
+    Watchdog(
+        micros
+            .filter(|&micros| micros > 1)
+            .map(|micros| tokio::time::interval(Duration::from_micros(micros / 2))),
+    )
 }
 
 /// Sockets that systemd hands over, by the name of their entry point.
@@ -194,7 +196,10 @@ fn inherited_sockets() -> anyhow::Result<BTreeMap<String, TcpListener>> {
         match handed.take_tcp_listener(position) {
             Ok(Some(socket)) => {
                 if sockets.insert(name.to_owned(), socket).is_some() {
-                    error!(entryPointName = name, "several sockets have this name; the last counts");
+                    error!(
+                        entryPointName = name,
+                        "several sockets have this name; the last counts"
+                    );
                 }
             }
             Ok(None) => {}

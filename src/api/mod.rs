@@ -71,15 +71,17 @@ impl Api {
             ["overview"] => ok(&self.overview(&report)),
             ["rawdata"] => ok(&views::raw_data(&report, &self.facts)),
             ["entrypoints"] => query.page(self.view.entry_points.values().cloned().collect()),
-            ["entrypoints", name] => one("entryPoint", name, |name| {
-                self.view.entry_points.get(name).cloned()
-            }),
+            ["entrypoints", name] => {
+                one("entryPoint", name, |name| self.view.entry_points.get(name).cloned())
+            }
             ["http", "routers"] => query.page(views::routers(&report, &self.facts, &query)),
             ["http", "routers", name] => {
                 one("router", name, |name| views::router(&report, &self.facts, name))
             }
             ["http", "services"] => query.page(views::services(&report, &query)),
-            ["http", "services", name] => one("service", name, |name| views::service(&report, name)),
+            ["http", "services", name] => {
+                one("service", name, |name| views::service(&report, name))
+            }
             ["http", "middlewares"] => query.page(views::middlewares(&report, &query)),
             ["http", "middlewares", name] => {
                 one("middleware", name, |name| views::middleware(&report, name))
@@ -87,8 +89,8 @@ impl Api {
             ["tcp", "routers" | "services" | "middlewares"] | ["udp", "routers" | "services"] => {
                 query.page(Vec::new())
             }
-            ["tcp", "routers", name] | ["udp", "routers", name] => one("router", name, |_| None),
-            ["tcp", "services", name] | ["udp", "services", name] => one("service", name, |_| None),
+            ["tcp" | "udp", "routers", name] => one("router", name, |_| None),
+            ["tcp" | "udp", "services", name] => one("service", name, |_| None),
             ["tcp", "middlewares", name] => one("middleware", name, |_| None),
             ["certificates"] => query.page(views::certificates(&report, &query)),
             ["certificates", name] => {
@@ -173,7 +175,7 @@ impl Handler for Dashboard {
 }
 
 /// What a list is asked for.
-pub(self) struct Query {
+struct Query {
     page: String,
     per_page: String,
     search: String,
@@ -233,10 +235,9 @@ impl Query {
         let items: Vec<_> = items.into_iter().skip(start).take(per_page).collect();
         let mut response = ok(&Value::Array(items));
         let next = if more { page + 1 } else { 1 };
-        response.headers_mut().insert(
-            HeaderName::from_static("x-next-page"),
-            HeaderValue::from(next),
-        );
+        response
+            .headers_mut()
+            .insert(HeaderName::from_static("x-next-page"), HeaderValue::from(next));
         response
     }
 }
@@ -257,7 +258,8 @@ fn percent_decoded(text: &str) -> String {
         rest = tail;
         match (first, tail) {
             (b'%', [high, low, after @ ..]) => {
-                let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|d| u8::try_from(d).ok());
+                let digit =
+                    |byte: &u8| char::from(*byte).to_digit(16).and_then(|d| u8::try_from(d).ok());
                 if let (Some(high), Some(low)) = (digit(high), digit(low)) {
                     bytes.push(high * 16 + low);
                     rest = after;
@@ -325,7 +327,8 @@ mod tests {
     #[test]
     fn pages_are_counted_as_traefik_does() {
         let items = |count: usize| (0..count).map(|n| json!(n)).collect::<Vec<_>>();
-        let next = |response: &Response| response.headers()["x-next-page"].to_str().unwrap().to_owned();
+        let next =
+            |response: &Response| response.headers()["x-next-page"].to_str().unwrap().to_owned();
         assert_eq!(next(&Query::parse("").page(items(3))), "1");
         assert_eq!(next(&Query::parse("page=1&per_page=2").page(items(3))), "2");
         assert_eq!(next(&Query::parse("page=2&per_page=2").page(items(3))), "1");

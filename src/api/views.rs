@@ -20,9 +20,10 @@ pub(super) fn raw_data(report: &Report, facts: &StaticFacts) -> Value {
         }
     };
     add("routers", by_name(&report.routers, |one| (&one.name, router_body(one, facts))));
-    add("middlewares", by_name(&report.middlewares, |one| {
-        (&one.name, middleware_body(one, report))
-    }));
+    add(
+        "middlewares",
+        by_name(&report.middlewares, |one| (&one.name, middleware_body(one, report))),
+    );
     let services = by_name(&report.services, |one| (&one.name, service_body(one, report)));
     add("services", services);
     Value::Object(raw)
@@ -77,9 +78,10 @@ fn router_body(router: &RouterReport, facts: &StaticFacts) -> Map<String, Value>
 }
 
 pub(super) fn services(report: &Report, query: &Query) -> Vec<Value> {
-    let found = report.services.iter().filter(|service| {
-        named(service.name.as_str(), query) && of_status(service.status, query)
-    });
+    let found = report
+        .services
+        .iter()
+        .filter(|service| named(service.name.as_str(), query) && of_status(service.status, query));
     sorted(found.map(|service| service_view(service, report)), query)
 }
 
@@ -261,7 +263,9 @@ fn sorted(items: impl Iterator<Item = Value>, query: &Query) -> Vec<Value> {
     };
     items.sort_by(|one, other| {
         let order = match (one.get(key), other.get(key)) {
-            (Some(Value::Number(one)), Some(Value::Number(other))) => one.as_i64().cmp(&other.as_i64()),
+            (Some(Value::Number(one)), Some(Value::Number(other))) => {
+                one.as_i64().cmp(&other.as_i64())
+            }
             (one, other) => {
                 let text = |value: Option<&Value>| value.map(Value::to_string).unwrap_or_default();
                 text(one).cmp(&text(other))

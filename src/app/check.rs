@@ -15,8 +15,10 @@ use crate::api::Noop;
 use crate::compile::{Environment, Report, compile};
 use crate::config::diagnostics::{Diagnostic, Severity, did_you_mean};
 use crate::config::dynamic_config::DynamicConfig;
+use crate::config::entry_points::EntryPointConfig;
 use crate::config::loader::{self, Loaded};
 use crate::config::merge::merge;
+use crate::config::resolvers::CertificatesResolverConfig;
 use crate::config::static_config::StaticConfig;
 use crate::config::tree::{Format, Source, parse};
 use crate::config::{DocumentKind, kind_of};
@@ -71,7 +73,9 @@ impl Options {
                 ("--format", None) => bail!("check: `--format` needs a value: text or json"),
                 (flag, None) if flag.starts_with('-') && flag.len() > 1 => {
                     match did_you_mean(flag, ["--format"]) {
-                        Some(known) => bail!("check: unknown flag `{flag}`; did you mean `{known}`?"),
+                        Some(known) => {
+                            bail!("check: unknown flag `{flag}`; did you mean `{known}`?")
+                        }
                         None => bail!("check: unknown flag `{flag}`"),
                     }
                 }
@@ -121,7 +125,8 @@ pub fn check(files: &[PathBuf]) -> anyhow::Result<Findings> {
             dynamic.absorb(&*read(path)?);
         }
     }
-    let named = static_config.as_ref().and_then(|config: &StaticConfig| config.providers.file.clone());
+    let named =
+        static_config.as_ref().and_then(|config: &StaticConfig| config.providers.file.clone());
     if let Some(file) = named.filter(|_| !named_dynamic) {
         let provider = FileProvider::<DynamicConfig>::new(file, Arc::new(Notify::new()))?;
         dynamic.absorb(&provider.read_once().config);
@@ -147,9 +152,9 @@ fn kind_of_file(path: &Path) -> anyhow::Result<DocumentKind> {
 fn read(path: &Path) -> anyhow::Result<Arc<DynamicConfig>> {
     let mut config = FileProviderConfig { watch: false, ..FileProviderConfig::default() };
     if path.is_dir() {
-        config.directory = path.to_owned();
+        path.clone_into(&mut config.directory);
     } else {
-        config.filename = path.to_owned();
+        path.clone_into(&mut config.filename);
     }
     let provider = FileProvider::<DynamicConfig>::new(config, Arc::new(Notify::new()))?;
     Ok(provider.read_once().config)
@@ -192,11 +197,12 @@ fn implied_by(dynamic: &DynamicConfig) -> StaticConfig {
     names.sort_unstable();
     names.dedup();
     for name in names {
-        config.entry_points.insert(name.to_owned(), Default::default());
+        config.entry_points.insert(name.to_owned(), EntryPointConfig::default());
     }
     for router in dynamic.routers.values() {
         if let Some(tls) = router.config.tls.as_ref().filter(|tls| !tls.cert_resolver.is_empty()) {
-            config.certificates_resolvers.insert(tls.cert_resolver.clone(), Default::default());
+            let resolver = CertificatesResolverConfig::default();
+            config.certificates_resolvers.insert(tls.cert_resolver.clone(), resolver);
         }
     }
     config

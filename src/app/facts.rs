@@ -20,8 +20,7 @@ use crate::values::Profile;
 use crate::wire::BodyTimeout;
 
 /// Services of provider `internal`, by name.
-pub(super) type InternalServices =
-    HashMap<&'static str, Result<Arc<dyn Handler>, &'static str>>;
+pub(super) type InternalServices = HashMap<&'static str, Result<Arc<dyn Handler>, &'static str>>;
 
 /// What the compiler needs to know.
 pub(super) fn static_facts(config: &StaticConfig, services: InternalServices) -> StaticFacts {
@@ -108,10 +107,7 @@ fn entry_point(
         }),
         address: resolve(&config.address)?,
         reuse_port: config.reuse_port,
-        trusted: sources(
-            config.forwarded_headers.insecure,
-            &config.forwarded_headers.trusted_ips,
-        )?,
+        trusted: sources(config.forwarded_headers.insecure, &config.forwarded_headers.trusted_ips)?,
         connection_headers: connection
             .iter()
             .map(|header| header.parse::<HeaderName>())
@@ -163,7 +159,8 @@ fn sources(insecure: bool, ranges: &[String]) -> anyhow::Result<TrustedSources> 
 fn resolve(text: &str) -> anyhow::Result<SocketAddr> {
     let address: Address = text.parse()?;
     if address.host.is_empty() {
-        let any = if std::path::Path::new("/proc/net/if_inet6").exists() { "[::]" } else { "0.0.0.0" };
+        let any =
+            if std::path::Path::new("/proc/net/if_inet6").exists() { "[::]" } else { "0.0.0.0" };
         return Ok(format!("{any}:{}", address.port).parse()?);
     }
     let mut found = address.host_port().to_socket_addrs()?;

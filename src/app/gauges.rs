@@ -9,8 +9,11 @@ use crate::service::ServerGauge;
 /// Writes what the health monitor finds to `traefik_service_server_up`.
 pub(super) struct Gauges {
     metrics: Arc<Metrics>,
-    held: Mutex<HashMap<(Box<str>, Box<str>), Arc<metrics::ServerGauge>>>,
+    held: Mutex<HashMap<ServerKey, Arc<metrics::ServerGauge>>>,
 }
+
+/// Service and URL of a server.
+type ServerKey = (Box<str>, Box<str>);
 
 impl Gauges {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {

@@ -13,10 +13,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Asks the proxy that runs with `config`. Returns the URL that answered 200.
 pub fn ask(config: &StaticConfig) -> anyhow::Result<String> {
-    let ping = config
-        .ping
-        .as_ref()
-        .ok_or_else(|| anyhow!("please enable `ping` to use health check"))?;
+    let ping =
+        config.ping.as_ref().ok_or_else(|| anyhow!("please enable `ping` to use health check"))?;
     let entry_point = config
         .entry_points
         .get(&ping.entry_point)
@@ -43,8 +41,10 @@ fn head(address: &Address) -> anyhow::Result<u16> {
         };
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_write_timeout(Some(TIMEOUT))?;
-        let request =
-            format!("HEAD /ping HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", address.host_port());
+        let request = format!(
+            "HEAD /ping HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            address.host_port()
+        );
         stream.write_all(request.as_bytes())?;
         let mut answer = Vec::new();
         stream.take(4096).read_to_end(&mut answer)?;

@@ -74,26 +74,28 @@ impl Internal {
             return;
         }
         let mut router = at("traefik", "PathPrefix(`/`)", "dashboard@internal", i64::MAX - 2);
-        router.middlewares =
-            vec!["dashboard_redirect@internal".to_owned(), "dashboard_stripprefix@internal".to_owned()];
+        router.middlewares = vec![
+            "dashboard_redirect@internal".to_owned(),
+            "dashboard_stripprefix@internal".to_owned(),
+        ];
         self.router("dashboard", router);
         let redirect = RedirectRegexConfig {
             regex: r"^(http:\/\/(\[[\w:.]+\]|[\w\._-]+)(:\d+)?)\/$".to_owned(),
             replacement: "${1}/dashboard/".to_owned(),
             permanent: true,
         };
-        self.middleware("dashboard_redirect", MiddlewareConfig {
-            redirect_regex: Some(redirect),
-            ..MiddlewareConfig::default()
-        });
+        self.middleware(
+            "dashboard_redirect",
+            MiddlewareConfig { redirect_regex: Some(redirect), ..MiddlewareConfig::default() },
+        );
         let strip = StripPrefixConfig {
             prefixes: vec!["/dashboard/".to_owned(), "/dashboard".to_owned()],
             ..StripPrefixConfig::default()
         };
-        self.middleware("dashboard_stripprefix", MiddlewareConfig {
-            strip_prefix: Some(strip),
-            ..MiddlewareConfig::default()
-        });
+        self.middleware(
+            "dashboard_stripprefix",
+            MiddlewareConfig { strip_prefix: Some(strip), ..MiddlewareConfig::default() },
+        );
     }
 
     /// `http.redirections.entryPoint`: a router that takes everything, and its middleware.
@@ -118,12 +120,11 @@ impl Internal {
             scheme: redirect.scheme.clone(),
             port,
             permanent: redirect.permanent,
-            ..RedirectSchemeConfig::default()
         };
-        self.middleware(&middleware_name, MiddlewareConfig {
-            redirect_scheme: Some(scheme),
-            ..MiddlewareConfig::default()
-        });
+        self.middleware(
+            &middleware_name,
+            MiddlewareConfig { redirect_scheme: Some(scheme), ..MiddlewareConfig::default() },
+        );
     }
 }
 

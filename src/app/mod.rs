@@ -251,23 +251,20 @@ fn build_facts(
     };
     services.insert("prometheus", prometheus);
     services.insert("rest", Err("the REST provider is not supported yet"));
-    match &config.api {
-        Some(api) => {
-            // The API shows facts that contain the API: its own copy has no services.
-            let shown = Arc::new(facts::static_facts(config, facts::InternalServices::new()));
-            let handler = Api::new(static_view(config), shown, Arc::clone(report));
-            services.insert("api", Ok(Arc::new(handler)));
-            let dashboard: Result<Arc<dyn Handler>, _> = if api.dashboard {
-                Ok(Arc::new(Dashboard { base_path: api.base_path.clone() }))
-            } else {
-                Err("dashboard is not enabled")
-            };
-            services.insert("dashboard", dashboard);
-        }
-        None => {
-            services.insert("api", Err("api is not enabled"));
-            services.insert("dashboard", Err("api is not enabled"));
-        }
+    if let Some(api) = &config.api {
+        // The API shows facts that contain the API: its own copy has no services.
+        let shown = Arc::new(facts::static_facts(config, facts::InternalServices::new()));
+        let handler = Api::new(static_view(config), shown, Arc::clone(report));
+        services.insert("api", Ok(Arc::new(handler)));
+        let dashboard: Result<Arc<dyn Handler>, _> = if api.dashboard {
+            Ok(Arc::new(Dashboard { base_path: api.base_path.clone() }))
+        } else {
+            Err("dashboard is not enabled")
+        };
+        services.insert("dashboard", dashboard);
+    } else {
+        services.insert("api", Err("api is not enabled"));
+        services.insert("dashboard", Err("api is not enabled"));
     }
     facts::static_facts(config, services)
 }
@@ -359,12 +356,15 @@ async fn wait_for(mut first: watch::Receiver<bool>) {
     let _ = tokio::time::timeout(FIRST_TABLE * 2, first.wait_for(|done| *done)).await;
 }
 
+/// Addresses by entry point, and the sockets of each worker.
+type Bound = (BTreeMap<String, SocketAddr>, Vec<Vec<Listening>>);
+
 /// Binds all entry points; returns their addresses, and the sockets of each worker.
 fn bind(
     config: &StaticConfig,
     entry_points: &[Arc<EntryPoint>],
     mut inherited: BTreeMap<String, TcpListener>,
-) -> anyhow::Result<(BTreeMap<String, SocketAddr>, Vec<Vec<Listening>>)> {
+) -> anyhow::Result<Bound> {
     let count = config.core.workers();
     let mut workers: Vec<Vec<Listening>> = (0..count).map(|_| Vec::new()).collect();
     let mut addresses = BTreeMap::new();

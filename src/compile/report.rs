@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::routers::BuiltRouter;
-use super::{Compiler, StaticFacts};
 use super::services::BuiltService;
+use super::{Compiler, StaticFacts};
 use crate::config::diagnostics::{Diagnostic, Severity};
 use crate::config::dynamic_config::Object;
 use crate::middleware::MiddlewareConfig;
@@ -208,7 +208,8 @@ impl Compiler<'_> {
             .collect();
         reports.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         for diagnostic in diagnostics.iter().filter(|d| d.severity == Severity::Error) {
-            let Some(subject) = diagnostic.subject.as_ref().filter(|s| s.kind == "middleware") else {
+            let Some(subject) = diagnostic.subject.as_ref().filter(|s| s.kind == "middleware")
+            else {
                 continue;
             };
             let found = reports.binary_search_by(|report| report.name.as_str().cmp(&subject.name));

@@ -14,7 +14,9 @@ use super::tls::BuiltTls;
 use super::{Compiler, EntryPointModel, OnBrokenRouter};
 use crate::config::diagnostics::{Diagnostic, Severity};
 use crate::config::dynamic_config::Object;
-use crate::exchange::{Chain, Context, Handler, Observer, ProxyError, Request, ResponseFuture, ready};
+use crate::exchange::{
+    Chain, Context, Handler, Observer, ProxyError, Request, ResponseFuture, ready,
+};
 use crate::router::{
     EntryPointRoutes, HttpRouter, HttpRouters, RouterConfig, RouterTlsConfig, RoutingTable,
 };
@@ -34,7 +36,7 @@ pub(super) struct BuiltRouter {
     pub(super) diagnostics: Vec<Diagnostic>,
     pub(super) links: Vec<Link>,
     pub(super) priority: i64,
-    service: Option<(QualifiedName, Result<Arc<dyn Handler>, Missing>)>,
+    service: Option<NamedHandler>,
     tls: Option<TlsChoice>,
     files: FileInputs,
     rule: Option<Arc<Rule>>,
@@ -42,6 +44,9 @@ pub(super) struct BuiltRouter {
     routers: Vec<Arc<HttpRouter>>,
     last_good: Option<Arc<HttpRouter>>,
 }
+
+/// The service of a router by its name, or why there is none.
+type NamedHandler = (QualifiedName, Result<Arc<dyn Handler>, Missing>);
 
 /// The TLS options of a router: their name, and why they cannot be used.
 #[derive(Clone, PartialEq, Eq)]
@@ -88,7 +93,7 @@ impl Compiler<'_> {
             });
             let is_tls = choice.is_some();
             let name = instance.name.clone();
-            let built = self.router(instance, choice);
+            let built = self.router(&instance, choice);
             for &entry_point in &built.entry_points {
                 let side = if is_tls { &mut secure } else { &mut clear };
                 if let Some(list) = side.get_mut(entry_point) {
@@ -150,9 +155,8 @@ impl Compiler<'_> {
             }
             wanted
         };
-        let shapes = |&position: &usize| {
-            models.get(position).is_some_and(EntryPointModel::shapes_routers)
-        };
+        let shapes =
+            |&position: &usize| models.get(position).is_some_and(EntryPointModel::shapes_routers);
         let (rule, rule_problem) = self.rule_of(name, object);
         let instance = |name: QualifiedName, entry_points, model, warnings| Instance {
             name,
@@ -164,11 +168,11 @@ impl Compiler<'_> {
             rule_problem: rule_problem.clone(),
         };
         let alone = wanted.len() == 1;
-        let (shaped, plain): (Vec<usize>, Vec<usize>) = wanted.into_iter().partition(shapes);
-        if !plain.is_empty() || shaped.is_empty() {
+        let (copied, plain): (Vec<usize>, Vec<usize>) = wanted.into_iter().partition(shapes);
+        if !plain.is_empty() || copied.is_empty() {
             instances.push(instance(name.clone(), plain, None, warnings.clone()));
         }
-        for position in shaped {
+        for position in copied {
             let copy = match models.get(position) {
                 Some(model) if !alone => {
                     QualifiedName::new(&format!("{}-{}", model.name, name.name()), name.provider())
@@ -210,8 +214,8 @@ impl Compiler<'_> {
     }
 
     /// The router as built before, if nothing that it was made of has changed, or built anew.
-    fn router(&mut self, instance: Instance, tls: Option<TlsChoice>) -> Arc<BuiltRouter> {
-        if let Some(kept) = self.kept_router(&instance, tls.as_ref()) {
+    fn router(&mut self, instance: &Instance, tls: Option<TlsChoice>) -> Arc<BuiltRouter> {
+        if let Some(kept) = self.kept_router(instance, tls.as_ref()) {
             return kept;
         }
         Arc::new(self.build_router(instance, tls))
@@ -253,7 +257,7 @@ impl Compiler<'_> {
         Ok(links)
     }
 
-    fn build_router(&mut self, instance: Instance, tls: Option<TlsChoice>) -> BuiltRouter {
+    fn build_router(&mut self, instance: &Instance, tls: Option<TlsChoice>) -> BuiltRouter {
         let config = &instance.object.config;
         let priority = match (config.priority, &instance.rule) {
             (0, Some(rule)) => i64::try_from(rule.default_priority()).unwrap_or(i64::MAX),
@@ -283,29 +287,33 @@ impl Compiler<'_> {
         if !built.errors.is_empty() {
             built.status = Status::Warning;
         }
-        let chain = self.chain_of(&instance, &mut built);
+        let chain = self.chain_of(instance, &mut built);
         match (chain, instance.rule.clone()) {
             (Ok(chain), Some(rule)) => {
-                let router = Arc::new(self.http_router(&instance, &built, rule, Some(chain)));
+                let router = Arc::new(self.http_router(instance, &built, rule, Some(chain)));
                 built.last_good = Some(Arc::clone(&router));
                 built.routers = vec![router];
             }
             (Ok(_), None) => {}
             (Err(error), _) => {
-                if !error.message.is_empty() {
+                if error.message.is_empty() {
+                    built.errors.extend(built.object.errors.iter().map(|e| e.message.clone()));
+                } else {
                     built.errors.push(error.message.clone());
                     built.diagnose(Severity::Error, &instance.name, &error);
-                } else {
-                    built.errors.extend(built.object.errors.iter().map(|e| e.message.clone()));
                 }
-                self.place_of_broken(&instance, &mut built);
+                self.place_of_broken(instance, &mut built);
             }
         }
         built
     }
 
     /// Everything that a router leads to. An empty message: the object's own errors say it.
-    fn chain_of(&mut self, instance: &Instance, built: &mut BuiltRouter) -> Result<Chain, BuildError> {
+    fn chain_of(
+        &mut self,
+        instance: &Instance,
+        built: &mut BuiltRouter,
+    ) -> Result<Chain, BuildError> {
         let config = &instance.object.config;
         if !instance.object.is_good() {
             return Err(BuildError::new(""));
@@ -318,7 +326,9 @@ impl Compiler<'_> {
         }
         match &*config.rule_syntax {
             "" | "v3" | "default" => {}
-            "v2" => return Err(BuildError::at("ruleSyntax", "`ruleSyntax: v2` is not supported yet")),
+            "v2" => {
+                return Err(BuildError::at("ruleSyntax", "`ruleSyntax: v2` is not supported yet"));
+            }
             other => {
                 let message = format!("unknown rule syntax `{other}`: write v3 or leave it out");
                 return Err(BuildError::at("ruleSyntax", message));
@@ -344,8 +354,7 @@ impl Compiler<'_> {
         let files = RecordedFiles::new(self.env.files);
         let mut middlewares = Vec::with_capacity(links.len());
         for link in &links {
-            let middleware =
-                self.middleware(link, &instance.name, &files, &mut built.diagnostics);
+            let middleware = self.middleware(link, &instance.name, &files, &mut built.diagnostics);
             middlewares.push(middleware.map_err(|e| BuildError::at("middlewares", e))?);
         }
         built.files = files.finish();
@@ -377,7 +386,11 @@ impl Compiler<'_> {
         } else {
             format!("router uses a nonexistent certificate resolver \"{resolver}\"")
         };
-        built.diagnose(Severity::Warning, &instance.name, &BuildError::at("tls.certResolver", &*message));
+        built.diagnose(
+            Severity::Warning,
+            &instance.name,
+            &BuildError::at("tls.certResolver", &*message),
+        );
         built.errors.push(message);
         built.status = Status::Warning;
     }
@@ -414,10 +427,11 @@ impl Compiler<'_> {
             priority: built.priority,
             chain: chain.unwrap_or_else(|| Chain::new(Vec::new(), Arc::new(Broken))),
             tls_options: built.tls.as_ref().map(|tls| Arc::clone(&tls.options)),
-            encoded_characters: model.and_then(|model| model.encoded_characters.clone()),
+            encoded_characters: model.and_then(|model| model.encoded_characters),
             metrics,
             count,
-            access_log: observed(|o| o.access_logs) && (!internal || facts.add_internals_access_log),
+            access_log: observed(|o| o.access_logs)
+                && (!internal || facts.add_internals_access_log),
             broken,
         }
     }

@@ -183,9 +183,10 @@ impl Compiler<'_> {
         let Some(object) = self.config.servers_transports.get(name) else {
             return Err(format!("servers transport not found {name}"));
         };
-        let kept = self.previous.transports.get(name).filter(|built| {
-            same(&built.object, object) && unchanged(&built.files, self.env.files)
-        });
+        let kept =
+            self.previous.transports.get(name).filter(|built| {
+                same(&built.object, object) && unchanged(&built.files, self.env.files)
+            });
         let built = match kept {
             Some(built) => Arc::clone(built),
             None => Arc::new(self.build_transport(name, object)),

@@ -57,7 +57,10 @@ impl Compiler<'_> {
     fn build_options(&mut self, name: &QualifiedName) -> OptionsRef {
         const KIND: &str = "tls options";
         let Some(object) = self.config.tls_options.get(name) else {
-            return Err(BrokenOptions { name: name.shared(), reason: "unknown TLS options".into() });
+            return Err(BrokenOptions {
+                name: name.shared(),
+                reason: "unknown TLS options".into(),
+            });
         };
         self.diagnostics.extend(object.errors.iter().cloned());
         if !object.is_good() {
@@ -109,7 +112,8 @@ impl Compiler<'_> {
         let built = match built {
             Ok(built) => built,
             Err(error) => {
-                self.diagnostics.push(Diagnostic::error(error.message).about("tls", "certificates"));
+                self.diagnostics
+                    .push(Diagnostic::error(error.message).about("tls", "certificates"));
                 return previous.cloned();
             }
         };
@@ -208,7 +212,8 @@ impl TlsPlan<'_> {
             claims.dedup();
             for (one, other) in claims.iter().zip(claims.iter().skip(1)) {
                 if one.0 == other.0 {
-                    let names = conflicts.entry(one.0.clone()).or_insert_with(|| vec![one.1.clone()]);
+                    let names =
+                        conflicts.entry(one.0.clone()).or_insert_with(|| vec![one.1.clone()]);
                     names.push(other.1.clone());
                 }
             }
@@ -264,7 +269,8 @@ impl TlsPlan<'_> {
                 .filter(|(then, _)| *then == claims)
                 .map(|(_, routes)| Arc::clone(routes));
             let routes = kept.unwrap_or_else(|| {
-                let hosts = claims.iter().map(|(host, name)| (host.clone(), self.tls.options(name)));
+                let hosts =
+                    claims.iter().map(|(host, name)| (host.clone(), self.tls.options(name)));
                 Arc::new(TlsRoutes::build(hosts, &self.tls.default, store))
             });
             all.push((claims, routes));

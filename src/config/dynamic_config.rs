@@ -17,7 +17,8 @@ use crate::upstream::ServersTransportConfig;
 use crate::values::{BuildError, QualifiedName};
 
 /// Objects by their qualified name.
-pub type Section<T> = hashbrown::HashMap<QualifiedName, Arc<Object<T>>, foldhash::fast::RandomState>;
+pub type Section<T> =
+    hashbrown::HashMap<QualifiedName, Arc<Object<T>>, foldhash::fast::RandomState>;
 
 /// One object of the configuration.
 #[derive(Debug)]
@@ -232,16 +233,15 @@ impl Reader<'_> {
                     self.config.routers = objects;
                 }
                 "services" => {
-                    let objects = self.objects(&entry.value, "service", |_| Default::default());
+                    let objects = self.objects(&entry.value, "service", nothing);
                     self.config.services = objects;
                 }
                 "middlewares" => {
-                    let objects = self.objects(&entry.value, "middleware", |_| Default::default());
+                    let objects = self.objects(&entry.value, "middleware", nothing);
                     self.config.middlewares = objects;
                 }
                 "serverstransports" => {
-                    let objects =
-                        self.objects(&entry.value, "serversTransport", |_| Default::default());
+                    let objects = self.objects(&entry.value, "serversTransport", nothing);
                     self.config.servers_transports = objects;
                 }
                 _ => {}
@@ -255,7 +255,7 @@ impl Reader<'_> {
                 "certificates" => {
                     for (position, item) in entry.value.items().iter().enumerate() {
                         let name = format!("certificates[{position}]");
-                        let object = object(item, "certificate", &name, |_| Default::default());
+                        let object = object(item, "certificate", &name, nothing);
                         self.config.certificates.push(Arc::new(object));
                     }
                     if !matches!(entry.value.value, Value::Sequence(_) | Value::Null) {
@@ -263,11 +263,11 @@ impl Reader<'_> {
                     }
                 }
                 "options" => {
-                    let objects = self.objects(&entry.value, "tls options", |_| Default::default());
+                    let objects = self.objects(&entry.value, "tls options", nothing);
                     self.config.tls_options = objects;
                 }
                 "stores" => {
-                    let objects = self.objects(&entry.value, "tls store", |_| Default::default());
+                    let objects = self.objects(&entry.value, "tls store", nothing);
                     self.config.tls_stores = objects;
                 }
                 _ => {}
@@ -276,13 +276,19 @@ impl Reader<'_> {
     }
 
     /// The known entries of a section's mapping; complains of the others.
-    fn sections<'n>(&mut self, node: &'n Node, parent: &str, known: &[&'static str]) -> Vec<&'n Entry> {
+    fn sections<'n>(
+        &mut self,
+        node: &'n Node,
+        parent: &str,
+        known: &[&'static str],
+    ) -> Vec<&'n Entry> {
         if !matches!(node.value, Value::Mapping(_) | Value::Null) {
             self.error(&format!("`{parent}` is a mapping of sections"), node);
         }
-        let (good, unknown): (Vec<_>, Vec<_>) = node.entries().iter().partition(|entry| {
-            known.iter().any(|name| name.eq_ignore_ascii_case(&entry.key))
-        });
+        let (good, unknown): (Vec<_>, Vec<_>) = node
+            .entries()
+            .iter()
+            .partition(|entry| known.iter().any(|name| name.eq_ignore_ascii_case(&entry.key)));
         for entry in unknown {
             let message = format!("unknown section `{parent}.{}`", entry.key);
             let mut error = Diagnostic::error(message).at(&entry.key_span);
@@ -352,6 +358,11 @@ fn object<T: DeserializeOwned>(
         }
     };
     Object { config, node: Some(node.clone()), errors }
+}
+
+/// Of most objects nothing can be used unless all of it can be read.
+fn nothing<T: Default>(_: &Node) -> T {
+    T::default()
 }
 
 /// What a router that does not decode needs to keep its place: its rule, priority, entry points,

@@ -116,7 +116,10 @@ impl Arrival<'_> {
             tls::accept(stream, first, &routes, self.local.ip(), deadline, deadline).await;
         let (stream, client, alpn) = match accepted {
             Ok(accepted) => accepted,
-            Err(error) => return self.refused(&error),
+            Err(error) => {
+                self.refused(&error);
+                return Ok(());
+            }
         };
         let connection = self.connection(Some(client));
         match alpn {
@@ -127,12 +130,11 @@ impl Arrival<'_> {
         }
     }
 
-    fn refused(&self, error: &AcceptError) -> io::Result<()> {
+    fn refused(&self, error: &AcceptError) {
         debug!(
             entryPointName = %self.door.entry_point.facts.name, client = %self.peer, %error,
             "TLS handshake failed"
         );
-        Ok(())
     }
 
     fn connection(&self, tls: Option<ClientTls>) -> Arc<Connection> {

@@ -25,8 +25,8 @@ use crate::exchange::error::{empty, text};
 use crate::exchange::forwarded::{self, ForwardedFacts, X_FORWARDED_FOR};
 use crate::exchange::view::RequestView;
 use crate::exchange::{
-    Body, BodyEnd, Context, EndHook, Ending, Handler, Observation, Outcome, Protocol,
-    ProxyError, Request, Response, on_end,
+    Body, BodyEnd, Context, EndHook, Ending, Handler, Observation, Outcome, Protocol, ProxyError,
+    Request, Response, on_end,
 };
 use crate::observability::access_log::AccessRecord;
 use crate::router::{HttpRouter, RoutingTable};
@@ -51,7 +51,8 @@ pub(super) async fn answer(
     exchange.attach(&mut response);
     if let Some(gate) = &conversation.gate {
         gate.answered(response.status());
-        if last && version < Version::HTTP_2 && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        if last && version < Version::HTTP_2 && response.status() != StatusCode::SWITCHING_PROTOCOLS
+        {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
     }
@@ -84,7 +85,8 @@ fn admit(
     exchange.uri = parts.uri.clone();
     exchange.capture_request(&parts.headers);
     if !entry_point.limits.allow(&parts.headers) {
-        return exchange.refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many header fields");
+        return exchange
+            .refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many header fields");
     }
     if parts.method == Method::CONNECT {
         return exchange.refuse(StatusCode::NOT_IMPLEMENTED, "CONNECT is not served");
@@ -322,7 +324,8 @@ impl Exchange {
         self.table = None;
         let shared = &self.conversation.door.shared;
         let duration = self.cx.start.elapsed();
-        let request_bytes = self.request_bytes.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed));
+        let request_bytes =
+            self.request_bytes.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed));
         let trailer = trailers.and_then(|trailers| trailers.get("grpc-status")).and_then(number);
         let none = HeaderMap::new();
         let mut observation = Observation {

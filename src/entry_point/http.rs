@@ -68,7 +68,9 @@ impl Conversation {
         let entry_point = &self.door.entry_point;
         let many = entry_point.keep_alive_max_requests;
         let last = many > 0 && requests >= many
-            || entry_point.keep_alive_max_time.is_some_and(|age| now - self.connection.opened > age);
+            || entry_point
+                .keep_alive_max_time
+                .is_some_and(|age| now - self.connection.opened > age);
         if last {
             self.closing.store(true, Relaxed);
         }
@@ -154,7 +156,8 @@ pub(super) async fn serve_http2<S: Stream>(
     let mut leaving = false;
     poll_fn(|task| {
         if !leaving {
-            let mut leave = conversation.closing.load(Relaxed) || drain.as_mut().poll(task).is_ready();
+            let mut leave =
+                conversation.closing.load(Relaxed) || drain.as_mut().poll(task).is_ready();
             if let Some(idle) = idle {
                 while !leave && timer.as_mut().poll(task).is_ready() {
                     let busy = conversation.open.load(Relaxed) > 0;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 const BACKLOG: i32 = 4096;
 /// Traefik's keep-alive probes on client connections.
-const KEEP_ALIVE: Duration = Duration::from_secs(180);
+const KEEP_ALIVE: Duration = Duration::from_mins(3);
 
 /// Binds `workers` listening sockets at `address`.
 ///

@@ -83,7 +83,9 @@ mod tests {
     #[tokio::test]
     async fn version_2() {
         let mut header = V2.to_vec();
-        header.extend_from_slice(&[0x21, 0x11, 0, 12, 192, 0, 2, 1, 192, 0, 2, 2, 0x13, 0x88, 1, 187]);
+        header.extend_from_slice(&[
+            0x21, 0x11, 0, 12, 192, 0, 2, 1, 192, 0, 2, 2, 0x13, 0x88, 1, 187,
+        ]);
         header.extend_from_slice(b"GET /");
         let (found, rest) = parse(&header).await;
         assert_eq!(found.unwrap(), Some("192.0.2.1:5000".parse().unwrap()));

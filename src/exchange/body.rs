@@ -225,7 +225,10 @@ impl std::fmt::Debug for Body {
             Kind::Incoming(_) => "incoming",
             Kind::Boxed(_) => "boxed",
         };
-        f.debug_struct("Body").field("kind", &kind).field("bytes", &self.bytes).finish()
+        f.debug_struct("Body")
+            .field("kind", &kind)
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
     }
 }
 

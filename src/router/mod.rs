@@ -85,4 +85,3 @@ pub struct RouterObservabilityConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_verbosity: Option<String>,
 }
-

@@ -81,7 +81,10 @@ impl HttpRouters {
 
     /// For each router in match order: the first predicate that this request does not fulfil;
     /// `None` for the router that it goes to. Ends there.
-    pub fn explain(&self, request: &RequestView<'_>) -> Vec<(&Arc<HttpRouter>, Option<Explanation>)> {
+    pub fn explain(
+        &self,
+        request: &RequestView<'_>,
+    ) -> Vec<(&Arc<HttpRouter>, Option<Explanation>)> {
         let mut explained = Vec::new();
         for router in &self.routers {
             let failed = router.rule.explain(request);

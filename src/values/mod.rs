@@ -2,9 +2,9 @@
 //!
 //! Every type here reads from the text of a scalar and writes back what Traefik's API shows.
 
-pub mod go_regex;
 pub mod duration;
 pub mod files;
+pub mod go_regex;
 pub mod name;
 pub mod secret;
 
