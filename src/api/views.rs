@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::Query;
 use crate::compile::{MiddlewareReport, Report, RouterReport, ServiceReport, StaticFacts, Status};
+use crate::service::without_credentials;
 use crate::tls::CertificateInfo;
 use crate::values::QualifiedName;
 
@@ -99,6 +100,12 @@ fn service_body(service: &ServiceReport, report: &Report) -> Map<String, Value> 
         Some(object_) => object(&object_.config),
         None => Map::new(),
     };
+    let servers = body.get_mut("loadBalancer").and_then(|one| one.get_mut("servers"));
+    for server in servers.and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(Value::String(url)) = server.get_mut("url") {
+            *url = without_credentials(url).into_owned();
+        }
+    }
     if !service.errors.is_empty() {
         body.insert("error".to_owned(), json!(service.errors));
     }
@@ -113,8 +120,10 @@ fn service_body(service: &ServiceReport, report: &Report) -> Map<String, Value> 
     }
     let status = service.service.as_ref().map(|one| one.server_status()).unwrap_or_default();
     if !status.is_empty() {
-        let status: BTreeMap<_, _> =
-            status.iter().map(|(url, up)| (&**url, if *up { "UP" } else { "DOWN" })).collect();
+        let status: BTreeMap<_, _> = status
+            .iter()
+            .map(|(url, up)| (without_credentials(url), if *up { "UP" } else { "DOWN" }))
+            .collect();
         body.insert("serverStatus".to_owned(), json!(status));
     }
     body

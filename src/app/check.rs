@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use super::facts::{InternalServices, static_facts};
 use super::gauges::Gauges;
 use crate::api::Noop;
-use crate::compile::{Environment, Report, StaticFacts, compile};
+use crate::compile::{Environment, Report, compile};
 use crate::config::diagnostics::{Diagnostic, Severity, did_you_mean};
 use crate::config::dynamic_config::DynamicConfig;
 use crate::config::entry_points::EntryPointConfig;
@@ -166,10 +166,14 @@ fn compile_all(
 ) -> anyhow::Result<Arc<Report>> {
     let metrics = Arc::new(Metrics::new(&MetricsConfig::default())?);
     let server_up: Arc<dyn ServerGauge> = Arc::new(Gauges::new(Arc::clone(&metrics)));
-    let (facts, internal) = match static_config {
-        Some(config) => (static_facts(config, services()), super::internal::shared(config)),
-        None => (facts_of(&dynamic), Arc::default()),
+    let implied;
+    let config = if let Some(config) = static_config {
+        config
+    } else {
+        implied = implied_by(&dynamic);
+        &implied
     };
+    let (facts, internal) = (static_facts(config, services()), super::internal::shared(config));
     let merged = merge(&[("internal", internal), ("file", Arc::new(dynamic))]);
     let environment = Environment {
         files: &Disk,
@@ -182,7 +186,7 @@ fn compile_all(
 }
 
 /// Without a static configuration: entry points and resolvers are those that routers name.
-fn facts_of(dynamic: &DynamicConfig) -> StaticFacts {
+fn implied_by(dynamic: &DynamicConfig) -> StaticConfig {
     let mut config = StaticConfig::default();
     let mut names: Vec<&str> = dynamic
         .routers
@@ -201,7 +205,7 @@ fn facts_of(dynamic: &DynamicConfig) -> StaticFacts {
             config.certificates_resolvers.insert(tls.cert_resolver.clone(), resolver);
         }
     }
-    static_facts(&config, services())
+    config
 }
 
 /// All internal services, as stand-ins: nothing is served here.

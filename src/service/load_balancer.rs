@@ -3,6 +3,7 @@
 //! What a pick looks at (position, condition, requests in flight) is taken over from the running
 //! table, so a reload disturbs nobody whose settings stayed the same.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -267,7 +268,10 @@ fn servers(
             .map_err(|error| BuildError::at(format!("servers[{at}].url"), error.message))?;
         let options = ForwarderOptions { preserve_path: server.preserve_path, ..options };
         let url: Arc<str> = server.url.as_str().into();
-        let shown = without_credentials(&url);
+        let shown = match without_credentials(&url) {
+            Cow::Borrowed(_) => Arc::clone(&url),
+            Cow::Owned(bare) => bare.into(),
+        };
         let health = health(config, cx, passive, &url, &shown);
         let in_flight = cx.state.carry_over(&format!("{}\n{url}", cx.name), InFlight::default);
         servers.push(Server {
@@ -301,15 +305,15 @@ fn health(
     cx.state.carry_over(&key, || ServerHealth::new(active.is_some(), passive, series))
 }
 
-/// The URL as it may be written to logs and labels.
-fn without_credentials(url: &Arc<str>) -> Arc<str> {
+/// The URL as it may be shown: in logs, labels and the API.
+pub(crate) fn without_credentials(url: &str) -> Cow<'_, str> {
     if let Some((scheme, rest)) = url.split_once("://") {
         let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         if let Some((_, bare)) = authority.rsplit_once('@') {
             return format!("{scheme}://{bare}{path}").into();
         }
     }
-    Arc::clone(url)
+    Cow::Borrowed(url)
 }
 
 #[cfg(test)]

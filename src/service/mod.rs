@@ -12,6 +12,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use health::ServerGauge;
+pub(crate) use load_balancer::without_credentials;
 
 use composite::{Failover, Weighted};
 use load_balancer::LoadBalancer;

@@ -1,0 +1,103 @@
+//! The program itself, as a child process.
+
+use std::fs;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use super::proxy::{Proxy, Setup};
+use super::until;
+
+/// Runs the program to its end.
+pub(crate) fn run(arguments: &[&str]) -> Output {
+    command(Path::new(".")).args(arguments).output().unwrap()
+}
+
+/// Without what the machine's environment would configure.
+fn command(directory: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+    command.env_clear().current_dir(directory);
+    command
+}
+
+/// The program as a running proxy. Its log is a file, at level debug.
+pub(crate) struct Process {
+    child: Child,
+    setup: Setup,
+}
+
+impl Process {
+    /// Starts with these options, laid over the usual ones, and this dynamic configuration.
+    pub(crate) fn start(options: &Value, text: &str) -> Self {
+        let mut setup = Proxy::with(options.clone());
+        let log = json!({"level": "DEBUG", "format": "json", "filePath": log_file(&setup)});
+        setup.set("log", &log);
+        let file = setup.files(text);
+        let child = command(setup.directory())
+            .arg(format!("--configFile={}", file.display()))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut process = Self { child, setup };
+        until("the program listens", || process.try_address("web").is_some() || process.is_over());
+        if process.is_over() {
+            let mut said = String::new();
+            process.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+            panic!("the program did not start: {said}\n{}", process.log());
+        }
+        process
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        self.setup.directory()
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(log_file(&self.setup)).unwrap_or_default()
+    }
+
+    /// Where an entry point listens, as the log says.
+    pub(crate) fn address(&self, entry_point: &str) -> SocketAddr {
+        self.try_address(entry_point).unwrap()
+    }
+
+    fn try_address(&self, entry_point: &str) -> Option<SocketAddr> {
+        let log = self.log();
+        log.lines().find_map(|line| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            let found = line["message"] == "listening" && line["entryPointName"] == entry_point;
+            line["address"].as_str().filter(|_| found)?.parse().ok()
+        })
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let id = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(id, signal).unwrap();
+    }
+
+    pub(crate) fn is_over(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Waits for the end.
+    pub(crate) fn end(&mut self) -> ExitStatus {
+        until("the program ends", || self.is_over());
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn log_file(setup: &Setup) -> PathBuf {
+    setup.directory().join("doorward.log")
+}

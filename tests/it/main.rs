@@ -1,0 +1,27 @@
+//! Doorward as its users meet it: a whole proxy in this process, real sockets, real backends.
+//!
+//! Each module is one subject, each test a short story. `harness` has the four words that all of
+//! them are told in: `Origin::start()`, `Proxy::start(text)`, `proxy.get("/")`, `proxy.reload(text)`.
+
+#[cfg(test)]
+mod broken_router;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod middlewares;
+#[cfg(test)]
+mod operations;
+#[cfg(test)]
+mod probe;
+#[cfg(test)]
+mod reload;
+#[cfg(test)]
+mod routing;
+#[cfg(test)]
+mod secrets;
+#[cfg(test)]
+mod services;
+#[cfg(test)]
+mod tls;
+#[cfg(test)]
+mod wire;

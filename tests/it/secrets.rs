@@ -1,0 +1,92 @@
+//! Secrets that pass through are seen nowhere else: not in the API, the metrics or the logs, not
+//! even at level debug.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::harness::binary::Process;
+use crate::harness::{Ask, Client, Origin, until};
+
+const MARKS: [&str; 5] =
+    ["markOfTheHash", "markOfTheHeader", "markOfTheCookie", "markOfTheServer", "markOfTheToken"];
+
+#[test]
+fn no_secret_is_shown() {
+    let origin = Origin::start();
+    let text = format!(
+        "
+        http:
+          routers:
+            guarded:
+              rule: PathPrefix(`/guarded`)
+              service: app
+              middlewares: [guard]
+            broken:
+              rule: PathPrefix(`/broken`)
+              service: app
+              middlewares: [wrong]
+            open:
+              rule: PathPrefix(`/`)
+              service: app
+          middlewares:
+            guard:
+              basicAuth:
+                users:
+                  - 'user:$apr1$salt$markOfTheHash'
+            wrong:
+              basicAuth:
+                users:
+                  - 'markOfTheHash'
+          services:
+            app:
+              loadBalancer:
+                servers:
+                  - url: http://user:markOfTheServer@{}
+        ",
+        origin.address()
+    );
+    let process = Process::start(&json!({"accessLog": {"filePath": "access.log"}}), &text);
+    let access = process.directory().join("access.log");
+    let paths =
+        ["/", "/guarded", "/broken", "/?access_token=x", "/%zz", "/a/../guarded", "/\u{7f}"];
+    for path in paths {
+        let ask = Ask::get(path)
+            .header("Authorization", "Basic markOfTheHeader")
+            .header("Proxy-Authorization", "Basic markOfTheHeader")
+            .header("Cookie", "session_id=markOfTheCookie")
+            .header("X-Api-Key", "markOfTheToken");
+        // Some of them are refused before they are answered.
+        let _ = Client::connect(process.address("web")).unwrap().send(&ask);
+    }
+    until("the access log has lines", || {
+        fs::read_to_string(&access).unwrap_or_default().lines().count() >= 5
+    });
+    let mut shown = vec![("the log".to_owned(), process.log())];
+    shown.push(("the access log".to_owned(), fs::read_to_string(&access).unwrap()));
+    for path in [
+        "/api/rawdata",
+        "/api/overview",
+        "/api/http/routers",
+        "/api/http/middlewares",
+        "/api/http/middlewares/guard@file",
+        "/api/http/middlewares/wrong@file",
+        "/api/http/services",
+        "/api/http/services/app@file",
+        "/api/entrypoints",
+        "/metrics",
+        "/ready",
+    ] {
+        let mut client = Client::connect(process.address("traefik")).unwrap();
+        let answer = client.send(&Ask::get(path)).unwrap();
+        assert!(!answer.body.is_empty(), "{path}");
+        shown.push((path.to_owned(), answer.text()));
+    }
+    assert!(process.log().contains("configuration applied"), "the log is there");
+    for (place, text) in &shown {
+        for mark in MARKS {
+            assert!(!text.contains(mark), "{mark} stands in {place}:\n{text}");
+        }
+    }
+    assert_eq!(origin.last().header("cookie"), Some("session_id=markOfTheCookie"));
+}
