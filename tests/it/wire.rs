@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
 
-use crate::harness::certs::Tls;
+use crate::harness::certs::{Ca, Pair, Tls};
 use crate::harness::client::{Wire, socket};
 use crate::harness::{
     Ask, DEADLINE, NOBODY, Origin, Proxy, Reply, block_on, everything_to, http2, until,
@@ -555,4 +555,108 @@ fn an_early_answer_to_an_upload_arrives() {
     let answer = client.read("POST").unwrap();
     assert_eq!((answer.status, &*answer.text()), (413, "big"));
     done.store(true, Ordering::Release);
+}
+
+/// RP 6: whom the proxy believes when it speaks TLS to a backend.
+#[test]
+fn backends_may_speak_tls() {
+    let ca = Ca::new();
+    let identity = ca.issue(&["odoo.internal"]);
+    let origin = tls_origin(&identity);
+    let config = |transport: &str| {
+        format!(
+            "
+            http:
+              routers:
+                all: {{rule: PathPrefix(`/`), service: app}}
+              services:
+                app:
+                  loadBalancer:
+                    serversTransport: secure
+                    servers: [{{url: 'https://{}'}}]
+              serversTransports:
+                secure: {transport}
+            ",
+            origin.address()
+        )
+    };
+    let proxy = Proxy::start(&config("{insecureSkipVerify: true}"));
+    assert_eq!(proxy.get("/").text(), "over TLS");
+    let authority = proxy.file().with_file_name("ca.pem");
+    std::fs::write(&authority, ca.pem()).unwrap();
+    let believing = |name: &str| {
+        config(&format!("{{rootCAs: ['{}'], serverName: {name}}}", authority.display()))
+    };
+    proxy.reload(&believing("odoo.internal"));
+    assert_eq!(proxy.get("/").text(), "over TLS");
+    for (what, text) in
+        [("another name", believing("other.internal")), ("an unknown authority", config("{}"))]
+    {
+        proxy.reload(&text);
+        let answer = proxy.get("/");
+        assert_eq!((answer.status, &*answer.text()), (500, "Internal Server Error"), "{what}");
+    }
+}
+
+/// A backend that answers every connection once, over TLS.
+fn tls_origin(identity: &Pair) -> Origin {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let key = rustls_pki_types::pem::PemObject::from_pem_slice(identity.key.as_bytes()).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![identity.der()], key)
+        .unwrap();
+    let config = Arc::new(config);
+    Origin::raw(move |stream, _| {
+        let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+        let mut stream = rustls::StreamOwned::new(connection, stream);
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            if stream.read_exact(&mut byte).is_err() {
+                return;
+            }
+            head.push(byte[0]);
+        }
+        let answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 8\r\n\r\nover TLS";
+        let _ = stream.write_all(answer);
+        stream.conn.send_close_notify();
+        let _ = stream.flush();
+    })
+}
+
+/// F-13
+#[test]
+fn a_head_that_is_too_large_is_a_502() {
+    let origin = Origin::with(|seen| match &*seen.target {
+        "/huge" => Reply::ok("x").header("X-Huge", &"x".repeat(2 << 20)),
+        "/garbage" => Reply::raw("garbage\r\n\r\n"),
+        _ => Reply::ok("ok"),
+    });
+    let proxy = proxy_to(&origin);
+    for target in ["/huge", "/garbage"] {
+        let status = proxy.get(target).status;
+        assert!(matches!(status, 500 | 502), "{target}: {status}");
+        assert_eq!(proxy.get("/").status, 200);
+    }
+}
+
+/// RP 13: request trailers end at the proxy.
+#[test]
+fn trailers_of_requests_are_not_passed_on() {
+    let origin = Origin::start();
+    let proxy = proxy_to(&origin);
+    let mut client = proxy.client();
+    client
+        .write_raw(
+            b"POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\
+              \r\n3\r\nabc\r\n0\r\nX-Sum: 6\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n",
+        )
+        .unwrap();
+    assert_eq!(client.read("POST").unwrap().text(), "abc");
+    let seen = origin.last();
+    assert_eq!((seen.header("trailer"), seen.header("x-sum")), (None, None));
+    assert_eq!(client.send(&Ask::get("/")).unwrap().status, 200, "the connection is clean");
 }
