@@ -3,10 +3,13 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -18,7 +21,7 @@ use crate::harness::binary::{Process, run};
 use crate::harness::certs::Ca;
 use crate::harness::client::socket;
 use crate::harness::{
-    Ask, Client, DEADLINE, Origin, Proxy, Reply, block_on, everything_to, http2, until,
+    Ask, Client, DEADLINE, Origin, Proxy, Reply, block_on, everything_to, http2, pause, until,
 };
 use crate::wire::{echoed, websocket, websocket_echo};
 
@@ -612,4 +615,76 @@ fn the_examples_are_right() {
         assert!(said.contains(" 0 errors, 0 warnings"), "{file}:\n{said}");
         assert!(!said.contains(", 0 services"), "{file} brings no dynamic files along:\n{said}");
     }
+}
+
+/// F-49: a stop under load. Whoever got its request in gets its answer; only a connection that was
+/// idle may be closed under a request that crosses it on the wire.
+#[test]
+fn a_stop_under_load_loses_no_request() {
+    let origin = Origin::with(|_| {
+        pause(Duration::from_millis(2));
+        Reply::ok("ok")
+    });
+    let life = json!({"lifeCycle": {"requestAcceptGraceTimeout": "300ms", "graceTimeOut": "60s"}});
+    let mut process = process(&origin, &json!({"entryPoints": {"web": {"transport": life}}}));
+    let at = process.address("web");
+    let answered = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..8)
+            .map(|_| {
+                scope.spawn(|| {
+                    // A connection for each request: it was accepted, so it is served.
+                    while let Ok(mut client) = Client::connect(at) {
+                        match client.send(&Ask::get("/")) {
+                            Ok(answer) => assert_eq!(answer.status, 200),
+                            // Accepted by the kernel at the moment when the socket was closed.
+                            Err(error) if error.kind() == ErrorKind::ConnectionReset => return,
+                            Err(error) => panic!("{error:?}"),
+                        }
+                        answered.fetch_add(1, Ordering::AcqRel);
+                    }
+                })
+            })
+            .collect();
+        until("there is load", || answered.load(Ordering::Acquire) > 100);
+        process.signal(Signal::TERM);
+        for client in clients {
+            client.join().unwrap();
+        }
+    });
+    assert_eq!(process.end().code(), Some(0));
+}
+
+/// F-51: a rotation under load loses no line.
+#[test]
+fn a_rotation_under_load_loses_no_line() {
+    const COUNT: usize = 400;
+    let origin = Origin::start();
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("access.log");
+    let log = json!({"accessLog": {"filePath": file, "format": "json"}});
+    let proxy = Proxy::with(log).start(&everything_to(&origin.url()));
+    let mut client = proxy.client();
+    for number in 0..COUNT {
+        assert_eq!(client.send(&Ask::get(&format!("/{number}"))).unwrap().status, 200);
+        if number % 100 == 50 {
+            fs::rename(&file, directory.path().join(format!("access.log.{number}"))).unwrap();
+            proxy.app().reopen_logs();
+            until("there is a new file", || file.exists());
+        }
+    }
+    let written = || {
+        let files = fs::read_dir(directory.path()).unwrap();
+        let mut paths: Vec<String> = files
+            .flat_map(|entry| lines(&entry.unwrap().path()))
+            .map(|line| {
+                let line: Value = serde_json::from_str(&line).unwrap();
+                line["RequestPath"].as_str().unwrap().to_owned()
+            })
+            .collect();
+        paths.sort();
+        paths.dedup();
+        paths.len()
+    };
+    until("all lines are written, each whole", || written() == COUNT);
 }

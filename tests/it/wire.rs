@@ -660,3 +660,52 @@ fn trailers_of_requests_are_not_passed_on() {
     assert_eq!((seen.header("trailer"), seen.header("x-sum")), (None, None));
     assert_eq!(client.send(&Ask::get("/")).unwrap().status, 200, "the connection is clean");
 }
+
+/// A stream that its client resets ends at the backend too; the others on the connection go on.
+#[test]
+fn a_stream_that_is_reset_cancels_its_request_alone() {
+    let (started, start) = sync_channel(1);
+    let (ended, end) = sync_channel(1);
+    let origin = Origin::raw(move |mut stream, _| {
+        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+        let first = lines.next().and_then(Result::ok).unwrap_or_default();
+        while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+        if first.contains("/stuck") {
+            let _ = started.send(());
+            let _ = ended.send(lines.next().is_none_or(|line| line.is_err()));
+        } else {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    let proxy = proxy_to(&origin);
+    block_on(async {
+        let mut sender = http2::connect(proxy.address("web")).await;
+        let stuck = Request::get("http://a.test/stuck").body(http_body_util::Full::default());
+        let stuck = tokio::spawn(sender.send_request(stuck.unwrap()));
+        let arrived = tokio::task::spawn_blocking(move || start.recv_timeout(DEADLINE));
+        arrived.await.unwrap().unwrap();
+        stuck.abort();
+        let gone = tokio::task::spawn_blocking(move || end.recv_timeout(DEADLINE));
+        assert!(gone.await.unwrap().expect("the backend hears of it"));
+        let other = http2::send(&mut sender, Request::get("http://a.test/"), b"").await;
+        assert_eq!(&other.body[..], b"ok");
+    });
+}
+
+/// A client that does not read holds up its own answer and nobody else's.
+#[test]
+fn a_client_that_does_not_read_holds_up_nobody() {
+    let origin = Origin::with(|seen| match &*seen.target {
+        "/big" => Reply::ok(vec![7; 3 * BIG]),
+        _ => Reply::ok("ok"),
+    });
+    let proxy = Proxy::with(json!({"core": {"workers": 1}})).start(&everything_to(&origin.url()));
+    let mut lazy = proxy.client();
+    lazy.write(&Ask::get("/big")).unwrap();
+    assert_eq!(lazy.read_head().unwrap().0, 200);
+    for _ in 0..20 {
+        assert_eq!(proxy.get("/").text(), "ok");
+    }
+    let rest = lazy.read_exact(3 * BIG).unwrap();
+    assert!(rest.iter().all(|&byte| byte == 7));
+}
