@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod broken_router;
 #[cfg(test)]
+mod entry_points;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod middlewares;
