@@ -165,11 +165,15 @@ impl Handler for Forwarder {
     }
 }
 
-/// A middleware may have replaced the body: then `Content-Length` must not promise another one.
+/// A middleware may have replaced the body: then `Content-Length` must not promise another one. And one length is
+/// written in one way, on one line.
 fn fit_length(headers: &mut HeaderMap, length: Option<u64>) {
-    let (Some(length), Some(said)) = (length, headers.get(CONTENT_LENGTH)) else { return };
-    let said = said.to_str().ok().and_then(|said| said.parse::<u64>().ok());
-    if said != Some(length) {
+    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
+    let (Some(length), Some(said)) = (length, lines.next()) else { return };
+    let text = said.as_bytes();
+    let canonical = matches!(text, [b'0'] | [b'1'..=b'9', ..]) && lines.next().is_none();
+    let said = str::from_utf8(text).ok().and_then(|said| said.parse::<u64>().ok());
+    if said != Some(length) || !canonical {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
 }
@@ -211,4 +215,31 @@ fn answer(
     }
     prepare_response(response.headers_mut(), switching);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_length_is_written_in_one_way() {
+        for (lines, length, want) in [
+            (&["3"][..], Some(3), &["3"][..]),
+            (&["3", "3"], Some(3), &["3"]),
+            (&["003"], Some(3), &["3"]),
+            (&["+3"], Some(3), &["3"]),
+            (&["5"], Some(3), &["3"]),
+            (&["0"], Some(0), &["0"]),
+            (&["00"], Some(0), &["0"]),
+            (&["3"], None, &["3"]),
+            (&[], Some(3), &[]),
+        ] {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(CONTENT_LENGTH, HeaderValue::from_static(line));
+            }
+            fit_length(&mut headers, length);
+            assert!(headers.get_all(CONTENT_LENGTH).iter().eq(want), "{lines:?} {length:?}");
+        }
+    }
 }
