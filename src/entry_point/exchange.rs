@@ -5,11 +5,10 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use futures_util::FutureExt;
-use http::header::{CONNECTION, CONTENT_TYPE, HOST};
+use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -18,8 +17,9 @@ use tracing::{debug, error};
 
 use super::deadline::{TimedBody, WriteDeadline};
 use super::http::Conversation;
+use super::reply::{self, Received, refusal};
 use crate::exchange::canonical::{
-    HostError, canonical_host, canonicalize_host, has_disguised_dots, routing_path,
+    HostError, canonical_host, canonicalize_host, has_disguised_dots, malformed_http2, routing_path,
 };
 use crate::exchange::error::{empty, text};
 use crate::exchange::forwarded::{self, ForwardedFacts, X_FORWARDED_FOR};
@@ -48,12 +48,16 @@ pub(super) async fn answer(
         Err(refused) => *refused,
     };
     let version = exchange.version;
+    let received = exchange.received.clone();
+    if version >= Version::HTTP_2 && exchange.method == Method::HEAD {
+        reply::keep_head_only(&mut response);
+    }
     exchange.attach(&mut response);
     if let Some(gate) = &conversation.gate {
         gate.answered(response.status());
-        if last && version < Version::HTTP_2 && response.status() != StatusCode::SWITCHING_PROTOCOLS
-        {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        let rest = received.is_some_and(|received| received.leaves_a_rest(gate));
+        if (last || rest) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            reply::close(&mut response);
         }
     }
     response
@@ -92,7 +96,12 @@ fn admit(
         return exchange.refuse(StatusCode::NOT_IMPLEMENTED, "CONNECT is not served");
     }
     if entry_point.underscores.apply(&mut parts.headers, entry_point.aliases) {
-        return exchange.refuse(StatusCode::BAD_REQUEST, "header name with an underscore");
+        return exchange.refuse(StatusCode::BAD_REQUEST, reply::ALIASED_NAME);
+    }
+    if parts.version >= Version::HTTP_2
+        && let Some(reason) = malformed_http2(&parts.headers, &parts.uri)
+    {
+        return exchange.refuse(StatusCode::BAD_REQUEST, reason);
     }
     if let Err(error) = entry_point.target.apply(&parts.method, &mut parts.uri) {
         debug!(%error, "request refused");
@@ -129,7 +138,7 @@ struct Exchange {
     reason: Option<&'static str>,
     protocol: Protocol,
     router: Option<Arc<HttpRouter>>,
-    request_bytes: Option<Arc<AtomicU64>>,
+    received: Option<Arc<Received>>,
     request_headers: Option<HeaderMap>,
     forwarded_for: Option<HeaderValue>,
     request_count: u64,
@@ -165,7 +174,7 @@ impl Exchange {
             reason: None,
             protocol: Protocol::Http,
             router: None,
-            request_bytes: None,
+            received: None,
             request_headers: None,
             forwarded_for: None,
             request_count: log.map_or(0, |log| log.count_request()),
@@ -188,14 +197,10 @@ impl Exchange {
         reason: &'static str,
     ) -> Result<T, Box<(Response, Self)>> {
         self.reason = Some(reason);
-        let mut response = if status == StatusCode::NOT_IMPLEMENTED || reason == "fragment" {
-            empty(status)
-        } else {
-            refusal(status, reason)
-        };
+        let mut response = refusal(status, reason);
         // Whatever follows on this connection may have been meant as something else.
         if self.version < Version::HTTP_2 {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            reply::close(&mut response);
         }
         Err(Box::new((response, self)))
     }
@@ -241,11 +246,9 @@ impl Exchange {
             let per_read = timeouts.body == BodyTimeout::PerRead;
             body = Body::boxed(TimedBody::new(body, self.cx.start, limit, per_read));
         }
-        let bytes = Arc::new(AtomicU64::new(0));
-        self.request_bytes = Some(Arc::clone(&bytes));
-        body.on_end(move |end: BodyEnd, _: Option<&HeaderMap>| {
-            bytes.store(end.bytes, Ordering::Relaxed);
-        });
+        let received = Arc::new(Received::of(&body));
+        self.received = Some(Arc::clone(&received));
+        body.on_end(move |end: BodyEnd, trailers: Option<&HeaderMap>| received.over(end, trailers));
         body
     }
 
@@ -324,8 +327,7 @@ impl Exchange {
         self.table = None;
         let shared = &self.conversation.door.shared;
         let duration = self.cx.start.elapsed();
-        let request_bytes =
-            self.request_bytes.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed));
+        let request_bytes = self.received.as_ref().map_or(0, |received| received.bytes());
         let trailer = trailers.and_then(|trailers| trailers.get("grpc-status")).and_then(number);
         let none = HeaderMap::new();
         let mut observation = Observation {
@@ -430,21 +432,6 @@ impl Drop for Exchange {
             self.finish(BodyEnd { ending: Ending::Dropped, bytes: 0 }, None);
         }
     }
-}
-
-/// The response to a request that broke a rule of HTTP: what Go's server writes.
-fn refusal(status: StatusCode, reason: &'static str) -> Response {
-    let mut response = text(status, "");
-    let name = status.canonical_reason().unwrap_or_default();
-    let body = if reason.starts_with("header name") {
-        format!("{name}\n")
-    } else if reason.is_empty() {
-        format!("{} {name}", status.as_u16())
-    } else {
-        format!("{} {name}: {reason}", status.as_u16())
-    };
-    *response.body_mut() = Body::from(body);
-    response
 }
 
 fn protocol_of(websocket: bool, headers: &HeaderMap) -> Protocol {
