@@ -138,11 +138,16 @@ impl Forwarder {
             // Only HTTP/1.1 can switch protocols (RFC 9110, 7.8).
             request.headers_mut().remove(UPGRADE);
         }
+        let carries = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
         let body = request.body();
         let (is_empty, length) = (body.is_end_stream(), body.size_hint().exact());
         let headers = request.headers_mut();
         let upgrade = prepare_request(headers, &facts);
         fit_length(headers, if is_empty { Some(0) } else { length });
+        if is_empty && carries && !headers.contains_key(CONTENT_LENGTH) {
+            // RFC 9110, 8.6: some servers answer 411 otherwise. HTTP/2 clients need not say it.
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
         if self.options.pass_host_header
             && !headers.contains_key(HOST)
             && let Some(authority) = &cx.authority
