@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use futures_util::FutureExt;
-use http::header::{CONTENT_TYPE, HOST};
+use http::header::{CONTENT_TYPE, HOST, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -26,7 +26,7 @@ use crate::exchange::forwarded::{self, ForwardedFacts, X_FORWARDED_FOR};
 use crate::exchange::view::RequestView;
 use crate::exchange::{
     Body, BodyEnd, Context, EndHook, Ending, Handler, Observation, Outcome, Protocol, ProxyError,
-    Request, Response, on_end,
+    Request, Response, on_end_boxed,
 };
 use crate::observability::access_log::AccessRecord;
 use crate::router::{HttpRouter, RoutingTable};
@@ -45,7 +45,7 @@ pub(super) async fn answer(
             let response = exchange.run(request).await;
             (response, exchange)
         }
-        Err(refused) => *refused,
+        Err(refused) => refused,
     };
     let version = exchange.version;
     let received = exchange.received.clone();
@@ -68,7 +68,7 @@ fn admit(
     conversation: &Arc<Conversation>,
     request: http::Request<Incoming>,
     start: Instant,
-) -> Result<(Request, Exchange), Box<(Response, Exchange)>> {
+) -> Result<(Request, Box<Exchange>), (Response, Box<Exchange>)> {
     let (mut parts, body) = request.into_parts();
     let mut exchange = Exchange::new(conversation, start, parts.version);
     let entry_point = &conversation.door.entry_point;
@@ -83,7 +83,10 @@ fn admit(
                 return exchange.refuse(rejection.status, rejection.reason);
             }
         }
-        parts.extensions.insert(Arc::clone(gate));
+        // Only a body that fails and an upgrade ask the gate again.
+        if !body.is_end_stream() || parts.headers.contains_key(UPGRADE) {
+            parts.extensions.insert(Arc::clone(gate));
+        }
     }
     exchange.method = parts.method.clone();
     exchange.uri = parts.uri.clone();
@@ -140,6 +143,7 @@ struct Exchange {
     router: Option<Arc<HttpRouter>>,
     received: Option<Arc<Received>>,
     request_headers: Option<HeaderMap>,
+    label_headers: Option<HeaderMap>,
     forwarded_for: Option<HeaderValue>,
     request_count: u64,
     in_flight: Option<InFlight>,
@@ -156,9 +160,9 @@ struct Answered {
 }
 
 impl Exchange {
-    fn new(conversation: &Arc<Conversation>, start: Instant, version: Version) -> Self {
+    fn new(conversation: &Arc<Conversation>, start: Instant, version: Version) -> Box<Self> {
         let log = conversation.door.shared.access_log.as_ref();
-        Self {
+        Box::new(Self {
             cx: Context {
                 connection: Arc::clone(&conversation.connection),
                 host: Box::default(),
@@ -176,33 +180,37 @@ impl Exchange {
             router: None,
             received: None,
             request_headers: None,
+            label_headers: None,
             forwarded_for: None,
             request_count: log.map_or(0, |log| log.count_request()),
             in_flight: None,
             result: None,
             table: None,
-        }
+        })
     }
 
     fn capture_request(&mut self, headers: &HeaderMap) {
         if let Some(log) = &self.conversation.door.shared.access_log {
             self.request_headers = log.capture(headers);
         }
+        if self.conversation.door.shared.metrics.label_headers().next().is_some() {
+            self.label_headers = Some(self.conversation.door.shared.metrics.capture(headers));
+        }
     }
 
     /// Refuses the request before anything was routed.
     fn refuse<T>(
-        mut self,
+        mut self: Box<Self>,
         status: StatusCode,
         reason: &'static str,
-    ) -> Result<T, Box<(Response, Self)>> {
+    ) -> Result<T, (Response, Box<Self>)> {
         self.reason = Some(reason);
         let mut response = refusal(status, reason);
         // Whatever follows on this connection may have been meant as something else.
         if self.version < Version::HTTP_2 {
             reply::close(&mut response);
         }
-        Err(Box::new((response, self)))
+        Err((response, self))
     }
 
     /// Writes the forwarded headers, and fills in what is known of the request.
@@ -296,7 +304,7 @@ impl Exchange {
     }
 
     /// Hands the exchange over to the response: it is over when the response is.
-    fn attach(mut self, response: &mut Response) {
+    fn attach(mut self: Box<Self>, response: &mut Response) {
         let outcome = response.extensions_mut().remove::<Outcome>().unwrap_or_default();
         let headers = response.headers();
         if headers
@@ -318,7 +326,7 @@ impl Exchange {
             let body = std::mem::take(response.body_mut());
             *response.body_mut() = Body::boxed(WriteDeadline::new(body, deadline));
         }
-        on_end(response, self);
+        on_end_boxed(response, self);
     }
 
     fn finish(&mut self, end: BodyEnd, trailers: Option<&HeaderMap>) {
@@ -334,7 +342,7 @@ impl Exchange {
             status: answered.status,
             grpc_status: trailer.or(answered.grpc_status),
             method: &self.method,
-            headers: self.request_headers.as_ref().unwrap_or(&none),
+            headers: self.label_headers.as_ref().unwrap_or(&none),
             protocol: self.protocol,
             tls: self.cx.connection.tls.as_ref(),
             duration,

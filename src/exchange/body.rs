@@ -79,7 +79,7 @@ enum Kind {
 pub struct Body {
     kind: Kind,
     bytes: u64,
-    trailers: Option<HeaderMap>,
+    trailers: Option<Box<HeaderMap>>,
     hooks: SmallVec<[Box<dyn EndHook>; 2]>,
 }
 
@@ -104,7 +104,12 @@ impl Body {
 
     /// Calls `hook` when this body is over; at once is never, not even for an empty one.
     pub fn on_end(&mut self, hook: impl EndHook + 'static) {
-        self.hooks.push(Box::new(hook));
+        self.on_end_boxed(Box::new(hook));
+    }
+
+    /// As [`Body::on_end`], for a hook that has its box already.
+    pub fn on_end_boxed(&mut self, hook: Box<dyn EndHook>) {
+        self.hooks.push(hook);
     }
 
     /// Payload bytes delivered so far.
@@ -122,7 +127,7 @@ impl Body {
         }
         let end = BodyEnd { ending, bytes: self.bytes };
         for hook in std::mem::take(&mut self.hooks) {
-            hook.ended(end, self.trailers.as_ref());
+            hook.ended(end, self.trailers.as_deref());
         }
     }
 
@@ -160,7 +165,7 @@ impl HttpBody for Body {
                 if let Some(data) = frame.data_ref() {
                     self.bytes += data.len() as u64;
                 } else if !self.hooks.is_empty() {
-                    self.trailers = frame.trailers_ref().cloned();
+                    self.trailers = frame.trailers_ref().cloned().map(Box::new);
                     // Nothing comes behind trailers, so a reader need not ask again.
                     self.finish(Ending::Complete);
                 }
