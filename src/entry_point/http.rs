@@ -160,6 +160,7 @@ pub(super) async fn serve_http2<S: Stream>(
             .timer(TokioTimer::new())
             .max_concurrent_streams(entry_point.http2_max_concurrent_streams)
             .max_header_list_size(list_size)
+            .header_table_size(entry_point.http2_max_decoder_table)
             .serve_connection(TokioIo::new(stream), service)
     );
     let idle = entry_point.timeouts.idle;
