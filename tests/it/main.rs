@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod broken_router;
 #[cfg(test)]
+mod check;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod middlewares;
