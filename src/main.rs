@@ -111,7 +111,7 @@ fn run(args: &[String]) -> anyhow::Result<ExitCode> {
     for warning in &loaded.warnings {
         warn!("{warning}");
     }
-    info!(version = env!("CARGO_PKG_VERSION"), source = ?loaded.origin, "starting");
+    info!(version = env!("CARGO_PKG_VERSION"), source = %loaded.origin, "starting");
     let app = App::start(&loaded.config, inherited_sockets())?;
     for (name, address) in app.addresses() {
         info!(entryPointName = %name, %address, "listening");

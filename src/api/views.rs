@@ -158,13 +158,22 @@ fn middleware_body(one: &MiddlewareReport, report: &Report) -> Map<String, Value
     let used_by: Vec<_> = report
         .routers
         .iter()
-        .filter(|router| router.links.contains(&one.name))
+        .filter(|router| router.links.contains(&one.name) || names(router, one))
         .map(|router| router.name.as_str())
         .collect();
     if !used_by.is_empty() {
         body.insert("usedBy".to_owned(), json!(used_by));
     }
     body
+}
+
+/// Whether a router names a middleware itself: a chain is not among what it is taken apart to.
+fn names(router: &RouterReport, middleware: &MiddlewareReport) -> bool {
+    let names = &router.config().middlewares;
+    middleware.object.config.chain.is_some()
+        && names
+            .iter()
+            .any(|name| QualifiedName::resolve(name, router.name.provider()) == middleware.name)
 }
 
 /// Credentials that are plain text in Traefik's schema are hidden (Traefik shows them).

@@ -14,7 +14,7 @@ use super::gauges::Gauges;
 use crate::api::Noop;
 use crate::compile::{Environment, Report, compile};
 use crate::config::diagnostics::{Diagnostic, Severity, did_you_mean};
-use crate::config::dynamic_config::DynamicConfig;
+use crate::config::dynamic_config::{DynamicConfig, Object};
 use crate::config::entry_points::EntryPointConfig;
 use crate::config::loader::{self, Loaded};
 use crate::config::merge::merge;
@@ -25,9 +25,10 @@ use crate::config::{DocumentKind, kind_of};
 use crate::exchange::Handler;
 use crate::observability::metrics::{Metrics, MetricsConfig};
 use crate::provider::file::{FileProvider, FileProviderConfig};
+use crate::router::RouterConfig;
 use crate::service::ServerGauge;
 use crate::state::SharedState;
-use crate::values::Disk;
+use crate::values::{BuildError, Disk, QualifiedName};
 
 const USAGE: &str = "usage: doorward check [--format text|json] FILE…\n\n\
     Reads static and dynamic configuration files (told apart by their root keys), and directories\n\
@@ -131,9 +132,62 @@ pub fn check(files: &[PathBuf]) -> anyhow::Result<Findings> {
         let provider = FileProvider::<DynamicConfig>::new(file, Arc::new(Notify::new()))?;
         dynamic.absorb(&provider.read_once().config);
     }
-    let compiled = compile_all(static_config.as_ref(), dynamic)?;
-    diagnostics.extend(compiled.diagnostics.iter().cloned());
+    let dynamic = Arc::new(dynamic);
+    let compiled = compile_all(static_config.as_ref(), &dynamic)?;
+    let mut found: Vec<_> =
+        compiled.diagnostics.iter().filter_map(|one| told(one, &dynamic)).collect();
+    found.sort_by(|one, other| place(one).cmp(&place(other)));
+    found.dedup_by(|one, other| same_mistake(one, other));
+    diagnostics.extend(found);
     Ok(Findings { diagnostics, report: compiled })
+}
+
+/// Provider of the routers that are there only to have every middleware built.
+const PROBE: &str = "check";
+
+/// A middleware is built for a router: here every one gets a router of its own, so that those are
+/// looked at too that no router uses yet.
+fn probes(dynamic: &DynamicConfig, entry_point: &str) -> DynamicConfig {
+    let mut probes = DynamicConfig::default();
+    for name in dynamic.middlewares.keys() {
+        let router = RouterConfig {
+            entry_points: vec![entry_point.to_owned()],
+            middlewares: vec![name.to_string()],
+            rule: "Path(`/`)".to_owned(),
+            service: "noop@internal".to_owned(),
+            ..RouterConfig::default()
+        };
+        let probe = QualifiedName::new(name.name(), PROBE);
+        probes.routers.insert(probe, Object::implied(router));
+    }
+    probes
+}
+
+/// A diagnostic as the user hears it. What went wrong with a probe is the middleware's own fault.
+fn told(diagnostic: &Diagnostic, dynamic: &DynamicConfig) -> Option<Diagnostic> {
+    let Some(subject) = diagnostic.subject.as_ref().filter(|subject| subject.kind == "router")
+    else {
+        return Some(diagnostic.clone());
+    };
+    let Some(name) = subject.name.strip_suffix(&format!("@{PROBE}")) else {
+        return Some(diagnostic.clone());
+    };
+    let (name, object) = dynamic.middlewares.iter().find(|(known, _)| known.name() == name)?;
+    // Of other kinds the middleware itself has told everything.
+    object.config.chain.as_ref().filter(|_| object.is_good())?;
+    let error = BuildError::at("chain.middlewares", diagnostic.message.as_str());
+    Some(object.diagnose(diagnostic.severity, "middleware", name, &error))
+}
+
+fn place(diagnostic: &Diagnostic) -> (Option<(&str, usize)>, &str) {
+    let place = diagnostic.span.as_ref().map(|span| (&*span.source.name, span.start));
+    (place, &diagnostic.message)
+}
+
+/// Whether two diagnostics tell of one mistake: a router has a copy for each of its entry points.
+fn same_mistake(one: &Diagnostic, other: &Diagnostic) -> bool {
+    let kind = |diagnostic: &Diagnostic| diagnostic.subject.as_ref().map(|subject| subject.kind);
+    one.span.is_some() && place(one) == place(other) && kind(one) == kind(other)
 }
 
 fn kind_of_file(path: &Path) -> anyhow::Result<DocumentKind> {
@@ -162,7 +216,7 @@ fn read(path: &Path) -> anyhow::Result<Arc<DynamicConfig>> {
 
 fn compile_all(
     static_config: Option<&StaticConfig>,
-    dynamic: DynamicConfig,
+    dynamic: &Arc<DynamicConfig>,
 ) -> anyhow::Result<Arc<Report>> {
     let metrics = Arc::new(Metrics::new(&MetricsConfig::default())?);
     let server_up: Arc<dyn ServerGauge> = Arc::new(Gauges::new(Arc::clone(&metrics)));
@@ -170,11 +224,13 @@ fn compile_all(
     let config = if let Some(config) = static_config {
         config
     } else {
-        implied = implied_by(&dynamic);
+        implied = implied_by(dynamic);
         &implied
     };
     let (facts, internal) = (static_facts(config, services()), super::internal::shared(config));
-    let merged = merge(&[("internal", internal), ("file", Arc::new(dynamic))]);
+    let entry_point = config.entry_points.keys().next().map_or("", String::as_str);
+    let probes = Arc::new(probes(dynamic, entry_point));
+    let merged = merge(&[("internal", internal), ("file", Arc::clone(dynamic)), (PROBE, probes)]);
     let environment = Environment {
         files: &Disk,
         state: &SharedState::default(),
@@ -227,7 +283,7 @@ fn write_text(findings: &Findings, out: &mut dyn Write, color: bool) -> anyhow::
     writeln!(
         out,
         "{} routers, {} services, {} middlewares; {} errors, {warnings} warnings",
-        findings.report.routers.len(),
+        findings.report.routers.iter().filter(|one| one.name.provider() != PROBE).count(),
         findings.report.services.iter().filter(|service| service.object.is_some()).count(),
         findings.report.middlewares.len(),
         findings.errors(),

@@ -95,12 +95,25 @@ impl Compiler<'_> {
                  declaring two different pieces of middleware instead",
             )),
         };
-        for warning in &warnings {
-            diagnostics.push(object.diagnose(Severity::Warning, "middleware", name, warning));
+        for warning in warnings {
+            let warning = below_kind(object, warning);
+            diagnostics.push(object.diagnose(Severity::Warning, "middleware", name, &warning));
         }
         built.map_err(|error| {
+            let error = below_kind(object, error);
             diagnostics.push(object.diagnose(Severity::Error, "middleware", name, &error));
             format!("middleware \"{name}\" is in error: {}", error.message)
         })
+    }
+}
+
+/// A middleware knows its options from its own section on; in the object they stand below its kind.
+fn below_kind(object: &Object<MiddlewareConfig>, error: BuildError) -> BuildError {
+    match &object.config.set()[..] {
+        [(kind, _)] if error.option.is_empty() => BuildError::at(*kind, error.message),
+        [(kind, _)] if error.option != *kind => {
+            BuildError::at(format!("{kind}.{}", error.option), error.message)
+        }
+        _ => error,
     }
 }

@@ -346,7 +346,7 @@ impl Compiler<'_> {
             return Err(BuildError::at("priority", message));
         }
         if let Some(problem) = built.tls.as_ref().and_then(|tls| tls.problem.clone()) {
-            return Err(BuildError::at("tls", problem));
+            return Err(BuildError::at("tls.options", problem));
         }
         self.resolver_warning(instance, built);
         built.links = self.links_of(instance).map_err(|e| BuildError::at("middlewares", e))?;

@@ -205,7 +205,7 @@ impl Excerpt {
         let raw = span.source.text.get(bytes.clone()).unwrap_or_default();
         let start = span.start.saturating_sub(bytes.start).min(raw.len());
         let end = span.end.saturating_sub(bytes.start).clamp(start, raw.len());
-        Self { text: mask_secrets(raw), line, start, end }
+        Self { text: mask_secrets(&mask_userinfo(raw)), line, start, end }
     }
 }
 
@@ -224,6 +224,22 @@ fn mask_secrets(line: &str) -> String {
         }
     }
     line.to_owned()
+}
+
+/// Replaces the user and the password of every URL by as many asterisks.
+fn mask_userinfo(line: &str) -> String {
+    let mut shown = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + "://".len());
+        shown.push_str(before);
+        let end = after.find(['/', ' ', '"', '\'']).unwrap_or(after.len());
+        let hidden = after.get(..end).and_then(|authority| authority.rfind('@')).unwrap_or(0);
+        shown.extend(std::iter::repeat_n('*', hidden));
+        rest = after.get(hidden..).unwrap_or_default();
+    }
+    shown.push_str(rest);
+    shown
 }
 
 /// Control characters written out, so that no value can add a line to a log.
@@ -302,6 +318,15 @@ mod tests {
         let flag = at("--providers.redis.password=hunter2", "--providers");
         assert!(!Diagnostic::error("bad").at(&flag).render(false).contains("hunter2"));
         assert_eq!(mask_secrets("url: http://x/token/y"), "url: http://x/token/y");
+    }
+
+    #[test]
+    fn passwords_of_urls_stay_out_of_excerpts() {
+        let text = "[{url: \"http://u:hunter2@a\"}, {url: h2c://u:p@ss@b/x@y, weight: z}]";
+        let shown = Diagnostic::error("bad").at(&at(text, "weight")).render(false);
+        assert!(shown.contains("http://*********@a") && shown.contains("@b/x@y"), "{shown}");
+        assert!(!shown.contains("hunter2") && !shown.contains("p@ss"), "{shown}");
+        assert_eq!(mask_userinfo("no url: a@b"), "no url: a@b");
     }
 
     #[test]

@@ -55,11 +55,13 @@ impl<T> Object<T> {
             Severity::Warning => Diagnostic::warning(error.message.as_str()),
         };
         let diagnostic = diagnostic.about(kind, name.as_str());
-        match &self.node {
-            Some(node) if error.option.is_empty() => diagnostic.at(&node.span),
-            Some(node) => diagnostic.at(&node.at_path(&error.option).span),
-            None => diagnostic,
-        }
+        let Some(node) = &self.node else { return diagnostic };
+        let place = node.at_path(&error.option);
+        let diagnostic = diagnostic.at(&place.span);
+        // Items of a list stand on lines that do not name the option.
+        let (above, last) = error.option.rsplit_once('.').unwrap_or(("", &error.option));
+        let is_written = !std::ptr::eq(place, node.at_path(above));
+        if is_written && tree::is_secret(last) { diagnostic.secret() } else { diagnostic }
     }
 
     fn same_as(&self, other: &Self) -> bool {

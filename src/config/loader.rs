@@ -5,10 +5,12 @@
 //! `./doorward`, then in the same places as `traefik`, each with `.toml`, `.yaml` and `.yml`. `--configFile` names a
 //! file (`.json` too); unlike in Traefik it is an error when that file is not there.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::diagnostics::{Diagnostic, Severity};
+use crate::config::diagnostics::{Diagnostic, Severity, did_you_mean};
+use crate::config::dynamic_config::ROOTS as DYNAMIC_ROOTS;
 use crate::config::environment::{self, Environment};
 use crate::config::is_dynamic_root;
 use crate::config::not_supported;
@@ -29,6 +31,17 @@ pub enum Origin {
     Environment,
     /// Nothing is configured.
     Defaults,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(formatter),
+            Self::Flags => formatter.write_str("flags"),
+            Self::Environment => formatter.write_str("environment"),
+            Self::Defaults => formatter.write_str("defaults"),
+        }
+    }
 }
 
 /// Static configuration that can be used.
@@ -218,8 +231,8 @@ fn sections(
         if !is_dynamic_root(&key) && !key.starts_with("x-") {
             let message = format!("the unknown section `{}` is ignored", entry.key);
             let mut warning = Diagnostic::warning(message).at(&entry.key_span);
-            warning.help =
-                similar_static_root(&key).map(|close| format!("did you mean `{close}`?"));
+            let close = similar_static_root(&key).or_else(|| did_you_mean(&key, DYNAMIC_ROOTS));
+            warning.help = close.map(|close| format!("did you mean `{close}`?"));
             warnings.push(warning);
         }
         false

@@ -2,6 +2,7 @@
 //! out of the tree before it is decoded, every use with its place, so that one start shows all of them.
 
 use crate::config::diagnostics::Diagnostic;
+use crate::config::entry_points::{Address, Protocol};
 use crate::config::tree::{Entry, Node, Value};
 
 /// What was found, and is no longer in the tree.
@@ -115,10 +116,30 @@ pub fn take(root: &mut Node) -> Findings {
             }
         }
     }
+    values(root, &mut findings);
     notes(root, &mut findings);
     // By line, as a reader of the file would meet them.
     findings.errors.sort_by_key(|error| error.span.as_ref().map(|span| span.start));
     findings
+}
+
+/// Options that are served, with values that are not. They stay in the tree, since others refer to them.
+fn values(root: &Node, findings: &mut Findings) {
+    let mut refuse = |node: &Node, message: &str| {
+        findings.errors.push(Diagnostic::error(message).at(&node.span));
+    };
+    for entry_point in root.get("entryPoints").map(Node::entries).unwrap_or_default() {
+        if let Some(address) = entry_point.value.get("address")
+            && let Some(Ok(Address { protocol: Protocol::Udp, .. })) =
+                address.text().map(str::parse)
+        {
+            refuse(address, "entry points for UDP are not supported yet");
+        }
+    }
+    let syntax = root.get("core").and_then(|core| core.get("defaultRuleSyntax"));
+    if let Some(syntax) = syntax.filter(|syntax| syntax.text() == Some("v2")) {
+        refuse(syntax, "the rule syntax `v2` is not supported yet");
+    }
 }
 
 /// Traefik looks at this before anything is built, so a resolver with both has two faults.
@@ -274,5 +295,22 @@ mod tests {
         assert_eq!(lines.len(), 3, "{lines:?}");
         assert!(lines[0].contains("`core.defaultRuleSyntax` is deprecated"));
         assert!(node.at_path("experimental").get("fastProxy").is_some());
+    }
+
+    #[test]
+    fn values_that_are_not_served_are_among_them() {
+        let mut node = yaml(
+            "core: {defaultRuleSyntax: v2}\nentryPoints:\n  dns: {address: ':53/UDP'}\n  web: {address: ':80/tcp'}\n\
+             tracing: {}\n",
+        );
+        assert_eq!(
+            errors(&mut node),
+            [
+                "f.yml:1:27: error: the rule syntax `v2` is not supported yet",
+                "f.yml:3:18: error: entry points for UDP are not supported yet",
+                "f.yml:5:1: error: `tracing` is not supported yet",
+            ]
+        );
+        assert!(node.at_path("entryPoints").get("dns").is_some());
     }
 }

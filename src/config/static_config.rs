@@ -63,7 +63,7 @@ pub struct GlobalConfig {
     pub check_new_version: bool,
     /// Accepted without effect: Doorward never calls home.
     pub send_anonymous_usage: bool,
-    /// Accepted without effect, as in Traefik, where nothing reads it.
+    /// Do not add the peer to `X-Forwarded-For`, at any entry point. Documented in Traefik, where nothing reads it.
     #[serde(skip_serializing_if = "is_default")]
     pub not_append_x_forwarded_for: bool,
 }

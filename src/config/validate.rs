@@ -3,12 +3,15 @@
 
 use std::collections::HashMap;
 
+use http::HeaderName;
 use regex::Regex;
 
 use crate::config::diagnostics::{Diagnostic, did_you_mean};
-use crate::config::entry_points::{Address, EntryPointConfig, Protocol, parse_range};
+use crate::config::entry_points::{Address, EntryPointConfig, parse_range};
 use crate::config::static_config::{PRECEDENCE, StaticConfig};
-use crate::config::tree::{Node, Span};
+use crate::config::tree::{Format, Node, Span};
+use crate::observability::access_log::FIELDS;
+use crate::observability::metrics::is_label;
 use crate::values::GoDuration;
 
 impl StaticConfig {
@@ -22,6 +25,7 @@ impl StaticConfig {
         check.api();
         check.ping();
         check.metrics();
+        check.logs();
         check.providers();
         check.resolvers();
         check.found
@@ -63,10 +67,8 @@ impl Check<'_> {
     fn core(&mut self) {
         let core = &self.config.core;
         match core.default_rule_syntax.as_str() {
-            "" | "v3" => {}
-            "v2" => {
-                self.error("core.defaultRuleSyntax", "the rule syntax `v2` is not supported yet");
-            }
+            // `v2` is refused with all else that is not served.
+            "" | "v3" | "v2" => {}
             other => {
                 let message = format!("unsupported default rule syntax configuration: `{other}`");
                 self.error("core.defaultRuleSyntax", message).help = Some("write `v3`".to_owned());
@@ -98,9 +100,7 @@ impl Check<'_> {
         }
         let path = format!("{path}.address");
         match address.parse::<Address>() {
-            Ok(address) if address.protocol == Protocol::Udp => {
-                self.error(&path, "entry points for UDP are not supported yet");
-            }
+            // Refused with all else that is not served.
             Ok(_) => {}
             Err(error) => {
                 let diagnostic = self.error(&path, error.to_string());
@@ -114,6 +114,12 @@ impl Check<'_> {
     fn trusted(&mut self, path: &str, entry_point: &EntryPointConfig) {
         let headers = &entry_point.forwarded_headers;
         self.ranges(&format!("{path}.forwardedHeaders.trustedIPs"), &headers.trusted_ips);
+        for (index, header) in headers.connection.iter().enumerate() {
+            if header.parse::<HeaderName>().is_err() {
+                let path = format!("{path}.forwardedHeaders.connection[{index}]");
+                self.error(&path, format!("`{header}` is no name of a header"));
+            }
+        }
         if let Some(proxy_protocol) = &entry_point.proxy_protocol {
             let path = format!("{path}.proxyProtocol");
             self.ranges(&format!("{path}.trustedIPs"), &proxy_protocol.trusted_ips);
@@ -188,6 +194,17 @@ impl Check<'_> {
                 self.warning(&format!("{path}.http.middlewares[{index}]"), message).help =
                     Some(format!("write for example `{middleware}@file`"));
             }
+        }
+        if let Some(tls) = &http.tls
+            && !matches!(tls.options.as_str(), "" | "default")
+            && !tls.options.contains('@')
+        {
+            let options = &tls.options;
+            let message = format!(
+                "the TLS options `{options}` name no provider, so every router looks for them at its own"
+            );
+            self.warning(&format!("{path}.http.tls.options"), message).help =
+                Some(format!("write for example `{options}@file`"));
         }
         if let Some(tls) = &http.tls
             && !tls.cert_resolver.is_empty()
@@ -287,6 +304,77 @@ impl Check<'_> {
         {
             self.entry_point_exists("metrics.prometheus.entryPoint", &prometheus.entry_point);
         }
+        for (label, header) in prometheus.iter().flat_map(|one| &one.header_labels) {
+            if !is_label(label) || header.parse::<HeaderName>().is_err() {
+                let message = format!(
+                    "`{label}: {header}` is left out: no label has this name, or no header"
+                );
+                self.warning(&format!("metrics.prometheus.headerLabels.{label}"), message);
+            }
+        }
+    }
+
+    /// As in Traefik, a log goes on with its defaults when it is told something unknown.
+    fn logs(&mut self) {
+        let config = self.config;
+        if let Some(log) = &config.log {
+            let level = log.level.to_lowercase();
+            self.one_of("log.level", &level, &LEVELS, "ERROR");
+            self.one_of("log.format", &log.format, &["common", "json"], "common");
+        }
+        let Some(log) = &config.access_log else { return };
+        self.one_of("accessLog.format", &log.format, &["common", "genericCLF", "json"], "common");
+        for (index, codes) in log.filters.status_codes.iter().enumerate() {
+            if !codes.split(',').all(|codes| is_status_range(codes.trim())) {
+                let message = format!(
+                    "`{codes}` is no status and no range such as `500-599`: no status is chosen"
+                );
+                self.warning(&format!("accessLog.filters.statusCodes[{index}]"), message);
+            }
+        }
+        let fields = &log.fields;
+        let path = "accessLog.fields";
+        let modes = ["keep", "drop"];
+        let default =
+            self.one_of(&format!("{path}.defaultMode"), &fields.default_mode, &modes, "keep");
+        for (name, mode) in &fields.names {
+            let path = format!("{path}.names.{name}");
+            self.one_of(&path, mode, &modes, default);
+            if !FIELDS.iter().any(|field| field.eq_ignore_ascii_case(name)) {
+                let close = did_you_mean(name, FIELDS.iter().copied());
+                let message = format!("the access log has no field `{name}`");
+                self.warning(&path, message).help =
+                    close.map(|close| format!("did you mean `{close}`?"));
+            }
+        }
+        let query = &fields.query_parameters.default_mode;
+        self.one_of(&format!("{path}.queryParameters.defaultMode"), query, &modes, "keep");
+        let modes = ["keep", "drop", "redact"];
+        let (path, headers) = (format!("{path}.headers"), &fields.headers);
+        let default =
+            self.one_of(&format!("{path}.defaultMode"), &headers.default_mode, &modes, "keep");
+        for (name, mode) in &headers.names {
+            self.one_of(&format!("{path}.names.{name}"), mode, &modes, default);
+        }
+    }
+
+    /// The value that counts: `value` if it is known, else the one that stands in for it.
+    fn one_of<'v>(
+        &mut self,
+        path: &str,
+        value: &'v str,
+        known: &[&'static str],
+        instead: &'v str,
+    ) -> &'v str {
+        if known.contains(&value) {
+            return value;
+        }
+        let message = format!("unknown value `{value}`: `{instead}` is used instead");
+        self.warning(path, message).help = Some(match did_you_mean(value, known.iter().copied()) {
+            Some(close) => format!("did you mean `{close}`?"),
+            None => format!("known here: {}", known.join(", ")),
+        });
+        instead
     }
 
     fn providers(&mut self) {
@@ -313,6 +401,12 @@ impl Check<'_> {
                 (false, false) => {
                     let message = "`filename` has no effect beside `directory`";
                     self.warning("providers.file.filename", message);
+                }
+                (false, true) if Format::of_path(&file.filename).is_none() => {
+                    let message =
+                        format!("unsupported file extension: `{}`", file.filename.display());
+                    self.error("providers.file.filename", message).help =
+                        Some("use .toml, .yaml, .yml or .json".to_owned());
                 }
                 _ => {}
             }
@@ -384,6 +478,17 @@ impl Check<'_> {
                 self.warning(&path, message);
             }
         }
+    }
+}
+
+/// Levels of the log, as Traefik names them.
+const LEVELS: [&str; 7] = ["trace", "debug", "info", "warn", "error", "fatal", "panic"];
+
+fn is_status_range(text: &str) -> bool {
+    let (low, high) = text.split_once('-').unwrap_or((text, text));
+    match (low.parse::<u16>(), high.parse::<u16>()) {
+        (Ok(low), Ok(high)) => low <= high,
+        _ => false,
     }
 }
 

@@ -45,7 +45,7 @@ pub(super) async fn answer(
             let response = exchange.run(request).await;
             (response, exchange)
         }
-        Err(refused) => refused,
+        Err(refused) => *refused,
     };
     let version = exchange.version;
     let received = exchange.received.clone();
@@ -63,12 +63,15 @@ pub(super) async fn answer(
     response
 }
 
+/// A request that was refused: the response, and what is to be said of it.
+type Refused = Box<(Response, Box<Exchange>)>;
+
 /// Checks a request and makes it canonical, or refuses it.
 fn admit(
     conversation: &Arc<Conversation>,
     request: http::Request<Incoming>,
     start: Instant,
-) -> Result<(Request, Box<Exchange>), (Response, Box<Exchange>)> {
+) -> Result<(Request, Box<Exchange>), Refused> {
     let (mut parts, body) = request.into_parts();
     let mut exchange = Exchange::new(conversation, start, parts.version);
     let entry_point = &conversation.door.entry_point;
@@ -203,14 +206,14 @@ impl Exchange {
         mut self: Box<Self>,
         status: StatusCode,
         reason: &'static str,
-    ) -> Result<T, (Response, Box<Self>)> {
+    ) -> Result<T, Refused> {
         self.reason = Some(reason);
         let mut response = refusal(status, reason);
         // Whatever follows on this connection may have been meant as something else.
         if self.version < Version::HTTP_2 {
             reply::close(&mut response);
         }
-        Err((response, self))
+        Err(Box::new((response, self)))
     }
 
     /// Writes the forwarded headers, and fills in what is known of the request.

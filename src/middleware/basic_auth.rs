@@ -83,10 +83,10 @@ impl BasicAuthConfig {
     fn read_users(&self, cx: &BuildContext<'_>) -> Result<HashMap<String, User>, BuildError> {
         let mut users = HashMap::new();
         if !self.users_file.is_empty() {
-            let content = cx
-                .files
-                .read(Path::new(&self.users_file))
-                .map_err(|error| BuildError::at("usersFile", error.to_string()))?;
+            let content = cx.files.read(Path::new(&self.users_file)).map_err(|error| {
+                let message = format!("cannot read the users file `{}`: {error}", self.users_file);
+                BuildError::at("usersFile", message)
+            })?;
             let lines = String::from_utf8_lossy(&content);
             for (index, line) in lines.lines().map(str::trim).enumerate() {
                 if !line.is_empty() && !line.starts_with('#') {

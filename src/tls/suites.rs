@@ -69,7 +69,10 @@ fn version(
             warnings.push(BuildError::at(option, message));
             Ok(None)
         }
-        _ => Err(BuildError::at(option, format!("unknown version `{text}`"))),
+        _ => {
+            let message = format!("unknown version `{text}`: write VersionTLS12 or VersionTLS13");
+            Err(BuildError::at(option, message))
+        }
     }
 }
 

@@ -145,6 +145,9 @@ fn read_identities(
     warnings: &mut Vec<BuildError>,
 ) -> Vec<Arc<CertifiedKey>> {
     let read = |entry: &ClientCertificateConfig| -> Result<CertifiedKey, String> {
+        if entry.key_file.is_empty() {
+            return Err("`keyFile` is required".to_owned());
+        }
         let chain = entry.cert_file.read(files).map_err(|error| error.to_string())?;
         let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&chain)
             .collect::<Result<_, _>>()

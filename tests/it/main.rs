@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod broken_router;
+mod check;
 #[cfg(test)]
 mod entry_points;
 #[cfg(test)]

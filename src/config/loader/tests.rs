@@ -278,9 +278,17 @@ fn what_is_not_supported_is_listed_beside_what_is_wrong() {
     let at: Vec<_> = errors.iter().map(|line| line.split(": ").next().unwrap()).collect();
     assert_eq!(
         at,
-        ["f.yml:4:5", "f.yml:5:5", "f.yml:8:1", "f.yml:10:3", "f.yml:11:1", "f.yml:12:8"]
+        [
+            "f.yml:4:5",
+            "f.yml:5:5",
+            "f.yml:7:14",
+            "f.yml:8:1",
+            "f.yml:10:3",
+            "f.yml:11:1",
+            "f.yml:12:8"
+        ]
     );
-    assert!(errors[4].contains(not_supported::DEPRECATED));
+    assert!(errors[5].contains(not_supported::DEPRECATED));
     let errors = flags(&["--tracing.otlp=true", "--providers.docker", "--api"]).unwrap_err();
     assert_eq!(errors.len(), 2, "{errors:?}");
     assert!(errors[1].contains("`providers.docker` is not supported yet"));
@@ -303,7 +311,7 @@ fn options_without_effect_only_warn() {
 
 #[test]
 fn defaults_are_traefiks() {
-    let config = yaml("entryPoints: {web: {address: ':80'}}\napi: {}\nping: {}\nproviders: {file: {filename: x}}\n")
+    let config = yaml("entryPoints: {web: {address: ':80'}}\napi: {}\nping: {}\nproviders: {file: {filename: x.yml}}\n")
         .unwrap()
         .config;
     let web = &config.entry_points["web"];

@@ -231,6 +231,10 @@ impl Node {
 pub fn is_secret(key: &str) -> bool {
     const WORDS: [&str; 6] = ["password", "secret", "token", "key", "users", "hmac"];
     let key = key.to_ascii_lowercase();
+    // The path of a file is none, but a `keyFile` may hold the key itself.
+    if key.ends_with("file") && !key.ends_with("keyfile") {
+        return false;
+    }
     WORDS.iter().any(|word| key.contains(word))
 }
 

@@ -252,9 +252,14 @@ fn go_bool(text: &str) -> Option<bool> {
 macro_rules! numbers {
     ($($method:ident, $visit:ident, $number:ty;)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
-            let expected = format!(
-                "a whole number from {} to {}", <$number>::MIN, <$number>::MAX
-            );
+            // Bounds that nobody reaches explain nothing.
+            let expected = if size_of::<$number>() > 4 {
+                let negative = <$number>::MIN != 0;
+                let any = if negative { "a whole number" } else { "a whole number from 0 on" };
+                any.to_owned()
+            } else {
+                format!("a whole number from {} to {}", <$number>::MIN, <$number>::MAX)
+            };
             let number: $number = self.parsed(&expected)?;
             visitor.$visit(number).map_err(|failure| self.locate(failure))
         }

@@ -59,10 +59,6 @@ fn what_traefik_takes_is_taken() {
 fn addresses() {
     error("entryPoints: {web: {}}\n", &["f.yml:1:", "`entryPoints.web.address` is required"]);
     error("entryPoints:\n  web: {address: 80}\n", &["f.yml:2:18", "did you mean `:80`?"]);
-    error(
-        "entryPoints:\n  web: {address: ':53/udp'}\n",
-        &["f.yml:2:18", "UDP are not supported yet"],
-    );
     error("entryPoints:\n  web: {address: ':53/sctp'}\n", &["invalid address `:53/sctp`"]);
     error("entryPoints:\n  w@b: {address: ':53'}\n", &["f.yml:2:", "cannot be the name"]);
     let twice = |options: &str| {
@@ -117,7 +113,6 @@ fn references_of_entry_points() {
 
 #[test]
 fn core_and_api() {
-    error("core: {defaultRuleSyntax: v2}\n", &["f.yml:1:27", "`v2` is not supported yet"]);
     error(
         "core: {defaultRuleSyntax: v4}\n",
         &["unsupported default rule syntax configuration: `v4`"],
@@ -184,4 +179,38 @@ fn everything_is_reported_at_once() {
          providers: {precedence: [y]}\n",
     );
     assert_eq!(found.len(), 5, "{found:?}");
+}
+
+#[test]
+fn logs_go_on_with_their_defaults_and_say_so() {
+    warning("log: {level: INFOO}\n", &["f.yml:1:14", "`infoo`", "did you mean `info`?"]);
+    assert!(validate("log: {level: Info, format: json}\n").is_empty());
+    warning("log: {format: yaml}\n", &["f.yml:1:15", "`common` is used instead"]);
+    warning("accessLog: {format: jsn}\n", &["f.yml:1:21", "did you mean `json`?"]);
+    for (codes, good) in [("'200'", true), ("200-302", true), ("5xx", false), ("600-500", false)] {
+        let text = format!("accessLog: {{filters: {{statusCodes: [{codes}]}}}}\n");
+        assert_eq!(validate(&text).is_empty(), good, "{codes}");
+    }
+    let fields = |text: &str| format!("accessLog:\n  fields: {text}\n");
+    warning(&fields("{defaultMode: kep}"), &["f.yml:2:25", "did you mean `keep`?"]);
+    warning(&fields("{names: {ClientUsrname: drop}}"), &["did you mean `ClientUsername`?"]);
+    warning(&fields("{names: {clientusername: redact}}"), &["unknown value `redact`"]);
+    warning(&fields("{headers: {defaultMode: redct}}"), &["did you mean `redact`?"]);
+    warning(&fields("{headers: {names: {Cookie: no}}}"), &["f.yml:2:38", "unknown value `no`"]);
+    warning(&fields("{queryParameters: {defaultMode: redact}}"), &["unknown value `redact`"]);
+    warning(
+        "metrics: {prometheus: {entryPoint: web, headerLabels: {'a b': X}}}\nentryPoints: {web: {address: ':1'}}\n",
+        &["`a b: X` is left out"],
+    );
+}
+
+#[test]
+fn names_at_entry_points_that_lead_nowhere() {
+    warning(
+        &web("http: {tls: {options: modern}}"),
+        &["f.yml:4:", "write for example `modern@file`"],
+    );
+    assert!(validate(&web("http: {tls: {options: default}}")).is_empty());
+    error(&web("forwardedHeaders: {connection: ['a b']}"), &["`a b` is no name of a header"]);
+    error("providers: {file: {filename: routes.conf}}\n", &["f.yml:1:30", "use .toml, .yaml"]);
 }

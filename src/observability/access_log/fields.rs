@@ -14,6 +14,9 @@ macro_rules! fields {
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(super) enum Field { $($name),* }
 
+        /// The names of all fields.
+        pub const FIELDS: &[&str] = &[$($text),*];
+
         impl Field {
             const ALL: &'static [(Self, &'static str)] = &[$((Self::$name, $text)),*];
 

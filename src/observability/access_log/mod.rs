@@ -23,6 +23,7 @@ use jiff::tz::TimeZone;
 pub use config::{
     AccessLogConfig, AccessLogFields, AccessLogFilters, FieldHeaders, FieldQueryParameters,
 };
+pub use fields::FIELDS;
 pub use record::AccessRecord;
 
 use fields::{Filter, Policy};

@@ -242,7 +242,7 @@ pub(super) fn label_headers<'a>(
 }
 
 /// Whether Prometheus takes `name` for a label that is not its own or ours.
-fn is_label(name: &str) -> bool {
+pub fn is_label(name: &str) -> bool {
     const OURS: [&str; 6] = ["code", "method", "protocol", "entrypoint", "router", "service"];
     let mut bytes = name.bytes();
     bytes.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use http::{HeaderMap, HeaderName};
 use jiff::Timestamp;
 
-pub use bound::{ExchangeMetrics, ServerGauge};
+pub use bound::{ExchangeMetrics, ServerGauge, is_label};
 pub use config::{MetricsConfig, PrometheusConfig};
 
 use bound::{Counters, Kept, Named, Setup, lock};
