@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod broken_router;
+#[cfg(test)]
 mod check;
 #[cfg(test)]
 mod entry_points;
