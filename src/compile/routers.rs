@@ -83,7 +83,9 @@ impl Compiler<'_> {
         let (entries, tls_touched) = self.entries(&previous);
         let kept_tls = self.previous.tls.as_deref().filter(|then| then.same_inputs(tls));
         let plan = match kept_tls {
-            Some(kept) if !tls_touched => TlsPlan::keep(tls, kept),
+            Some(kept) if !tls_touched => {
+                TlsPlan::keep(tls, kept, self.env.facts.strict_tls_options)
+            }
             _ => self.plan(tls, &entries),
         };
         let mut placed = Vec::with_capacity(entries.len());
@@ -140,7 +142,8 @@ impl Compiler<'_> {
     }
 
     fn plan<'t>(&self, tls: &'t BuiltTls, entries: &[Entry<'_>]) -> TlsPlan<'t> {
-        let mut plan = TlsPlan::new(tls, self.env.facts.entry_points.len());
+        let facts = self.env.facts;
+        let mut plan = TlsPlan::new(tls, facts.entry_points.len(), facts.strict_tls_options);
         for entry in entries {
             match entry {
                 Entry::Same(placed) => {
@@ -151,7 +154,6 @@ impl Compiler<'_> {
                 }
             }
         }
-        plan.settle(self.env.facts.strict_tls_options);
         plan
     }
 

@@ -195,15 +195,15 @@ pub(super) struct TlsPlan<'t> {
 }
 
 impl<'t> TlsPlan<'t> {
-    /// A plan for `count` entry points.
-    pub(super) fn new(tls: &'t BuiltTls, count: usize) -> Self {
-        Self { tls, kept: None, claims: vec![Claims::default(); count], strict: true }
+    /// A plan for `count` entry points. With `strict`, contradictions take the routers of their
+    /// host out of service; without, as in Traefik, these get the default options.
+    pub(super) fn new(tls: &'t BuiltTls, count: usize, strict: bool) -> Self {
+        Self { tls, kept: None, claims: vec![Claims::default(); count], strict }
     }
 
     /// The plan of the previous time, when neither options nor routers with TLS have changed.
-    pub(super) fn keep(tls: &'t BuiltTls, previous: &BuiltTls) -> Self {
-        let kept = Some(Arc::clone(&previous.routes));
-        Self { tls, kept, claims: Vec::new(), strict: true }
+    pub(super) fn keep(tls: &'t BuiltTls, previous: &BuiltTls, strict: bool) -> Self {
+        Self { tls, kept: Some(Arc::clone(&previous.routes)), claims: Vec::new(), strict }
     }
 
     /// A router wants its options for these hosts.
@@ -218,12 +218,6 @@ impl<'t> TlsPlan<'t> {
                 }
             }
         }
-    }
-
-    /// All routers have spoken. With `strict`, contradictions take the routers of their host out
-    /// of service; without, as in Traefik, these get the default options.
-    pub(super) fn settle(&mut self, strict: bool) {
-        self.strict = strict;
     }
 
     /// Whether a router that once got `then` still gets it.
@@ -268,7 +262,10 @@ impl<'t> TlsPlan<'t> {
         entry_points: &[usize],
         hosts: &'h [Arc<str>],
     ) -> Option<(&'h str, &[QualifiedName])> {
-        let claims = |&position: &usize| self.claims.get(position);
+        let claims = |&position: &usize| match &self.kept {
+            Some(routes) => routes.get(position).map(|(claims, _)| claims),
+            None => self.claims.get(position),
+        };
         entry_points.iter().filter_map(claims).find_map(|claims| {
             let claimed = |host: &'h Arc<str>| Some((&**host, claims.get(host)?.as_slice()));
             hosts.iter().filter_map(claimed).find(|(_, names)| names.len() > 1)

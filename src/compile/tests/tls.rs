@@ -46,6 +46,16 @@ fn who_caused_a_conflict_and_goes_gives_the_host_back() {
 }
 
 #[test]
+fn a_conflict_is_still_one_when_nothing_changes() {
+    let world = World::new();
+    let config = read(&with_service(CONFLICT));
+    let first = world.compile(&config, None);
+    let again = world.compile(&config, Some(&first.memo));
+    assert_eq!(names_of_tls(&again), ["a@file!", "b@file!", "c@file"]);
+    assert_eq!(messages(&again), messages(&first));
+}
+
+#[test]
 fn options_that_do_not_exist_break_their_router() {
     let compiled = World::new().text(&with_service(
         "  routers:\n    a: {rule: Host(`a.test`), service: s, tls: {options: gone}}\n",
