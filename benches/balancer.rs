@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion};
 use doorward::exchange::{Body, Context, Handler, Request, Response, ResponseFuture, ready};
-use doorward::service::{Service, ServiceConfig, ServiceContext, WeightedConfig};
 use doorward::service::WeightedServiceConfig;
+use doorward::service::{Service, ServiceConfig, ServiceContext, WeightedConfig};
 use doorward::values::{Profile, QualifiedName};
 use futures_util::FutureExt as _;
 use http_body_util::BodyExt as _;
@@ -44,7 +44,6 @@ fn weighted(world: &World, count: usize) -> Arc<dyn Service> {
     let child = |at: usize| WeightedServiceConfig {
         name: format!("child{at}"),
         weight: Some(i64::try_from(1 + at % 3).unwrap()),
-        ..WeightedServiceConfig::default()
     };
     let weighted =
         WeightedConfig { services: (0..count).map(child).collect(), ..WeightedConfig::default() };

@@ -70,7 +70,8 @@ fn main() {
         });
     };
     for count in [0, 5, 10] {
-        let chain = Chain::new((0..count).map(|_| std::sync::Arc::new(Passes) as _).collect(), end());
+        let chain =
+            Chain::new((0..count).map(|_| std::sync::Arc::new(Passes) as _).collect(), end());
         measure(&format!("{count} that pass on"), &chain);
     }
     let chain = Chain::new((0..5).map(|_| std::sync::Arc::new(Waits) as _).collect(), end());

@@ -44,7 +44,8 @@ impl World {
         let web = EntryPointModel { name: "web".into(), is_default: true, ..Default::default() };
         Self {
             state: SharedState::default(),
-            metrics: Metrics::new(&doorward::observability::metrics::MetricsConfig::default()).unwrap(),
+            metrics: Metrics::new(&doorward::observability::metrics::MetricsConfig::default())
+                .unwrap(),
             server_up: Arc::new(NoGauge),
             facts: StaticFacts {
                 profile: Profile::default(),
@@ -89,8 +90,10 @@ pub fn host(tenant: usize) -> String {
 pub fn tenants(count: usize, renamed: Option<usize>) -> String {
     let mut text = "http:\n  routers:\n".to_owned();
     for tenant in 0..count {
-        let host = if renamed == Some(tenant) { "renamed.example.com".to_owned() } else { host(tenant) };
-        let _ = write!(text, "    t{tenant}:\n      rule: Host(`{host}`)\n      service: t{tenant}\n");
+        let host =
+            if renamed == Some(tenant) { "renamed.example.com".to_owned() } else { host(tenant) };
+        let _ =
+            write!(text, "    t{tenant}:\n      rule: Host(`{host}`)\n      service: t{tenant}\n");
     }
     text.push_str("  services:\n");
     for tenant in 0..count {

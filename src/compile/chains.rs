@@ -26,7 +26,9 @@ impl Compiler<'_> {
         let section = &self.config.middlewares;
         let previous = &self.previous.middlewares;
         self.unchanged.middlewares = previous.len() == section.len()
-            && previous.iter().all(|(name, then)| section.get(name).is_some_and(|now| same(now, then)));
+            && previous
+                .iter()
+                .all(|(name, then)| section.get(name).is_some_and(|now| same(now, then)));
         self.memo.middlewares = if self.unchanged.middlewares {
             Arc::clone(previous)
         } else {

@@ -21,9 +21,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use self::chains::Middlewares;
 pub use self::inputs::RecordedFiles;
 pub use self::report::{Lazy, MiddlewareReport, Report, RouterReport, ServiceReport, Status};
-use self::chains::Middlewares;
 use self::routers::Placed;
 use self::services::{ServiceMap, Services, TransportMap};
 use self::tls::BuiltTls;

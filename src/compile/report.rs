@@ -101,7 +101,8 @@ impl RouterReport {
 
     /// Entry points that it stands at.
     pub fn using(&self, facts: &StaticFacts) -> Vec<Arc<str>> {
-        let models = self.built.instance.entry_points.iter().filter_map(|&at| facts.entry_points.get(at));
+        let models =
+            self.built.instance.entry_points.iter().filter_map(|&at| facts.entry_points.get(at));
         models.map(|model| Arc::clone(&model.name)).collect()
     }
 
@@ -217,13 +218,7 @@ impl Compiler<'_> {
 }
 
 fn internal_service(name: QualifiedName) -> ServiceReport {
-    ServiceReport {
-        name,
-        object: None,
-        service: None,
-        status: Status::Enabled,
-        errors: Vec::new(),
-    }
+    ServiceReport { name, object: None, service: None, status: Status::Enabled, errors: Vec::new() }
 }
 
 /// A middleware is built per router: its errors are those of its builds, and of its own text.

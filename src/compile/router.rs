@@ -13,7 +13,9 @@ use super::tls::{TlsChoice, TlsPlan};
 use super::{Compiler, OnBrokenRouter};
 use crate::config::diagnostics::{Diagnostic, Severity};
 use crate::config::dynamic_config::Object;
-use crate::exchange::{Chain, Context, Handler, Observer, ProxyError, Request, ResponseFuture, ready};
+use crate::exchange::{
+    Chain, Context, Handler, Observer, ProxyError, Request, ResponseFuture, ready,
+};
 use crate::router::{HttpRouter, RouterConfig, RouterObservabilityConfig};
 use crate::rule::{Rule, readable_hosts};
 use crate::values::{BuildError, QualifiedName};
@@ -50,7 +52,12 @@ pub(super) struct BuiltRouter {
 
 impl Compiler<'_> {
     /// Whether building it again would give the same. What is in error is always built again.
-    pub(super) fn is_current(&self, built: &BuiltRouter, hosts: &[Arc<str>], plan: &TlsPlan<'_>) -> bool {
+    pub(super) fn is_current(
+        &self,
+        built: &BuiltRouter,
+        hosts: &[Arc<str>],
+        plan: &TlsPlan<'_>,
+    ) -> bool {
         let same_links = || {
             let links = self.links_of(&built.instance, &built.object.config);
             links.is_ok_and(|links| {
@@ -143,7 +150,9 @@ impl Compiler<'_> {
         }
         match &*config.rule_syntax {
             "" | "v3" | "default" => {}
-            "v2" => return Err(BuildError::at("ruleSyntax", "`ruleSyntax: v2` is not supported yet")),
+            "v2" => {
+                return Err(BuildError::at("ruleSyntax", "`ruleSyntax: v2` is not supported yet"));
+            }
             other => {
                 let message = format!("unknown rule syntax `{other}`: write v3 or leave it out");
                 return Err(BuildError::at("ruleSyntax", message));
@@ -163,9 +172,8 @@ impl Compiler<'_> {
             return Err(BuildError::at("tls", problem));
         }
         self.resolver_warning(built);
-        built.links = self
-            .links_of(&built.instance, config)
-            .map_err(|e| BuildError::at("middlewares", e))?;
+        built.links =
+            self.links_of(&built.instance, config).map_err(|e| BuildError::at("middlewares", e))?;
         let files = RecordedFiles::new(self.env.files);
         let mut middlewares = Vec::with_capacity(built.links.len());
         for link in &built.links {
@@ -239,10 +247,11 @@ impl Compiler<'_> {
             priority: built.priority,
             chain: chain.unwrap_or_else(|| Chain::new(Vec::new(), Arc::new(Broken))),
             tls_options: built.tls.as_ref().map(|tls| Arc::clone(&tls.options)),
-            encoded_characters: model.and_then(|model| model.encoded_characters.clone()),
+            encoded_characters: model.and_then(|model| model.encoded_characters),
             metrics,
             count,
-            access_log: observed(|o| o.access_logs) && (!internal || facts.add_internals_access_log),
+            access_log: observed(|o| o.access_logs)
+                && (!internal || facts.add_internals_access_log),
             broken,
         }
     }

@@ -53,8 +53,13 @@ enum Entry<'p> {
     New(Draft),
 }
 
-/// Routers of one entry point by their rank, for clear text and for TLS.
-type Sides = [Vec<(usize, Arc<HttpRouter>)>; 2];
+/// Routers of one entry point, for clear text or for TLS, with their ranks.
+#[derive(Default, Clone)]
+struct Side {
+    routers: Vec<(usize, Arc<HttpRouter>)>,
+    /// Whether names or priorities are other ones than those that gave the order.
+    mixed: bool,
+}
 
 impl Placed {
     fn is_tls(&self) -> bool {
@@ -86,20 +91,20 @@ impl Compiler<'_> {
             Some(kept) if !tls_touched => {
                 TlsPlan::keep(tls, kept, self.env.facts.strict_tls_options)
             }
-            _ => self.plan(tls, &entries),
+            kept => self.plan(tls, kept, &entries),
         };
         let mut placed = Vec::with_capacity(entries.len());
+        let mut fresh = Vec::new();
         for entry in entries {
-            placed.push(match entry {
-                Entry::Same(kept) => self.again(kept, &plan),
-                Entry::New(draft) => Arc::new(self.place(draft, &plan)),
-            });
+            match entry {
+                Entry::Same(kept) => placed.push(self.again(kept, &plan)),
+                Entry::New(draft) => fresh.push(Arc::new(self.place(draft, &plan))),
+            }
         }
-        // Of two copies with one name that of the router that comes first by its own name wins.
-        placed.sort_by(|one, other| one.match_order(other));
+        insert_in_order(&mut placed, fresh);
         let routes = plan.finish(kept_tls);
         let entry_points = self.sides(&placed).into_iter().enumerate().map(|(position, sides)| {
-            let [http, https] = sides.map(in_match_order);
+            let [http, https] = sides.map(Side::in_match_order);
             EntryPointRoutes {
                 http: HttpRouters::new(http),
                 https: HttpRouters::new(https),
@@ -141,9 +146,15 @@ impl Compiler<'_> {
         (entries, tls_touched)
     }
 
-    fn plan<'t>(&self, tls: &'t BuiltTls, entries: &[Entry<'_>]) -> TlsPlan<'t> {
+    fn plan<'t>(
+        &self,
+        tls: &'t BuiltTls,
+        kept: Option<&BuiltTls>,
+        entries: &[Entry<'_>],
+    ) -> TlsPlan<'t> {
         let facts = self.env.facts;
-        let mut plan = TlsPlan::new(tls, facts.entry_points.len(), facts.strict_tls_options);
+        let count = facts.entry_points.len();
+        let mut plan = TlsPlan::new(tls, kept, count, facts.strict_tls_options);
         for entry in entries {
             match entry {
                 Entry::Same(placed) => {
@@ -200,7 +211,8 @@ impl Compiler<'_> {
         let models = &self.env.facts.entry_points;
         let mut wanted: Vec<usize> = Vec::new();
         if object.config.entry_points.is_empty() {
-            wanted.extend((0..).zip(models).filter(|(_, model)| model.is_default).map(|(at, _)| at));
+            wanted
+                .extend((0..).zip(models).filter(|(_, model)| model.is_default).map(|(at, _)| at));
         }
         for entry_point in &object.config.entry_points {
             match models.iter().position(|model| *model.name == **entry_point) {
@@ -209,29 +221,28 @@ impl Compiler<'_> {
                 None => warnings.push(format!("entryPoint \"{entry_point}\" doesn't exist")),
             }
         }
-        let shapes = |&position: &usize| {
-            models.get(position).is_some_and(EntryPointModel::shapes_routers)
-        };
-        let instance = |name: QualifiedName, entry_points, model| Instance {
+        let has_model =
+            |&position: &usize| models.get(position).is_some_and(EntryPointModel::shapes_routers);
+        let copy = |name: QualifiedName, entry_points, model| Instance {
             tls: self.tls_of(&object.config, model).map(|tls| options_name(&tls.options, &name)),
             name,
             entry_points,
             model,
         };
         let alone = wanted.len() == 1;
-        let (shaped, plain): (Vec<usize>, Vec<usize>) = wanted.into_iter().partition(shapes);
+        let (shaped, plain): (Vec<usize>, Vec<usize>) = wanted.into_iter().partition(has_model);
         let mut instances = Vec::with_capacity(1 + shaped.len());
         if !plain.is_empty() || shaped.is_empty() {
-            instances.push(instance(name.clone(), plain, None));
+            instances.push(copy(name.clone(), plain, None));
         }
         for position in shaped {
-            let copy = match models.get(position) {
+            let own_name = match models.get(position) {
                 Some(model) if !alone => {
                     QualifiedName::new(&format!("{}-{}", model.name, name.name()), name.provider())
                 }
                 _ => name.clone(),
             };
-            instances.push(instance(copy, vec![position], Some(position)));
+            instances.push(copy(own_name, vec![position], Some(position)));
         }
         instances
     }
@@ -265,13 +276,12 @@ impl Compiler<'_> {
             let kept = previous.filter(|built| {
                 same(&built.object, &draft.object) && self.is_current(built, &draft.hosts, plan)
             });
-            copies.push(match kept {
-                Some(kept) => Arc::clone(kept),
-                None => {
-                    let tls = plan.choose(instance, &draft.hosts);
-                    let previous = previous.map(|built| &**built);
-                    Arc::new(self.build_router(&draft, instance, tls, previous))
-                }
+            copies.push(if let Some(kept) = kept {
+                Arc::clone(kept)
+            } else {
+                let tls = plan.choose(instance, &draft.hosts);
+                let previous = previous.map(|built| &**built);
+                Arc::new(self.build_router(&draft, instance, tls, previous))
             });
         }
         self.note(&copies);
@@ -286,16 +296,15 @@ impl Compiler<'_> {
     }
 
     /// What stands at each entry point.
-    fn sides(&self, placed: &[Arc<Placed>]) -> Vec<Sides> {
-        let mut all: Vec<Sides> = vec![Sides::default(); self.env.facts.entry_points.len()];
+    fn sides(&self, placed: &[Arc<Placed>]) -> Vec<[Side; 2]> {
+        let mut all: Vec<[Side; 2]> = vec![Default::default(); self.env.facts.entry_points.len()];
         for placed in placed {
             for built in &placed.copies {
                 let is_tls = built.instance.tls.is_some();
                 for &entry_point in &built.instance.entry_points {
                     if let Some([http, https]) = all.get_mut(entry_point) {
                         let side = if is_tls { https } else { http };
-                        let routers = built.routers.iter();
-                        side.extend(routers.map(|router| (placed.rank, Arc::clone(router))));
+                        built.routers.iter().for_each(|router| side.push(placed, router));
                     }
                 }
             }
@@ -304,14 +313,39 @@ impl Compiler<'_> {
     }
 }
 
-/// Copies have names of their own, and a last good router has a priority of its own.
-fn in_match_order(mut side: Vec<(usize, Arc<HttpRouter>)>) -> Vec<Arc<HttpRouter>> {
-    side.sort_by(|(rank, one), (other_rank, other)| {
-        (other.priority.cmp(&one.priority))
-            .then(rank.cmp(other_rank))
-            .then_with(|| one.name.cmp(&other.name))
-    });
-    side.into_iter().map(|(_, router)| router).collect()
+impl Side {
+    fn push(&mut self, placed: &Placed, router: &Arc<HttpRouter>) {
+        self.mixed |= router.priority != placed.priority
+            || !std::ptr::eq(router.name.as_ptr(), placed.name.as_str().as_ptr());
+        self.routers.push((placed.rank, Arc::clone(router)));
+    }
+
+    /// Copies have names of their own, and a last good router may have another priority. Of two
+    /// with one name, the one whose own name comes first wins.
+    fn in_match_order(mut self) -> Vec<Arc<HttpRouter>> {
+        if self.mixed {
+            self.routers.sort_by(|(rank, one), (other_rank, other)| {
+                (other.priority.cmp(&one.priority))
+                    .then(rank.cmp(other_rank))
+                    .then_with(|| one.name.cmp(&other.name))
+            });
+        }
+        self.routers.into_iter().map(|(_, router)| router).collect()
+    }
+}
+
+/// Adds `fresh` to `placed`, which is in match order. A few are put where they belong, because
+/// comparing all names once costs more than the rest of a small change.
+fn insert_in_order(placed: &mut Vec<Arc<Placed>>, fresh: Vec<Arc<Placed>>) {
+    if fresh.len() > placed.len() / 64 {
+        placed.extend(fresh);
+        placed.sort_by(|one, other| one.match_order(other));
+        return;
+    }
+    for one in fresh {
+        let place = placed.partition_point(|other| other.match_order(&one) == Ordering::Less);
+        placed.insert(place, one);
+    }
 }
 
 /// The rule of this text, parsed only when it is not the `known` one.
@@ -323,7 +357,8 @@ fn read_rule(text: &str, known: Option<&Arc<Rule>>) -> Result<Arc<Rule>, String>
         return Err("router has no rule".to_owned());
     }
     let rule = Rule::parse(text);
-    rule.map(Arc::new).map_err(|error| format!("error while parsing rule {text}: {}", error.message))
+    rule.map(Arc::new)
+        .map_err(|error| format!("error while parsing rule {text}: {}", error.message))
 }
 
 /// The options that a router's `tls.options` means. `default` belongs to no provider.

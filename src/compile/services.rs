@@ -171,9 +171,9 @@ impl Compiler<'_> {
         let mut children = Vec::new();
         let mut warnings = Vec::new();
         let transport = self.transport_of(name, object);
-        let used = transport.as_ref().and_then(|(name, found)| {
-            Some((name.clone(), Arc::clone(found.as_ref().ok()?)))
-        });
+        let used = transport
+            .as_ref()
+            .and_then(|(name, found)| Some((name.clone(), Arc::clone(found.as_ref().ok()?))));
         let transport = transport.map(|(_, found)| found);
         let built = if object.is_good() {
             self.make_service(name, &object.config, transport, &mut children, &mut warnings)

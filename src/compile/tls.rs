@@ -69,7 +69,10 @@ impl Compiler<'_> {
     fn build_options(&mut self, name: &QualifiedName) -> OptionsRef {
         const KIND: &str = "tls options";
         let Some(object) = self.config.tls_options.get(name) else {
-            return Err(BrokenOptions { name: name.shared(), reason: "unknown TLS options".into() });
+            return Err(BrokenOptions {
+                name: name.shared(),
+                reason: "unknown TLS options".into(),
+            });
         };
         self.diagnostics.extend(object.errors.iter().cloned());
         if !object.is_good() {
@@ -121,7 +124,8 @@ impl Compiler<'_> {
         let built = match built {
             Ok(built) => built,
             Err(error) => {
-                self.diagnostics.push(Diagnostic::error(error.message).about("tls", "certificates"));
+                self.diagnostics
+                    .push(Diagnostic::error(error.message).about("tls", "certificates"));
                 return previous.cloned();
             }
         };
@@ -191,19 +195,43 @@ pub(super) struct TlsPlan<'t> {
     /// Everything is as it was, so nobody has to be asked.
     kept: Option<Routes>,
     claims: Vec<Claims>,
+    /// Whether any host is claimed with several options.
+    conflicting: bool,
+    /// Options and certificates are those of the previous time.
+    same_options: bool,
     strict: bool,
 }
 
 impl<'t> TlsPlan<'t> {
     /// A plan for `count` entry points. With `strict`, contradictions take the routers of their
     /// host out of service; without, as in Traefik, these get the default options.
-    pub(super) fn new(tls: &'t BuiltTls, count: usize, strict: bool) -> Self {
-        Self { tls, kept: None, claims: vec![Claims::default(); count], strict }
+    /// `previous` has the same options and certificates.
+    pub(super) fn new(
+        tls: &'t BuiltTls,
+        previous: Option<&BuiltTls>,
+        count: usize,
+        strict: bool,
+    ) -> Self {
+        let before = |position| {
+            let routes = previous.and_then(|previous| previous.routes.get(position));
+            routes.map_or(0, |routes: &(Claims, _)| routes.0.len())
+        };
+        let empty =
+            |position| Claims::with_capacity_and_hasher(before(position), RandomState::default());
+        Self {
+            tls,
+            kept: None,
+            claims: (0..count).map(empty).collect(),
+            conflicting: false,
+            same_options: previous.is_some(),
+            strict,
+        }
     }
 
     /// The plan of the previous time, when neither options nor routers with TLS have changed.
     pub(super) fn keep(tls: &'t BuiltTls, previous: &BuiltTls, strict: bool) -> Self {
-        Self { tls, kept: Some(Arc::clone(&previous.routes)), claims: Vec::new(), strict }
+        let kept = Some(Arc::clone(&previous.routes));
+        Self { tls, kept, claims: Vec::new(), conflicting: true, same_options: true, strict }
     }
 
     /// A router wants its options for these hosts.
@@ -215,6 +243,7 @@ impl<'t> TlsPlan<'t> {
                 let claimed = claims.entry(Arc::clone(host)).or_default();
                 if let Err(place) = claimed.binary_search(options) {
                     claimed.insert(place, options.clone());
+                    self.conflicting |= claimed.len() > 1;
                 }
             }
         }
@@ -227,7 +256,16 @@ impl<'t> TlsPlan<'t> {
         instance: &Instance,
         hosts: &[Arc<str>],
     ) -> bool {
-        self.kept.is_some() || self.choose(instance, hosts).as_ref() == then
+        if self.kept.is_some() || instance.tls.is_none() && then.is_none() {
+            return true;
+        }
+        // The usual case, without a look at any host.
+        let own = |then: &TlsChoice| {
+            let options = instance.tls.as_ref().map(QualifiedName::as_str);
+            then.problem.is_none() && options == Some(&*then.options)
+        };
+        self.same_options && !self.conflicting && !hosts.is_empty() && then.is_some_and(own)
+            || self.choose(instance, hosts).as_ref() == then
     }
 
     /// The options that a router gets, if it serves TLS.

@@ -74,7 +74,8 @@ fn chains_in_a_circle_are_an_error_of_their_router() {
          other: {rule: Host(`b.test`), service: s}\n",
     ));
     assert_eq!(names(&compiled), ["other@file", "r@file!"]);
-    let expected = "could not instantiate middleware a@file: recursion detected in a@file->b@file->a@file";
+    let expected =
+        "could not instantiate middleware a@file: recursion detected in a@file->b@file->a@file";
     assert_eq!(messages(&compiled), [expected]);
 }
 

@@ -25,7 +25,10 @@ fn a_conflict_gives_the_default_options_where_traefik_does() {
     assert_eq!(names_of_tls(&compiled), ["a@file", "b@file", "c@file"]);
     let https = compiled.table.entry_points[0].https.iter();
     let options: Vec<_> = https.map(|router| router.tls_options.clone().unwrap()).collect();
-    assert_eq!(options.iter().map(|one| &**one).collect::<Vec<_>>(), ["default", "default", "one@file"]);
+    assert_eq!(
+        options.iter().map(|one| &**one).collect::<Vec<_>>(),
+        ["default", "default", "one@file"]
+    );
 }
 
 #[test]
