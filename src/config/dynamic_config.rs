@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use hashbrown::hash_map::Entry as Slot;
 use serde::de::DeserializeOwned;
 
 use super::diagnostics::{Diagnostic, Severity, did_you_mean};
@@ -172,14 +173,17 @@ fn absorb_section<T>(
 ) {
     section.reserve(other.len());
     for (name, object) in other {
-        if section.contains_key(name) {
-            let error = BuildError::new(format!(
-                "{kind} `{}` is defined more than once; the first definition is used",
-                name.name()
-            ));
-            warnings.push(object.diagnose(Severity::Warning, kind, name, &error));
-        } else {
-            section.insert(name.clone(), Arc::clone(object));
+        match section.entry(name.clone()) {
+            Slot::Vacant(slot) => {
+                slot.insert(Arc::clone(object));
+            }
+            Slot::Occupied(_) => {
+                let error = BuildError::new(format!(
+                    "{kind} `{}` is defined more than once; the first definition is used",
+                    name.name()
+                ));
+                warnings.push(object.diagnose(Severity::Warning, kind, name, &error));
+            }
         }
     }
 }
@@ -235,15 +239,19 @@ impl Reader<'_> {
                     self.config.routers = objects;
                 }
                 "services" => {
-                    let objects = self.objects(&entry.value, "service", nothing);
+                    let objects =
+                        self.objects(&entry.value, "service", |_| ServiceConfig::default());
                     self.config.services = objects;
                 }
                 "middlewares" => {
-                    let objects = self.objects(&entry.value, "middleware", nothing);
+                    let objects =
+                        self.objects(&entry.value, "middleware", |_| MiddlewareConfig::default());
                     self.config.middlewares = objects;
                 }
                 "serverstransports" => {
-                    let objects = self.objects(&entry.value, "serversTransport", nothing);
+                    let objects = self.objects(&entry.value, "serversTransport", |_| {
+                        ServersTransportConfig::default()
+                    });
                     self.config.servers_transports = objects;
                 }
                 _ => {}
@@ -257,7 +265,8 @@ impl Reader<'_> {
                 "certificates" => {
                     for (position, item) in entry.value.items().iter().enumerate() {
                         let name = format!("certificates[{position}]");
-                        let object = object(item, "certificate", &name, nothing);
+                        let object =
+                            object(item, "certificate", &name, |_| CertificateConfig::default());
                         self.config.certificates.push(Arc::new(object));
                     }
                     if !matches!(entry.value.value, Value::Sequence(_) | Value::Null) {
@@ -265,11 +274,13 @@ impl Reader<'_> {
                     }
                 }
                 "options" => {
-                    let objects = self.objects(&entry.value, "tls options", nothing);
+                    let objects =
+                        self.objects(&entry.value, "tls options", |_| TlsOptionsConfig::default());
                     self.config.tls_options = objects;
                 }
                 "stores" => {
-                    let objects = self.objects(&entry.value, "tls store", nothing);
+                    let objects =
+                        self.objects(&entry.value, "tls store", |_| TlsStoreConfig::default());
                     self.config.tls_stores = objects;
                 }
                 _ => {}
@@ -360,11 +371,6 @@ fn object<T: DeserializeOwned>(
         }
     };
     Object { config, node: Some(node.clone()), errors }
-}
-
-/// Of most objects nothing can be used unless all of it can be read.
-fn nothing<T: Default>(_: &Node) -> T {
-    T::default()
 }
 
 /// What a router that does not decode needs to keep its place: its rule, priority, entry points,
