@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tracing::{debug, error};
 
 use super::deadline::{TimedBody, WriteDeadline};
-use super::http::Conversation;
+use super::http::{Busy, Conversation};
 use crate::exchange::canonical::{
     HostError, canonical_host, canonicalize_host, has_disguised_dots, routing_path,
 };
@@ -134,6 +134,8 @@ struct Exchange {
     forwarded_for: Option<HeaderValue>,
     request_count: u64,
     in_flight: Option<InFlight>,
+    /// HTTP/2 only.
+    _busy: Option<Busy>,
     result: Option<Answered>,
     table: Option<Arc<RoutingTable>>,
 }
@@ -170,6 +172,7 @@ impl Exchange {
             forwarded_for: None,
             request_count: log.map_or(0, |log| log.count_request()),
             in_flight: None,
+            _busy: conversation.gate.is_none().then(|| Busy::new(conversation)),
             result: None,
             table: None,
         }
