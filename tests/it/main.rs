@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod broken_router;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod middlewares;
