@@ -84,6 +84,8 @@ pub(super) async fn serve(door: Arc<Door>, stream: TcpStream, peer: SocketAddr) 
     }
 }
 
+/// What may follow the first bytes is boxed, so that an open connection is not as large as the
+/// largest of a handshake, HTTP/1 and HTTP/2.
 async fn converse(door: &Arc<Door>, mut stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
     let entry_point = &door.entry_point;
     let opened = Instant::now();
@@ -104,16 +106,16 @@ async fn converse(door: &Arc<Door>, mut stream: TcpStream, peer: SocketAddr) -> 
     }
     let arrival = Arrival { door, peer, local, opened };
     if first.first() == Some(&0x16) {
-        return arrival.secure(stream, first.freeze()).await;
+        return Box::pin(arrival.secure(stream, first.freeze())).await;
     }
     door.complete_preface(&mut stream, &mut first).await?;
     let http2 = first.starts_with(HTTP2_PREFACE);
     let connection = arrival.connection(None);
     if http2 {
         let stream = tls::PrefixedStream::new(first.freeze(), stream);
-        serve_http::serve_http2(door, connection, stream).await
+        Box::pin(serve_http::serve_http2(door, connection, stream)).await
     } else {
-        serve_http::serve_http1(door, connection, stream, first.freeze()).await
+        Box::pin(serve_http::serve_http1(door, connection, stream, first.freeze())).await
     }
 }
 
@@ -136,8 +138,8 @@ impl Arrival<'_> {
         drop(table);
         let limit = self.door.entry_point.timeouts.read.unwrap_or(HANDSHAKE_TIMEOUT);
         let deadline = Instant::now() + limit.min(HANDSHAKE_TIMEOUT);
-        let accepted =
-            tls::accept(stream, first, &routes, self.local.ip(), deadline, deadline).await;
+        let accept = tls::accept(stream, first, &routes, self.local.ip(), deadline, deadline);
+        let accepted = Box::pin(accept).await;
         let (mut stream, client, alpn) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -156,10 +158,11 @@ impl Arrival<'_> {
             Alpn::H2 => {
                 self.door.complete_preface(&mut stream, &mut first).await?;
                 let stream = tls::PrefixedStream::new(first.freeze(), stream);
-                serve_http::serve_http2(self.door, connection, stream).await
+                Box::pin(serve_http::serve_http2(self.door, connection, stream)).await
             }
             Alpn::Http1 => {
-                serve_http::serve_http1(self.door, connection, stream, first.freeze()).await
+                Box::pin(serve_http::serve_http1(self.door, connection, stream, first.freeze()))
+                    .await
             }
         }
     }
