@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderValue;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -21,10 +22,9 @@ use crate::tls::{self, AcceptError, Alpn};
 const FIRST_READ: usize = 4096;
 /// For the handshake, whatever `readTimeout` says: a stalled one holds no more than this.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A connection that was opened just now may still bring its request when the shutdown begins;
-/// one that has said nothing for this long counts as idle (Go `Server.Shutdown`).
-const FRESH: Duration = Duration::from_secs(5);
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// What a client that has connected before a stop, and said nothing yet, has left to begin.
+const LAST_CALL: Duration = Duration::from_millis(500);
 
 /// What the connections of one entry point on one worker share.
 pub(super) struct Door {
@@ -35,10 +35,41 @@ pub(super) struct Door {
 }
 
 impl Door {
-    /// Completes when a connection that has brought no request yet counts as idle in a shutdown.
-    pub(super) async fn unused(&self, opened: Instant) {
+    /// Completes when a connection that has brought no request yet must end for a shutdown.
+    pub(super) async fn unused(&self) {
         self.drain.cancelled().await;
-        sleep_until(opened + FRESH).await;
+        sleep(LAST_CALL).await;
+    }
+
+    /// Waits for the first bytes of a client; `false` when there will be none.
+    async fn begins<S: Stream>(&self, stream: &mut S, first: &mut BytesMut) -> io::Result<bool> {
+        let mut read = pin!(within(self.entry_point.timeouts.read, stream.read_buf(first)));
+        let count = tokio::select! {
+            biased;
+            count = &mut read => count?,
+            () = self.drain.cancelled() => match timeout(LAST_CALL, read).await {
+                Ok(count) => count?,
+                Err(_) => 0,
+            },
+        };
+        Ok(count > 0)
+    }
+
+    /// A preface may come in pieces; no HTTP/1 request line begins like it.
+    async fn complete_preface<S: Stream>(
+        &self,
+        stream: &mut S,
+        first: &mut BytesMut,
+    ) -> io::Result<()> {
+        let rest = async {
+            while first.len() < HTTP2_PREFACE.len() && HTTP2_PREFACE.starts_with(first) {
+                if stream.read_buf(first).await? == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+            Ok(())
+        };
+        within(self.entry_point.timeouts.read, rest).await
     }
 }
 
@@ -59,6 +90,8 @@ pub(super) async fn serve(door: Arc<Door>, stream: TcpStream, peer: SocketAddr) 
     }
 }
 
+/// What may follow the first bytes is boxed, so that an open connection is not as large as the
+/// largest of a handshake, HTTP/1 and HTTP/2.
 async fn converse(door: &Arc<Door>, mut stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
     let entry_point = &door.entry_point;
     let opened = Instant::now();
@@ -74,34 +107,21 @@ async fn converse(door: &Arc<Door>, mut stream: TcpStream, peer: SocketAddr) -> 
             (peer, local) = (addresses.source, addresses.destination);
         }
     }
-    if first.is_empty() {
-        let read = within(wait, stream.read_buf(&mut first));
-        let count = tokio::select! {
-            biased;
-            count = read => count?,
-            () = door.unused(opened) => 0,
-        };
-        if count == 0 {
-            return Ok(());
-        }
+    if first.is_empty() && !door.begins(&mut stream, &mut first).await? {
+        return Ok(());
     }
     let arrival = Arrival { door, peer, local, opened };
     if first.first() == Some(&0x16) {
-        return arrival.secure(stream, first.freeze()).await;
+        return Box::pin(arrival.secure(stream, first.freeze())).await;
     }
-    // A preface may come in pieces; no HTTP/1 request line begins like it.
-    while first.len() < HTTP2_PREFACE.len() && HTTP2_PREFACE.starts_with(&first) {
-        if within(wait, stream.read_buf(&mut first)).await? == 0 {
-            return Ok(());
-        }
-    }
+    door.complete_preface(&mut stream, &mut first).await?;
     let http2 = first.starts_with(HTTP2_PREFACE);
     let connection = arrival.connection(None);
     if http2 {
         let stream = tls::PrefixedStream::new(first.freeze(), stream);
-        serve_http::serve_http2(door, connection, stream).await
+        Box::pin(serve_http::serve_http2(door, connection, stream)).await
     } else {
-        serve_http::serve_http1(door, connection, stream, first.freeze()).await
+        Box::pin(serve_http::serve_http1(door, connection, stream, first.freeze())).await
     }
 }
 
@@ -124,20 +144,31 @@ impl Arrival<'_> {
         drop(table);
         let limit = self.door.entry_point.timeouts.read.unwrap_or(HANDSHAKE_TIMEOUT);
         let deadline = Instant::now() + limit.min(HANDSHAKE_TIMEOUT);
-        let accepted =
-            tls::accept(stream, first, &routes, self.local.ip(), deadline, deadline).await;
-        let (stream, client, alpn) = match accepted {
+        let accept = tls::accept(stream, first, &routes, self.local.ip(), deadline, deadline);
+        let accepted = Box::pin(accept).await;
+        let (mut stream, client, alpn) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 self.refused(&error);
                 return Ok(());
             }
         };
+        // Read here, where a stop and a silent client are looked after: hyper waits for the
+        // preface of HTTP/2 without any limit.
+        let mut first = BytesMut::with_capacity(FIRST_READ);
+        if !self.door.begins(&mut stream, &mut first).await? {
+            return Ok(());
+        }
         let connection = self.connection(Some(client));
         match alpn {
-            Alpn::H2 => serve_http::serve_http2(self.door, connection, stream).await,
+            Alpn::H2 => {
+                self.door.complete_preface(&mut stream, &mut first).await?;
+                let stream = tls::PrefixedStream::new(first.freeze(), stream);
+                Box::pin(serve_http::serve_http2(self.door, connection, stream)).await
+            }
             Alpn::Http1 => {
-                serve_http::serve_http1(self.door, connection, stream, Bytes::new()).await
+                Box::pin(serve_http::serve_http1(self.door, connection, stream, first.freeze()))
+                    .await
             }
         }
     }

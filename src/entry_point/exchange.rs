@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tracing::{debug, error};
 
 use super::deadline::{TimedBody, WriteDeadline};
-use super::http::Conversation;
+use super::http::{Busy, Conversation};
 use super::reply::{self, Received, refusal};
 use crate::exchange::canonical::{
     HostError, canonical_host, canonicalize_host, has_disguised_dots, malformed_http2, routing_path,
@@ -150,6 +150,8 @@ struct Exchange {
     forwarded_for: Option<HeaderValue>,
     request_count: u64,
     in_flight: Option<InFlight>,
+    /// HTTP/2 only.
+    _busy: Option<Busy>,
     result: Option<Answered>,
     table: Option<Arc<RoutingTable>>,
 }
@@ -187,6 +189,7 @@ impl Exchange {
             forwarded_for: None,
             request_count: log.map_or(0, |log| log.count_request()),
             in_flight: None,
+            _busy: conversation.gate.is_none().then(|| Busy::new(conversation)),
             result: None,
             table: None,
         })

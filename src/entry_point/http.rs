@@ -27,6 +27,9 @@ const BUFFER_SLACK: usize = 64 * 1024;
 /// Default size of hyper's read buffer, which our limit must not undercut.
 const MIN_BUFFER: usize = 400 * 1024;
 
+/// How long a client of HTTP/2 that has nothing open may take to close after GOAWAY.
+const LEAVE_TIME: Duration = Duration::from_secs(10);
+
 /// What the requests of one connection share.
 pub(super) struct Conversation {
     pub(super) door: Arc<Door>,
@@ -116,7 +119,7 @@ pub(super) async fn serve_http1<S: Stream>(
     }
     let mut served = pin!(builder.serve_connection(gate, service).with_upgrades());
     let mut drain = pin!(door.drain.cancelled());
-    let mut unused = pin!(door.unused(conversation.connection.opened));
+    let mut unused = pin!(door.unused());
     let mut draining = false;
     poll_fn(|task| {
         // First what has arrived: a request that crosses the shutdown is still answered.
@@ -150,9 +153,7 @@ pub(super) async fn serve_http2<S: Stream>(
     let conversation = Conversation::new(door, connection, None);
     let service = service_fn(|request: http::Request<Incoming>| {
         let conversation = Arc::clone(&conversation);
-        conversation.open.fetch_add(1, Relaxed);
-        let busy = Busy(conversation);
-        async move { Ok::<Response, Infallible>(answer(&busy.0, request).await) }
+        async move { Ok::<Response, Infallible>(answer(&conversation, request).await) }
     });
     let list_size = u32::try_from(entry_point.limits.max_bytes).unwrap_or(u32::MAX);
     let mut served = pin!(
@@ -183,24 +184,41 @@ pub(super) async fn serve_http2<S: Stream>(
             if leave {
                 leaving = true;
                 served.as_mut().graceful_shutdown();
+                timer.as_mut().reset(Instant::now() + LEAVE_TIME);
             }
         }
-        match served.as_mut().poll(task) {
-            Poll::Pending if conversation.closing.load(Relaxed) && !leaving => {
-                // A request that was answered meanwhile was the connection's last.
-                leaving = true;
-                served.as_mut().graceful_shutdown();
-                served.as_mut().poll(task)
-            }
-            other => other,
+        let mut polled = served.as_mut().poll(task);
+        if polled.is_pending() && conversation.closing.load(Relaxed) && !leaving {
+            // A request that was answered meanwhile was the connection's last.
+            leaving = true;
+            served.as_mut().graceful_shutdown();
+            timer.as_mut().reset(Instant::now() + LEAVE_TIME);
+            polled = served.as_mut().poll(task);
         }
+        // hyper waits for as long as it takes until the client has answered its farewell.
+        while leaving && polled.is_pending() && timer.as_mut().poll(task).is_ready() {
+            let now = Instant::now();
+            let end = conversation.idle_since() + LEAVE_TIME;
+            if conversation.open.load(Relaxed) == 0 && end <= now {
+                return Poll::Ready(Ok(()));
+            }
+            timer.as_mut().reset(end.max(now + LEAVE_TIME / 10));
+        }
+        polled
     })
     .await
     .map_err(io::Error::other)
 }
 
-/// A stream that is being served keeps its connection from being idle.
-struct Busy(Arc<Conversation>);
+/// A request that is not over keeps its connection from being idle.
+pub(super) struct Busy(Arc<Conversation>);
+
+impl Busy {
+    pub(super) fn new(conversation: &Arc<Conversation>) -> Self {
+        conversation.open.fetch_add(1, Relaxed);
+        Self(Arc::clone(conversation))
+    }
+}
 
 impl Drop for Busy {
     fn drop(&mut self) {

@@ -118,7 +118,7 @@ impl Line<'_> {
             // hyper tells of no interim answers over HTTP/2.
             upload.release();
         }
-        let spare = if lease.reused { spare(&request) } else { None };
+        let spare = copy(&request);
         let pending = lease.sender.try_send_request(request);
         let waited = wait(pending, upload.as_deref(), self.transport.timeouts.response_header);
         match waited.await {
@@ -129,11 +129,14 @@ impl Line<'_> {
             Err(None) => Err((TIMED_OUT, None)),
             Err(Some(mut unsent)) => {
                 let message = unsent.take_message();
+                let untouched = message.is_some() || was_refused(unsent.error());
                 let failure = Failure {
                     error: classify(unsent.error(), None, upload.as_deref()),
-                    sent: message.is_none(),
+                    sent: !untouched,
                 };
-                Err((failure, message.or(spare)))
+                let again = spare
+                    .filter(|spare| untouched || lease.reused && is_repeatable(spare.method()));
+                Err((failure, message.or(again)))
             }
         }
     }
@@ -194,12 +197,32 @@ fn classify(
     ProxyError::UpstreamClosed
 }
 
-/// A second copy of a request that may be repeated although it may have been received (as Go's
-/// transport decides).
+/// Whether the server has said that it did nothing with a stream (RFC 9113, 8.7): it refused it,
+/// or left with GOAWAY before it had looked at it.
+fn was_refused(error: &hyper::Error) -> bool {
+    let cause =
+        std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| {
+        cause.is_remote()
+            && (cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM)
+                || cause.is_go_away() && cause.reason() == Some(h2::Reason::NO_ERROR))
+    })
+}
+
+/// Whether a request may be repeated although it may have been received (as Go's transport
+/// decides).
+fn is_repeatable(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
+}
+
+/// A second copy of a request without a body that may be repeated.
 fn spare(request: &http::Request<Upload>) -> Option<http::Request<Upload>> {
-    let repeatable =
-        matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
-    if !repeatable || request.body().state().is_some() {
+    if is_repeatable(request.method()) { copy(request) } else { None }
+}
+
+/// A second copy of a request that has no body.
+fn copy(request: &http::Request<Upload>) -> Option<http::Request<Upload>> {
+    if request.body().state().is_some() {
         return None;
     }
     let mut copy = http::Request::new(Upload::empty());
