@@ -140,7 +140,9 @@ pub fn check(files: &[PathBuf]) -> anyhow::Result<Findings> {
     found.sort_by(|one, other| place(one).cmp(&place(other)));
     found.dedup_by(|one, other| same_mistake(one, other));
     let hints = Hints::of(&dynamic);
-    found.iter_mut().for_each(|one| hints.add_to(one));
+    for one in &mut found {
+        hints.add_to(one);
+    }
     diagnostics.extend(found);
     Ok(Findings { diagnostics, report: compiled })
 }

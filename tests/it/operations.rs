@@ -496,3 +496,29 @@ fn commands() {
     let said = String::from_utf8(missing.stderr).unwrap();
     assert!(said.contains("/does/not/exist.yml"), "{said}");
 }
+
+/// A chain is used by the routers that name it, although it is taken apart for them (CO 6.2).
+#[test]
+fn the_api_says_who_uses_a_chain() {
+    let text = "
+        http:
+          routers:
+            one: {rule: Path(`/one`), service: noop@internal, middlewares: [both]}
+          middlewares:
+            both: {chain: {middlewares: [add]}}
+            add: {addPrefix: {prefix: /a}}
+            spare: {chain: {middlewares: [add]}}
+        ";
+    let process = Process::start(&json!({}), text);
+    let used_by = |name: &str| -> Value {
+        let mut client = Client::connect(process.address("traefik")).unwrap();
+        let path = format!("/api/http/middlewares/{name}@file");
+        let answer = client.send(&Ask::get(&path)).unwrap();
+        serde_json::from_str::<Value>(&answer.text()).unwrap()["usedBy"].clone()
+    };
+    assert_eq!(used_by("both"), json!(["one@file"]));
+    assert_eq!(used_by("add"), json!(["one@file"]));
+    assert_eq!(used_by("spare"), Value::Null);
+    assert!(process.log().contains(r#""source":""#), "{}", process.log());
+    assert!(!process.log().contains("File("), "{}", process.log());
+}
