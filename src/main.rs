@@ -16,6 +16,10 @@ use doorward::values::Disk;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const COMMANDS: [&str; 5] = ["check", "demo", "healthcheck", "help", "version"];
 
 fn main() -> ExitCode {

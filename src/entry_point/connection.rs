@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderValue;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -21,6 +21,9 @@ use crate::tls::{self, AcceptError, Alpn};
 const FIRST_READ: usize = 4096;
 /// For the handshake, whatever `readTimeout` says: a stalled one holds no more than this.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection that was opened just now may still bring its request when the shutdown begins;
+/// one that has said nothing for this long counts as idle (Go `Server.Shutdown`).
+const FRESH: Duration = Duration::from_secs(5);
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What the connections of one entry point on one worker share.
@@ -29,6 +32,14 @@ pub(super) struct Door {
     pub(super) entry_point: Arc<EntryPoint>,
     pub(super) work: OpenWork,
     pub(super) drain: CancellationToken,
+}
+
+impl Door {
+    /// Completes when a connection that has brought no request yet counts as idle in a shutdown.
+    pub(super) async fn unused(&self, opened: Instant) {
+        self.drain.cancelled().await;
+        sleep_until(opened + FRESH).await;
+    }
 }
 
 /// Serves one connection until it ends.
@@ -66,8 +77,9 @@ async fn converse(door: &Arc<Door>, mut stream: TcpStream, peer: SocketAddr) -> 
     if first.is_empty() {
         let read = within(wait, stream.read_buf(&mut first));
         let count = tokio::select! {
+            biased;
             count = read => count?,
-            () = door.drain.cancelled() => 0,
+            () = door.unused(opened) => 0,
         };
         if count == 0 {
             return Ok(());

@@ -5,11 +5,10 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use futures_util::FutureExt;
-use http::header::{CONNECTION, CONTENT_TYPE, HOST};
+use http::header::{CONTENT_TYPE, HOST, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -18,15 +17,16 @@ use tracing::{debug, error};
 
 use super::deadline::{TimedBody, WriteDeadline};
 use super::http::Conversation;
+use super::reply::{self, Received, refusal};
 use crate::exchange::canonical::{
-    HostError, canonical_host, canonicalize_host, has_disguised_dots, routing_path,
+    HostError, canonical_host, canonicalize_host, has_disguised_dots, malformed_http2, routing_path,
 };
 use crate::exchange::error::{empty, text};
 use crate::exchange::forwarded::{self, ForwardedFacts, X_FORWARDED_FOR};
 use crate::exchange::view::RequestView;
 use crate::exchange::{
     Body, BodyEnd, Context, EndHook, Ending, Handler, Observation, Outcome, Protocol, ProxyError,
-    Request, Response, on_end,
+    Request, Response, on_end_boxed,
 };
 use crate::observability::access_log::AccessRecord;
 use crate::router::{HttpRouter, RoutingTable};
@@ -48,23 +48,30 @@ pub(super) async fn answer(
         Err(refused) => *refused,
     };
     let version = exchange.version;
+    let received = exchange.received.clone();
+    if version >= Version::HTTP_2 && exchange.method == Method::HEAD {
+        reply::keep_head_only(&mut response);
+    }
     exchange.attach(&mut response);
     if let Some(gate) = &conversation.gate {
         gate.answered(response.status());
-        if last && version < Version::HTTP_2 && response.status() != StatusCode::SWITCHING_PROTOCOLS
-        {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        let rest = received.is_some_and(|received| received.leaves_a_rest(gate));
+        if (last || rest) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            reply::close(&mut response);
         }
     }
     response
 }
+
+/// A request that was refused: the response, and what is to be said of it.
+type Refused = Box<(Response, Box<Exchange>)>;
 
 /// Checks a request and makes it canonical, or refuses it.
 fn admit(
     conversation: &Arc<Conversation>,
     request: http::Request<Incoming>,
     start: Instant,
-) -> Result<(Request, Exchange), Box<(Response, Exchange)>> {
+) -> Result<(Request, Box<Exchange>), Refused> {
     let (mut parts, body) = request.into_parts();
     let mut exchange = Exchange::new(conversation, start, parts.version);
     let entry_point = &conversation.door.entry_point;
@@ -79,7 +86,10 @@ fn admit(
                 return exchange.refuse(rejection.status, rejection.reason);
             }
         }
-        parts.extensions.insert(Arc::clone(gate));
+        // Only a body that fails and an upgrade ask the gate again.
+        if !body.is_end_stream() || parts.headers.contains_key(UPGRADE) {
+            parts.extensions.insert(Arc::clone(gate));
+        }
     }
     exchange.method = parts.method.clone();
     exchange.uri = parts.uri.clone();
@@ -92,7 +102,12 @@ fn admit(
         return exchange.refuse(StatusCode::NOT_IMPLEMENTED, "CONNECT is not served");
     }
     if entry_point.underscores.apply(&mut parts.headers, entry_point.aliases) {
-        return exchange.refuse(StatusCode::BAD_REQUEST, "header name with an underscore");
+        return exchange.refuse(StatusCode::BAD_REQUEST, reply::ALIASED_NAME);
+    }
+    if parts.version >= Version::HTTP_2
+        && let Some(reason) = malformed_http2(&parts.headers, &parts.uri)
+    {
+        return exchange.refuse(StatusCode::BAD_REQUEST, reason);
     }
     if let Err(error) = entry_point.target.apply(&parts.method, &mut parts.uri) {
         debug!(%error, "request refused");
@@ -129,8 +144,9 @@ struct Exchange {
     reason: Option<&'static str>,
     protocol: Protocol,
     router: Option<Arc<HttpRouter>>,
-    request_bytes: Option<Arc<AtomicU64>>,
+    received: Option<Arc<Received>>,
     request_headers: Option<HeaderMap>,
+    label_headers: Option<HeaderMap>,
     forwarded_for: Option<HeaderValue>,
     request_count: u64,
     in_flight: Option<InFlight>,
@@ -147,9 +163,9 @@ struct Answered {
 }
 
 impl Exchange {
-    fn new(conversation: &Arc<Conversation>, start: Instant, version: Version) -> Self {
+    fn new(conversation: &Arc<Conversation>, start: Instant, version: Version) -> Box<Self> {
         let log = conversation.door.shared.access_log.as_ref();
-        Self {
+        Box::new(Self {
             cx: Context {
                 connection: Arc::clone(&conversation.connection),
                 host: Box::default(),
@@ -165,37 +181,37 @@ impl Exchange {
             reason: None,
             protocol: Protocol::Http,
             router: None,
-            request_bytes: None,
+            received: None,
             request_headers: None,
+            label_headers: None,
             forwarded_for: None,
             request_count: log.map_or(0, |log| log.count_request()),
             in_flight: None,
             result: None,
             table: None,
-        }
+        })
     }
 
     fn capture_request(&mut self, headers: &HeaderMap) {
         if let Some(log) = &self.conversation.door.shared.access_log {
             self.request_headers = log.capture(headers);
         }
+        if self.conversation.door.shared.metrics.label_headers().next().is_some() {
+            self.label_headers = Some(self.conversation.door.shared.metrics.capture(headers));
+        }
     }
 
     /// Refuses the request before anything was routed.
     fn refuse<T>(
-        mut self,
+        mut self: Box<Self>,
         status: StatusCode,
         reason: &'static str,
-    ) -> Result<T, Box<(Response, Self)>> {
+    ) -> Result<T, Refused> {
         self.reason = Some(reason);
-        let mut response = if status == StatusCode::NOT_IMPLEMENTED || reason == "fragment" {
-            empty(status)
-        } else {
-            refusal(status, reason)
-        };
+        let mut response = refusal(status, reason);
         // Whatever follows on this connection may have been meant as something else.
         if self.version < Version::HTTP_2 {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            reply::close(&mut response);
         }
         Err(Box::new((response, self)))
     }
@@ -241,11 +257,9 @@ impl Exchange {
             let per_read = timeouts.body == BodyTimeout::PerRead;
             body = Body::boxed(TimedBody::new(body, self.cx.start, limit, per_read));
         }
-        let bytes = Arc::new(AtomicU64::new(0));
-        self.request_bytes = Some(Arc::clone(&bytes));
-        body.on_end(move |end: BodyEnd, _: Option<&HeaderMap>| {
-            bytes.store(end.bytes, Ordering::Relaxed);
-        });
+        let received = Arc::new(Received::of(&body));
+        self.received = Some(Arc::clone(&received));
+        body.on_end(move |end: BodyEnd, trailers: Option<&HeaderMap>| received.over(end, trailers));
         body
     }
 
@@ -293,7 +307,7 @@ impl Exchange {
     }
 
     /// Hands the exchange over to the response: it is over when the response is.
-    fn attach(mut self, response: &mut Response) {
+    fn attach(mut self: Box<Self>, response: &mut Response) {
         let outcome = response.extensions_mut().remove::<Outcome>().unwrap_or_default();
         let headers = response.headers();
         if headers
@@ -315,7 +329,7 @@ impl Exchange {
             let body = std::mem::take(response.body_mut());
             *response.body_mut() = Body::boxed(WriteDeadline::new(body, deadline));
         }
-        on_end(response, self);
+        on_end_boxed(response, self);
     }
 
     fn finish(&mut self, end: BodyEnd, trailers: Option<&HeaderMap>) {
@@ -324,15 +338,14 @@ impl Exchange {
         self.table = None;
         let shared = &self.conversation.door.shared;
         let duration = self.cx.start.elapsed();
-        let request_bytes =
-            self.request_bytes.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed));
+        let request_bytes = self.received.as_ref().map_or(0, |received| received.bytes());
         let trailer = trailers.and_then(|trailers| trailers.get("grpc-status")).and_then(number);
         let none = HeaderMap::new();
         let mut observation = Observation {
             status: answered.status,
             grpc_status: trailer.or(answered.grpc_status),
             method: &self.method,
-            headers: self.request_headers.as_ref().unwrap_or(&none),
+            headers: self.label_headers.as_ref().unwrap_or(&none),
             protocol: self.protocol,
             tls: self.cx.connection.tls.as_ref(),
             duration,
@@ -430,21 +443,6 @@ impl Drop for Exchange {
             self.finish(BodyEnd { ending: Ending::Dropped, bytes: 0 }, None);
         }
     }
-}
-
-/// The response to a request that broke a rule of HTTP: what Go's server writes.
-fn refusal(status: StatusCode, reason: &'static str) -> Response {
-    let mut response = text(status, "");
-    let name = status.canonical_reason().unwrap_or_default();
-    let body = if reason.starts_with("header name") {
-        format!("{name}\n")
-    } else if reason.is_empty() {
-        format!("{} {name}", status.as_u16())
-    } else {
-        format!("{} {name}: {reason}", status.as_u16())
-    };
-    *response.body_mut() = Body::from(body);
-    response
 }
 
 fn protocol_of(websocket: bool, headers: &HeaderMap) -> Protocol {

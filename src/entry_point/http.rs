@@ -116,12 +116,24 @@ pub(super) async fn serve_http1<S: Stream>(
     }
     let mut served = pin!(builder.serve_connection(gate, service).with_upgrades());
     let mut drain = pin!(door.drain.cancelled());
+    let mut unused = pin!(door.unused(conversation.connection.opened));
     let mut draining = false;
     poll_fn(|task| {
-        if !draining && drain.as_mut().poll(task).is_ready() {
-            draining = true;
-            served.as_mut().graceful_shutdown();
+        // First what has arrived: a request that crosses the shutdown is still answered.
+        if let Poll::Ready(ended) = served.as_mut().poll(task) {
+            return Poll::Ready(ended);
         }
+        if draining {
+            return Poll::Pending;
+        }
+        // Told to stop before its first request, hyper closes at once.
+        let begun = conversation.requests.load(Relaxed) > 0;
+        let leave = if begun { drain.as_mut().poll(task) } else { unused.as_mut().poll(task) };
+        if leave.is_pending() {
+            return Poll::Pending;
+        }
+        draining = true;
+        served.as_mut().graceful_shutdown();
         served.as_mut().poll(task)
     })
     .await
@@ -148,6 +160,7 @@ pub(super) async fn serve_http2<S: Stream>(
             .timer(TokioTimer::new())
             .max_concurrent_streams(entry_point.http2_max_concurrent_streams)
             .max_header_list_size(list_size)
+            .header_table_size(entry_point.http2_max_decoder_table)
             .serve_connection(TokioIo::new(stream), service)
     );
     let idle = entry_point.timeouts.idle;

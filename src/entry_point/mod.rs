@@ -8,6 +8,9 @@ mod exchange;
 pub mod http;
 pub mod listener;
 mod proxy_protocol;
+mod reply;
+#[cfg(test)]
+mod tests;
 pub mod worker;
 
 use std::net::SocketAddr;

@@ -7,7 +7,10 @@ use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll};
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE,
+};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use smallvec::SmallVec;
 
@@ -76,7 +79,7 @@ enum Kind {
 pub struct Body {
     kind: Kind,
     bytes: u64,
-    trailers: Option<HeaderMap>,
+    trailers: Option<Box<HeaderMap>>,
     hooks: SmallVec<[Box<dyn EndHook>; 2]>,
 }
 
@@ -101,7 +104,12 @@ impl Body {
 
     /// Calls `hook` when this body is over; at once is never, not even for an empty one.
     pub fn on_end(&mut self, hook: impl EndHook + 'static) {
-        self.hooks.push(Box::new(hook));
+        self.on_end_boxed(Box::new(hook));
+    }
+
+    /// As [`Body::on_end`], for a hook that has its box already.
+    pub fn on_end_boxed(&mut self, hook: Box<dyn EndHook>) {
+        self.hooks.push(hook);
     }
 
     /// Payload bytes delivered so far.
@@ -119,7 +127,7 @@ impl Body {
         }
         let end = BodyEnd { ending, bytes: self.bytes };
         for hook in std::mem::take(&mut self.hooks) {
-            hook.ended(end, self.trailers.as_ref());
+            hook.ended(end, self.trailers.as_deref());
         }
     }
 
@@ -134,7 +142,10 @@ impl Body {
                 self.kind = Kind::Empty;
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
-            Kind::Incoming(body) => Pin::new(body).poll_frame(task).map_err(BodyError::Connection),
+            Kind::Incoming(body) => Pin::new(body)
+                .poll_frame(task)
+                .map_ok(without_misplaced_trailers)
+                .map_err(BodyError::Connection),
             Kind::Boxed(body) => body.as_mut().poll_frame(task),
         }
     }
@@ -154,7 +165,9 @@ impl HttpBody for Body {
                 if let Some(data) = frame.data_ref() {
                     self.bytes += data.len() as u64;
                 } else if !self.hooks.is_empty() {
-                    self.trailers = frame.trailers_ref().cloned();
+                    self.trailers = frame.trailers_ref().cloned().map(Box::new);
+                    // Nothing comes behind trailers, so a reader need not ask again.
+                    self.finish(Ending::Complete);
                 }
             }
             Some(Err(_)) => self.finish(Ending::Failed),
@@ -232,6 +245,29 @@ impl std::fmt::Debug for Body {
     }
 }
 
+/// Takes out of trailers what frames or addresses a message, or speaks of its connection (RFC 9110, 6.5.1): it says
+/// nothing there, and HTTP/2 would reset the stream for it.
+fn without_misplaced_trailers(mut frame: Frame<Bytes>) -> Frame<Bytes> {
+    if let Some(trailers) = frame.trailers_mut() {
+        for name in &NEVER_TRAILERS {
+            trailers.remove(name);
+        }
+    }
+    frame
+}
+
+const NEVER_TRAILERS: [HeaderName; 9] = [
+    CONNECTION,
+    CONTENT_LENGTH,
+    HOST,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
@@ -263,6 +299,32 @@ mod tests {
         let (body, seen) = hooked(Body::from_static(b"hello"));
         drop(body);
         assert_eq!(*seen.lock().unwrap(), [(Ending::Dropped, 0)]);
+    }
+
+    #[tokio::test]
+    async fn a_body_is_over_with_its_trailers() {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-sum", "7".parse().unwrap());
+        let frames = [Ok(Frame::data(Bytes::from_static(b"ab"))), Ok(Frame::trailers(trailers))];
+        let frames = futures_util::stream::iter(frames);
+        let (mut body, seen) = hooked(Body::boxed(http_body_util::StreamBody::new(frames)));
+        body.frame().await.unwrap().unwrap();
+        assert!(seen.lock().unwrap().is_empty());
+        assert_eq!(body.frame().await.unwrap().unwrap().trailers_ref().unwrap()["x-sum"], "7");
+        drop(body);
+        assert_eq!(*seen.lock().unwrap(), [(Ending::Complete, 2)]);
+    }
+
+    #[test]
+    fn trailers_frame_and_address_nothing() {
+        let mut trailers = HeaderMap::new();
+        for name in ["connection", "transfer-encoding", "content-length", "te", "x-sum"] {
+            trailers.append(name, "1".parse().unwrap());
+        }
+        let frame = without_misplaced_trailers(Frame::trailers(trailers));
+        assert!(frame.trailers_ref().unwrap().keys().eq(["x-sum"]));
+        let frame = without_misplaced_trailers(Frame::data(Bytes::from_static(b"ab")));
+        assert_eq!(frame.into_data().unwrap(), "ab");
     }
 
     #[test]

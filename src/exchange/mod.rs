@@ -20,7 +20,7 @@ pub use chain::{Chain, Middleware, Next};
 pub use context::{ClientTls, Connection, Context, EntryPointFacts, OpenWork, Scheme};
 pub use error::{Outcome, ProxyError};
 pub use observe::{Observation, Observer, Protocol};
-pub use tunnel::{Tunnel, on_end};
+pub use tunnel::{Tunnel, on_end, on_end_boxed};
 
 /// A request on its way through the proxy.
 pub type Request = http::Request<Body>;

@@ -48,13 +48,18 @@ impl Tunnel {
 
 /// Calls `hook` when the exchange is over: at the end of the body, or of the tunnel.
 pub fn on_end(response: &mut Response, hook: impl EndHook + 'static) {
+    on_end_boxed(response, Box::new(hook));
+}
+
+/// As [`on_end`], for a hook that has its box already.
+pub fn on_end_boxed(response: &mut Response, hook: Box<dyn EndHook>) {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS
         && let Some(tunnel) = response.extensions().get::<Tunnel>()
     {
-        tunnel.on_end(Box::new(hook));
+        tunnel.on_end(hook);
         return;
     }
-    response.body_mut().on_end(hook);
+    response.body_mut().on_end_boxed(hook);
 }
 
 #[cfg(test)]

@@ -138,11 +138,16 @@ impl Forwarder {
             // Only HTTP/1.1 can switch protocols (RFC 9110, 7.8).
             request.headers_mut().remove(UPGRADE);
         }
+        let carries = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
         let body = request.body();
         let (is_empty, length) = (body.is_end_stream(), body.size_hint().exact());
         let headers = request.headers_mut();
         let upgrade = prepare_request(headers, &facts);
         fit_length(headers, if is_empty { Some(0) } else { length });
+        if is_empty && carries && !headers.contains_key(CONTENT_LENGTH) {
+            // RFC 9110, 8.6: some servers answer 411 otherwise. HTTP/2 clients need not say it.
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
         if self.options.pass_host_header
             && !headers.contains_key(HOST)
             && let Some(authority) = &cx.authority
@@ -165,11 +170,15 @@ impl Handler for Forwarder {
     }
 }
 
-/// A middleware may have replaced the body: then `Content-Length` must not promise another one.
+/// A middleware may have replaced the body: then `Content-Length` must not promise another one. And one length is
+/// written in one way, on one line.
 fn fit_length(headers: &mut HeaderMap, length: Option<u64>) {
-    let (Some(length), Some(said)) = (length, headers.get(CONTENT_LENGTH)) else { return };
-    let said = said.to_str().ok().and_then(|said| said.parse::<u64>().ok());
-    if said != Some(length) {
+    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
+    let (Some(length), Some(said)) = (length, lines.next()) else { return };
+    let text = said.as_bytes();
+    let canonical = matches!(text, [b'0'] | [b'1'..=b'9', ..]) && lines.next().is_none();
+    let said = str::from_utf8(text).ok().and_then(|said| said.parse::<u64>().ok());
+    if said != Some(length) || !canonical {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
 }
@@ -211,4 +220,31 @@ fn answer(
     }
     prepare_response(response.headers_mut(), switching);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_length_is_written_in_one_way() {
+        for (lines, length, want) in [
+            (&["3"][..], Some(3), &["3"][..]),
+            (&["3", "3"], Some(3), &["3"]),
+            (&["003"], Some(3), &["3"]),
+            (&["+3"], Some(3), &["3"]),
+            (&["5"], Some(3), &["3"]),
+            (&["0"], Some(0), &["0"]),
+            (&["00"], Some(0), &["0"]),
+            (&["3"], None, &["3"]),
+            (&[], Some(3), &[]),
+        ] {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(CONTENT_LENGTH, HeaderValue::from_static(line));
+            }
+            fit_length(&mut headers, length);
+            assert!(headers.get_all(CONTENT_LENGTH).iter().eq(want), "{lines:?} {length:?}");
+        }
+    }
 }

@@ -83,7 +83,7 @@ impl Line<'_> {
         }
         let reused = connection.is_reused();
         let spare = if reused { spare(&request) } else { None };
-        let pending = match connection.send(request, self.upgrade) {
+        let pending = match connection.send(request, self.upgrade, spare.is_some()) {
             Ok(pending) => pending,
             Err(request) => {
                 let failure = Failure { error: ProxyError::UpstreamClosed, sent: false };

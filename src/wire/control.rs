@@ -63,6 +63,8 @@ fn printable(part: &[u8], max: usize) -> Option<Box<str>> {
 pub struct GateControl {
     /// Heads passed on to hyper.
     delivered: AtomicU64,
+    /// Requests whose last byte was passed on.
+    received: AtomicU64,
     /// Requests that the service has begun.
     begun: AtomicU64,
     /// Requests whose guard is gone.
@@ -102,6 +104,7 @@ impl GateControl {
     pub(super) fn new() -> Self {
         Self {
             delivered: AtomicU64::new(0),
+            received: AtomicU64::new(0),
             begun: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             created: Instant::now(),
@@ -151,6 +154,12 @@ impl GateControl {
         self.delivered.load(Ordering::Acquire)
     }
 
+    /// Whether the request being answered has come to its last byte. If not, the connection cannot be used after an
+    /// answer that leaves the rest unread.
+    pub fn has_whole_request(&self) -> bool {
+        self.received.load(Ordering::Acquire) >= self.begun.load(Ordering::Acquire)
+    }
+
     /// What was wrong with the body of the request being read, if its body failed for that.
     pub fn body_violation(&self) -> Option<&'static str> {
         self.slow().body_violation
@@ -182,6 +191,10 @@ impl GateControl {
             self.decision.store(UNDECIDED, Ordering::Release);
             self.upgrade.store(number, Ordering::Release);
         }
+    }
+
+    pub(super) fn request_received(&self) {
+        self.received.fetch_add(1, Ordering::AcqRel);
     }
 
     pub(super) fn reject(&self, rejection: Rejection) {

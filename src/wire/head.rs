@@ -11,6 +11,8 @@ use super::bytes_class::{is_token, target_end, token_end, value_end};
 const MAX_REQUEST_LINE: usize = 65_530;
 /// `http::HeaderName` holds no longer name.
 const MAX_FIELD_NAME: usize = 65_535;
+/// Why a target with a raw `#` is refused; Traefik answers that with an empty body.
+pub const FRAGMENT: &str = "fragment in the request target";
 /// Empty lines that may stand in front of a request line (RFC 9112 2.2 asks for at least one).
 const MAX_EMPTY_LINES: u8 = 4;
 
@@ -379,7 +381,7 @@ fn request_line(rest: &[u8]) -> Result<Option<(Start, usize)>, Violation> {
     match behind.first() {
         Some(b' ') if target_len > 0 => {}
         Some(b' ') => return Err(bad("empty request target")),
-        Some(b'#') => return Err(bad("fragment in the request target")),
+        Some(b'#') => return Err(bad(FRAGMENT)),
         Some(b'\n') => return Err(bad("bare LF")),
         Some(b'\r') => return Err(bad("no HTTP version")),
         Some(0x80..) => return Err(bad("raw non-ASCII byte in the request target")),

@@ -17,6 +17,6 @@ mod tests;
 
 pub use authority::{Authority, AuthorityError};
 pub use control::{GateControl, InFlight, Rejection};
-pub use head::HeadLimits;
+pub use head::{FRAGMENT, HeadLimits};
 pub use request::{BodyTimeout, GateTimeouts, RequestGate};
 pub use response::{ResponseControl, ResponseGate};

@@ -163,6 +163,7 @@ impl Track {
 
     fn end(&mut self) {
         self.ended += 1;
+        self.control.request_received();
         self.phase = if self.upgrade { Phase::Undecided } else { Phase::Head };
     }
 

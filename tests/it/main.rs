@@ -5,8 +5,9 @@
 
 #[cfg(test)]
 mod broken_router;
-#[cfg(test)]
 mod check;
+#[cfg(test)]
+mod entry_points;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]

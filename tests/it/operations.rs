@@ -3,10 +3,13 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -15,7 +18,12 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use crate::harness::binary::{Process, run};
-use crate::harness::{Ask, Client, DEADLINE, Origin, Proxy, Reply, everything_to, until};
+use crate::harness::certs::Ca;
+use crate::harness::client::socket;
+use crate::harness::{
+    Ask, Client, DEADLINE, Origin, Proxy, Reply, block_on, everything_to, http2, pause, until,
+};
+use crate::wire::{echoed, websocket, websocket_echo};
 
 fn lines(file: &Path) -> Vec<String> {
     let text = fs::read_to_string(file).unwrap_or_default();
@@ -497,6 +505,190 @@ fn commands() {
     assert!(said.contains("/does/not/exist.yml"), "{said}");
 }
 
+/// F-49 for HTTP/2 and for tunnels.
+#[test]
+fn a_stop_lets_streams_and_tunnels_end() {
+    let (origin, arrival, go) = slow();
+    let chat = websocket_echo();
+    let life = json!({"lifeCycle": {"graceTimeOut": "2s"}});
+    let proxy = Proxy::with(json!({"entryPoints": {"web": {"transport": life}}})).start(&format!(
+        "
+        http:
+          routers:
+            app: {{rule: Host(`app.test`), service: app}}
+            chat: {{rule: Host(`chat.test`), service: chat}}
+          services:
+            app: {{loadBalancer: {{servers: [{{url: '{}'}}]}}}}
+            chat: {{loadBalancer: {{servers: [{{url: '{}'}}]}}}}
+        ",
+        origin.url(),
+        chat.url()
+    ));
+    let mut talk = websocket(socket(proxy.address("web")).unwrap(), "ws://chat.test/");
+    echoed(&mut talk, "before");
+    let at = proxy.address("web");
+    let proxy = block_on(async {
+        let mut sender = http2::connect(at).await;
+        let request = http::Request::get("http://app.test/");
+        let answer = http2::send(&mut sender, request, b"");
+        let stop = tokio::task::spawn_blocking(move || {
+            arrival.recv_timeout(DEADLINE).unwrap();
+            proxy.app().begin_shutdown();
+            until("new connections are refused", || refuses(&proxy, "web"));
+            go.send(()).unwrap();
+            proxy
+        });
+        let (answer, proxy) = tokio::join!(answer, stop);
+        assert_eq!((answer.response.status.as_u16(), &answer.body[..]), (200, &b"late"[..]));
+        proxy.unwrap()
+    });
+    echoed(&mut talk, "still here");
+    let began = Instant::now();
+    proxy.into_app().finish();
+    assert!(began.elapsed() < DEADLINE, "the tunnel is cut when the grace time is over");
+    assert!(talk.read().is_err());
+}
+
+/// A provider that has read nothing yet is a reason not to be ready.
+#[test]
+fn a_start_with_a_broken_file_is_not_ready() {
+    let origin = Origin::start();
+    let proxy = Proxy::start("http: [");
+    let ready = proxy.inside("/ready");
+    assert_eq!(ready.status, 503);
+    assert!(ready.text().contains("config.yml"), "{}", ready.text());
+    assert_eq!(proxy.inside("/ping").status, 200);
+    proxy.reload(&everything_to(&origin.url()));
+    assert_eq!((proxy.inside("/ready").status, proxy.get("/").status), (200, 200));
+}
+
+/// CO: API and dashboard behind a router of the user's, below a path of their own.
+#[test]
+fn the_api_stands_behind_a_router() {
+    let options = json!({"api": {"insecure": false, "basePath": "/ops"}});
+    let proxy = Proxy::with(options).start(
+        "
+        http:
+          routers:
+            api:
+              rule: Host(`ops.test`) && PathPrefix(`/ops`)
+              service: api@internal
+              middlewares: [near]
+          middlewares:
+            near: {ipAllowList: {sourceRange: [127.0.0.1/32]}}
+        ",
+    );
+    let answer = proxy.get("ops.test/ops/api/version");
+    assert_eq!(answer.status, 200);
+    assert!(answer.text().contains("Version"));
+    assert_eq!(proxy.get("ops.test/ops/api/no").status, 404);
+    assert_eq!(proxy.get("other.test/ops/api/version").status, 404);
+    assert_eq!(proxy.inside("/api/version").status, 404);
+}
+
+/// Every example is loaded, with the place that it names put into a directory of the test's.
+#[test]
+fn the_examples_are_right() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let place = TempDir::new().unwrap();
+    let here = place.path().display().to_string();
+    for folder in ["dynamic", "certs", "demo"] {
+        fs::create_dir(place.path().join(folder)).unwrap();
+    }
+    Ca::new().issue(&["example.test"]).write(&place.path().join("certs"), "example.test");
+    let copy = |name: &str| {
+        let text = fs::read_to_string(root.join(name)).unwrap();
+        let text =
+            text.replace("/etc/doorward", &here).replace("config/demo/", &format!("{here}/demo/"));
+        fs::write(place.path().join(name), text).unwrap();
+    };
+    for folder in ["dynamic", "demo"] {
+        for entry in fs::read_dir(root.join(folder)).unwrap() {
+            copy(&format!("{folder}/{}", entry.unwrap().file_name().display()));
+        }
+    }
+    for file in ["doorward.yml", "doorward.toml", "demo/static.yml"] {
+        copy(file);
+        let checked = run(&["check", &format!("{here}/{file}")]);
+        let said = String::from_utf8_lossy(&checked.stdout).into_owned();
+        assert_eq!(checked.status.code(), Some(0), "{file}:\n{said}");
+        assert!(said.contains(" 0 errors, 0 warnings"), "{file}:\n{said}");
+        assert!(!said.contains(", 0 services"), "{file} brings no dynamic files along:\n{said}");
+    }
+}
+
+/// F-49: a stop under load. Whoever got its request in gets its answer; only a connection that was
+/// idle may be closed under a request that crosses it on the wire.
+#[test]
+fn a_stop_under_load_loses_no_request() {
+    let origin = Origin::with(|_| {
+        pause(Duration::from_millis(2));
+        Reply::ok("ok")
+    });
+    let life = json!({"lifeCycle": {"requestAcceptGraceTimeout": "300ms", "graceTimeOut": "60s"}});
+    let mut process = process(&origin, &json!({"entryPoints": {"web": {"transport": life}}}));
+    let at = process.address("web");
+    let answered = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..8)
+            .map(|_| {
+                scope.spawn(|| {
+                    // A connection for each request: it was accepted, so it is served.
+                    while let Ok(mut client) = Client::connect(at) {
+                        match client.send(&Ask::get("/")) {
+                            Ok(answer) => assert_eq!(answer.status, 200),
+                            // Accepted by the kernel at the moment when the socket was closed.
+                            Err(error) if error.kind() == ErrorKind::ConnectionReset => return,
+                            Err(error) => panic!("{error:?}"),
+                        }
+                        answered.fetch_add(1, Ordering::AcqRel);
+                    }
+                })
+            })
+            .collect();
+        until("there is load", || answered.load(Ordering::Acquire) > 100);
+        process.signal(Signal::TERM);
+        for client in clients {
+            client.join().unwrap();
+        }
+    });
+    assert_eq!(process.end().code(), Some(0));
+}
+
+/// F-51: a rotation under load loses no line.
+#[test]
+fn a_rotation_under_load_loses_no_line() {
+    const COUNT: usize = 400;
+    let origin = Origin::start();
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("access.log");
+    let log = json!({"accessLog": {"filePath": file, "format": "json"}});
+    let proxy = Proxy::with(log).start(&everything_to(&origin.url()));
+    let mut client = proxy.client();
+    for number in 0..COUNT {
+        assert_eq!(client.send(&Ask::get(&format!("/{number}"))).unwrap().status, 200);
+        if number % 100 == 50 {
+            fs::rename(&file, directory.path().join(format!("access.log.{number}"))).unwrap();
+            proxy.app().reopen_logs();
+            until("there is a new file", || file.exists());
+        }
+    }
+    let written = || {
+        let files = fs::read_dir(directory.path()).unwrap();
+        let mut paths: Vec<String> = files
+            .flat_map(|entry| lines(&entry.unwrap().path()))
+            .map(|line| {
+                let line: Value = serde_json::from_str(&line).unwrap();
+                line["RequestPath"].as_str().unwrap().to_owned()
+            })
+            .collect();
+        paths.sort();
+        paths.dedup();
+        paths.len()
+    };
+    until("all lines are written, each whole", || written() == COUNT);
+}
+
 /// A chain is used by the routers that name it, although it is taken apart for them (CO 6.2).
 #[test]
 fn the_api_says_who_uses_a_chain() {
@@ -521,4 +713,18 @@ fn the_api_says_who_uses_a_chain() {
     assert_eq!(used_by("spare"), Value::Null);
     assert!(process.log().contains(r#""source":""#), "{}", process.log());
     assert!(!process.log().contains("File("), "{}", process.log());
+}
+
+/// ST-3
+#[test]
+fn the_peer_is_appended_nowhere_if_the_global_switch_says_so() {
+    for (options, appended) in [
+        (json!({}), true),
+        (json!({"global": {"notAppendXForwardedFor": true}}), false),
+    ] {
+        let origin = Origin::start();
+        let proxy = Proxy::with(options).start(&everything_to(&origin));
+        assert_eq!(proxy.get("/").status, 200);
+        assert_eq!(origin.last().header("X-Forwarded-For").is_some(), appended);
+    }
 }

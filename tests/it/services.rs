@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use crate::harness::{Ask, NOBODY, Origin, Proxy, Reply, until};
+use crate::harness::{Ask, NOBODY, Origin, Proxy, Reply, pause, until};
 
 /// A router for everything to service `app`, and these services.
 fn services(text: &str) -> String {
@@ -289,4 +290,75 @@ fn the_host_is_the_clients_unless_told_otherwise() {
     proxy.get("shop.test/");
     assert_eq!(origin.last().header("host"), Some(&*origin.address().to_string()));
     assert_eq!(origin.last().header("x-forwarded-host"), Some("shop.test"));
+}
+
+/// A service that is gone is probed no more, and its gauge is gone with it.
+#[test]
+fn probes_end_with_their_service() {
+    let (origin, other) = (Origin::named("checked"), Origin::named("other"));
+    let text = |url: &str, check: &str| {
+        services(&format!(
+            "    app:
+      loadBalancer:
+        {check}
+        servers:
+          - url: {url}
+"
+        ))
+    };
+    let proxy = Proxy::start(&text(&origin.url(), CHECK));
+    until("it is probed", || origin.count() > 2);
+    assert!(proxy.app().metrics().contains("traefik_service_server_up{"));
+    proxy.reload(&text(&other.url(), ""));
+    // A probe that was under way may still arrive.
+    until("the gauge is gone", || !proxy.app().metrics().contains("traefik_service_server_up{"));
+    until("the probes have ended", || {
+        let before = origin.count();
+        pause(Duration::from_millis(300));
+        origin.count() == before
+    });
+    assert_eq!(proxy.who("/").1, "other");
+}
+
+/// What a probe asks for is what its options say.
+#[test]
+fn a_probe_says_what_it_was_told_to() {
+    let origin = Origin::named("checked");
+    let proxy = Proxy::start(&services(&format!(
+        "    app:
+      loadBalancer:
+        healthCheck:
+          path: /web/health?db_server_status=1
+          interval: 50ms
+          hostname: probe.test
+          method: HEAD
+          headers: {{X-Probe: '1'}}
+        servers:
+          - url: {}/base
+",
+        origin.url()
+    )));
+    until("it is probed", || origin.count() > 0);
+    let seen = origin.last();
+    assert_eq!((&*seen.method, &*seen.target), ("HEAD", "/web/health?db_server_status=1"));
+    assert_eq!((seen.header("host"), seen.header("x-probe")), (Some("probe.test"), Some("1")));
+    assert_eq!(seen.header("x-forwarded-for"), None);
+    assert_eq!(proxy.get("/").status, 200);
+}
+
+#[test]
+fn two_choices_reach_every_server() {
+    let (a, b) = (Origin::named("a"), Origin::named("b"));
+    let proxy = Proxy::start(&services(&format!(
+        "    app:
+      loadBalancer:
+        strategy: p2c
+        servers:
+          - url: {}
+          - url: {}
+",
+        a.url(),
+        b.url()
+    )));
+    assert_eq!(shares(&proxy, 50).len(), 2);
 }

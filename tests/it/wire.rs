@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
 
-use crate::harness::certs::Tls;
+use crate::harness::certs::{Ca, Pair, Tls};
 use crate::harness::client::{Wire, socket};
 use crate::harness::{
     Ask, DEADLINE, NOBODY, Origin, Proxy, Reply, block_on, everything_to, http2, until,
@@ -555,4 +555,157 @@ fn an_early_answer_to_an_upload_arrives() {
     let answer = client.read("POST").unwrap();
     assert_eq!((answer.status, &*answer.text()), (413, "big"));
     done.store(true, Ordering::Release);
+}
+
+/// RP 6: whom the proxy believes when it speaks TLS to a backend.
+#[test]
+fn backends_may_speak_tls() {
+    let ca = Ca::new();
+    let identity = ca.issue(&["odoo.internal"]);
+    let origin = tls_origin(&identity);
+    let config = |transport: &str| {
+        format!(
+            "
+            http:
+              routers:
+                all: {{rule: PathPrefix(`/`), service: app}}
+              services:
+                app:
+                  loadBalancer:
+                    serversTransport: secure
+                    servers: [{{url: 'https://{}'}}]
+              serversTransports:
+                secure: {transport}
+            ",
+            origin.address()
+        )
+    };
+    let proxy = Proxy::start(&config("{insecureSkipVerify: true}"));
+    assert_eq!(proxy.get("/").text(), "over TLS");
+    let authority = proxy.file().with_file_name("ca.pem");
+    std::fs::write(&authority, ca.pem()).unwrap();
+    let believing = |name: &str| {
+        config(&format!("{{rootCAs: ['{}'], serverName: {name}}}", authority.display()))
+    };
+    proxy.reload(&believing("odoo.internal"));
+    assert_eq!(proxy.get("/").text(), "over TLS");
+    for (what, text) in
+        [("another name", believing("other.internal")), ("an unknown authority", config("{}"))]
+    {
+        proxy.reload(&text);
+        let answer = proxy.get("/");
+        assert_eq!((answer.status, &*answer.text()), (500, "Internal Server Error"), "{what}");
+    }
+}
+
+/// A backend that answers every connection once, over TLS.
+fn tls_origin(identity: &Pair) -> Origin {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let key = rustls_pki_types::pem::PemObject::from_pem_slice(identity.key.as_bytes()).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![identity.der()], key)
+        .unwrap();
+    let config = Arc::new(config);
+    Origin::raw(move |stream, _| {
+        let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+        let mut stream = rustls::StreamOwned::new(connection, stream);
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            if stream.read_exact(&mut byte).is_err() {
+                return;
+            }
+            head.push(byte[0]);
+        }
+        let answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 8\r\n\r\nover TLS";
+        let _ = stream.write_all(answer);
+        stream.conn.send_close_notify();
+        let _ = stream.flush();
+    })
+}
+
+/// F-13
+#[test]
+fn a_head_that_is_too_large_is_a_502() {
+    let origin = Origin::with(|seen| match &*seen.target {
+        "/huge" => Reply::ok("x").header("X-Huge", &"x".repeat(2 << 20)),
+        "/garbage" => Reply::raw("garbage\r\n\r\n"),
+        _ => Reply::ok("ok"),
+    });
+    let proxy = proxy_to(&origin);
+    for target in ["/huge", "/garbage"] {
+        let status = proxy.get(target).status;
+        assert!(matches!(status, 500 | 502), "{target}: {status}");
+        assert_eq!(proxy.get("/").status, 200);
+    }
+}
+
+/// RP 13: request trailers end at the proxy.
+#[test]
+fn trailers_of_requests_are_not_passed_on() {
+    let origin = Origin::start();
+    let proxy = proxy_to(&origin);
+    let mut client = proxy.client();
+    client
+        .write_raw(
+            b"POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\
+              \r\n3\r\nabc\r\n0\r\nX-Sum: 6\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n",
+        )
+        .unwrap();
+    assert_eq!(client.read("POST").unwrap().text(), "abc");
+    let seen = origin.last();
+    assert_eq!((seen.header("trailer"), seen.header("x-sum")), (None, None));
+    assert_eq!(client.send(&Ask::get("/")).unwrap().status, 200, "the connection is clean");
+}
+
+/// A stream that its client resets ends at the backend too; the others on the connection go on.
+#[test]
+fn a_stream_that_is_reset_cancels_its_request_alone() {
+    let (started, start) = sync_channel(1);
+    let (ended, end) = sync_channel(1);
+    let origin = Origin::raw(move |mut stream, _| {
+        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+        let first = lines.next().and_then(Result::ok).unwrap_or_default();
+        while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+        if first.contains("/stuck") {
+            let _ = started.send(());
+            let _ = ended.send(lines.next().is_none_or(|line| line.is_err()));
+        } else {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    let proxy = proxy_to(&origin);
+    block_on(async {
+        let mut sender = http2::connect(proxy.address("web")).await;
+        let stuck = Request::get("http://a.test/stuck").body(http_body_util::Full::default());
+        let stuck = tokio::spawn(sender.send_request(stuck.unwrap()));
+        let arrived = tokio::task::spawn_blocking(move || start.recv_timeout(DEADLINE));
+        arrived.await.unwrap().unwrap();
+        stuck.abort();
+        let gone = tokio::task::spawn_blocking(move || end.recv_timeout(DEADLINE));
+        assert!(gone.await.unwrap().expect("the backend hears of it"));
+        let other = http2::send(&mut sender, Request::get("http://a.test/"), b"").await;
+        assert_eq!(&other.body[..], b"ok");
+    });
+}
+
+/// A client that does not read holds up its own answer and nobody else's.
+#[test]
+fn a_client_that_does_not_read_holds_up_nobody() {
+    let origin = Origin::with(|seen| match &*seen.target {
+        "/big" => Reply::ok(vec![7; 3 * BIG]),
+        _ => Reply::ok("ok"),
+    });
+    let proxy = Proxy::with(json!({"core": {"workers": 1}})).start(&everything_to(&origin.url()));
+    let mut lazy = proxy.client();
+    lazy.write(&Ask::get("/big")).unwrap();
+    assert_eq!(lazy.read_head().unwrap().0, 200);
+    for _ in 0..20 {
+        assert_eq!(proxy.get("/").text(), "ok");
+    }
+    let rest = lazy.read_exact(3 * BIG).unwrap();
+    assert!(rest.iter().all(|&byte| byte == 7));
 }

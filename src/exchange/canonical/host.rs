@@ -11,7 +11,7 @@ use http::{Uri, Version};
 /// Why the host of a request is refused (all answers are 400).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HostError {
-    /// An HTTP/1.1 request has none.
+    /// A request of HTTP/1.1 or later has none.
     #[error("missing required Host header")]
     Missing,
     /// There are several `Host` lines, equal or not.
@@ -25,7 +25,7 @@ pub enum HostError {
 /// Makes the `Host` line of `headers` the one host of the request.
 ///
 /// The authority of the target wins over `Host` (absolute form: RFC 9112, 3.2.2; HTTP/2: RFC 9113, 8.3.1). A request
-/// without either stays without, except that HTTP/1.1 refuses it.
+/// without either stays without, which only HTTP/1.0 allows.
 pub fn canonicalize_host(
     headers: &mut HeaderMap,
     uri: &Uri,
@@ -42,7 +42,7 @@ pub fn canonicalize_host(
     }
     let Some(authority) = uri.authority().map(http::uri::Authority::as_str) else {
         return match line {
-            None if version == Version::HTTP_11 => Err(HostError::Missing),
+            None if version >= Version::HTTP_11 => Err(HostError::Missing),
             _ => Ok(()),
         };
     };
@@ -60,7 +60,7 @@ pub fn canonicalize_host(
 /// Whether this is a host with an optional port: a registered name, an IPv4 address or a bracketed IPv6 address.
 ///
 /// Stricter than RFC 3986, whose names may hold `%`, `,` and other delimiters that no host name has and that two
-/// parsers split differently. An empty host is valid.
+/// parsers split differently. An empty host is valid, a port without a host is not.
 pub fn is_valid_host(raw: &[u8]) -> bool {
     let (host_is_valid, port) = if let Some(rest) = raw.strip_prefix(b"[") {
         let Some(end) = memchr::memchr(b']', rest) else { return false };
@@ -74,7 +74,8 @@ pub fn is_valid_host(raw: &[u8]) -> bool {
     host_is_valid
         && match port {
             [] => true,
-            [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
+            [b':'] => raw.len() > 1,
+            [b':', digits @ ..] => raw.len() > digits.len() + 1 && is_port(digits),
             _ => false,
         }
 }
@@ -91,6 +92,13 @@ pub fn canonical_host(raw: &str) -> Cow<'_, str> {
     } else {
         Cow::Borrowed(host)
     }
+}
+
+fn is_port(digits: &[u8]) -> bool {
+    // `parse` alone would take a sign.
+    digits.len() <= 5
+        && digits.iter().all(u8::is_ascii_digit)
+        && str::from_utf8(digits).is_ok_and(|text| text.parse::<u16>().is_ok())
 }
 
 fn is_name_byte(byte: u8) -> bool {
@@ -122,6 +130,7 @@ mod tests {
             "127.0.0.1:80",
             "[::1]",
             "[::1]:443",
+            "a.test:65535",
             "a.test:",
             "[::ffff:10.0.0.1]",
             "xn--bcher-kva.example",
@@ -141,6 +150,10 @@ mod tests {
             "[a.test]",
             "a b",
             "a.test:123456",
+            "a.test:65536",
+            "a.test:+80",
+            ":80",
+            ":",
             "a\\b",
             "a.test:80:80",
             "ü.test",
@@ -208,5 +221,7 @@ mod tests {
         assert_eq!(outcome("http://a.test/x", &["a, b"], one), Err(HostError::Malformed));
         assert_eq!(outcome("https://a.test/", &["evil.invalid"], two), host("a.test"));
         assert_eq!(outcome("https://a.test/", &[], two), host("a.test"));
+        assert_eq!(outcome("/", &["a.test"], two), host("a.test"));
+        assert_eq!(outcome("/", &[], two), Err(HostError::Missing));
     }
 }

@@ -6,12 +6,14 @@
 mod characters;
 mod fields;
 mod host;
+mod http2;
 mod path;
 mod target;
 
 pub use characters::{EncodedCharacters, EncodedCharactersConfig};
 pub use fields::{FieldLimits, UnderscoreStrategy};
 pub use host::{HostError, canonical_host, canonicalize_host, is_valid_host};
+pub use http2::malformed_http2;
 pub use path::{
     PathError, has_disguised_dots, is_clean, normalize_path, rewrite_query_semicolons,
     routing_path, sanitize_path,

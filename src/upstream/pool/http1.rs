@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Poll;
+use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -25,6 +26,9 @@ use crate::wire::{HeadLimits, ResponseControl, ResponseGate};
 
 /// Header fields of one answer; hyper's own limit is 100, honest applications send more.
 const MAX_HEADERS: usize = 256;
+
+/// Idle for so long, a connection is looked at before any request goes over it.
+const RESTED: Duration = Duration::from_millis(5);
 
 /// Ends the task of an HTTP/1 connection from wherever its exchange is.
 #[derive(Default)]
@@ -54,6 +58,7 @@ pub(in crate::upstream) struct Http1 {
     look: Arc<AtomicBool>,
     in_use: Cell<bool>,
     reused: Cell<bool>,
+    rested: Cell<bool>,
     max_idle: usize,
     origin: Weak<Origin>,
 }
@@ -78,6 +83,7 @@ impl Http1 {
             look: connected.look,
             in_use: Cell::new(true),
             reused: Cell::new(false),
+            rested: Cell::new(false),
             max_idle: transport.max_idle,
             origin: Arc::downgrade(origin),
         });
@@ -99,19 +105,24 @@ impl Http1 {
         &self,
         request: http::Request<Upload>,
         upgrade: bool,
+        repeatable: bool,
     ) -> Result<impl Future<Output = Result<Answer, Unsent>> + use<>, Box<http::Request<Upload>>>
     {
         let mut sender = self.sender.borrow_mut();
         let Some(sender) = sender.as_mut() else { return Err(Box::new(request)) };
         self.gate.expect(request.method(), upgrade);
-        self.look.store(self.reused.get(), Ordering::Relaxed);
+        // Asking the socket costs a system call. Where a request may be repeated and the connection
+        // was busy a moment ago, finding it closed is rare and costs nothing but a second try.
+        let look = self.reused.get() && (self.rested.get() || !repeatable);
+        self.look.store(look, Ordering::Relaxed);
         Ok(sender.try_send_request(request))
     }
 
-    /// Marks it as used by a request.
-    pub(super) fn take(&self) {
+    /// Marks it as used by a request, after it was idle since then.
+    pub(super) fn take(&self, since: Instant) {
         self.in_use.set(true);
         self.reused.set(true);
+        self.rested.set(since.elapsed() >= RESTED);
     }
 
     /// Whether another request may go over it.

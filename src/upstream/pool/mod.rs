@@ -166,10 +166,10 @@ impl Pool {
 impl Host {
     /// The connection that was used last: the others get a chance to expire.
     fn take_idle(&mut self, origin: &Origin) -> Option<Rc<Http1>> {
-        while let Some((connection, _)) = self.idle.pop() {
+        while let Some((connection, since)) = self.idle.pop() {
             origin.idle.fetch_sub(1, Ordering::Relaxed);
             if connection.is_usable() {
-                connection.take();
+                connection.take(since);
                 return Some(connection);
             }
             connection.close();

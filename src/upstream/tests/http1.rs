@@ -61,6 +61,12 @@ async fn what_the_server_sees() {
          X-Forwarded-For: 198.51.100.1, 192.0.2.7\r\nX-App: 1\r\nTe: trailers\r\n\r\n"
     );
 
+    for (method, says) in [("POST", true), ("PUT", true), ("PATCH", true), ("DELETE", false)] {
+        plain.forward(&cx, self::request(method, "/", Body::empty())).await;
+        let head = seen.recv().await.unwrap();
+        assert_eq!(head.contains("\r\nContent-Length: 0\r\n"), says, "{head}");
+    }
+
     let options = ForwarderOptions { pass_host_header: false, preserve_path: true };
     let target = Target::parse(&format!("http://{address}/base/")).unwrap();
     let own = Forwarder::new(transport(&ServersTransportConfig::default()), target, options);

@@ -73,6 +73,7 @@ async fn answer(
             Response::new(Full::from("slow"))
         }
         "/early" => Response::new(Full::from("early")),
+        "/whole" => Response::new(Full::from(control.has_whole_request().to_string())),
         _ => {
             if let Ok(body) = request.into_body().collect().await {
                 return Response::new(Full::new(body.to_bytes()));
@@ -217,6 +218,18 @@ async fn an_early_answer_closes_and_the_rest_is_no_request() {
     assert_eq!(rest(&mut client).await, "");
     task.await.unwrap().unwrap();
     assert_eq!(*log.lock().unwrap(), ["/early"]);
+}
+
+#[tokio::test]
+async fn the_service_can_ask_whether_its_request_is_there() {
+    let (mut client, _task, _log) = serve(GateTimeouts::default());
+    for whole in ["GET /whole HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), post("/whole", "abc")] {
+        client.write_all(whole.as_bytes()).await.unwrap();
+        until(&mut client, "true").await;
+    }
+    let rest = post("/whole", "abcdef");
+    client.write_all(rest.strip_suffix("f").unwrap().as_bytes()).await.unwrap();
+    until(&mut client, "false").await;
 }
 
 #[tokio::test]

@@ -1,0 +1,175 @@
+//! Connections of clients from the first byte to the last, on an entry point without routers.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use ::http::header::{CONTENT_LENGTH, HOST};
+use ::http::{Method, Request, StatusCode, Version};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::task::spawn_local;
+use tokio_util::sync::CancellationToken;
+
+use super::connection::Door;
+use super::http::{serve_http1, serve_http2};
+use super::*;
+use crate::exchange::{Connection, OpenWork};
+use crate::observability::metrics::MetricsConfig;
+use crate::router::{EntryPointRoutes, RoutingTable};
+
+fn door() -> Arc<Door> {
+    let facts = EntryPointFacts {
+        name: Arc::from("web"),
+        not_append_forwarded_for: false,
+        hardened: false,
+    };
+    let entry_point = EntryPoint {
+        position: 0,
+        facts: Arc::new(facts),
+        address: SocketAddr::from(([127, 0, 0, 1], 80)),
+        reuse_port: false,
+        trusted: TrustedSources::new(false, &[]),
+        connection_headers: Vec::new(),
+        proxy_protocol: None,
+        target: TargetRules::default(),
+        underscores: UnderscoreStrategy::Keep,
+        aliases: false,
+        limits: FieldLimits { max_fields: 100, max_bytes: 1 << 16 },
+        timeouts: Timeouts { read: None, body: BodyTimeout::Total, write: None, idle: None },
+        keep_alive_max_requests: 0,
+        keep_alive_max_time: None,
+        http2_max_concurrent_streams: 10,
+        http2_max_decoder_table: 4096,
+        metrics: None,
+        life_cycle: LifeCycle {
+            request_accept_grace: Duration::ZERO,
+            grace: Duration::from_secs(1),
+        },
+    };
+    let table = RoutingTable { entry_points: Box::new([EntryPointRoutes::default()]) };
+    let shared = Shared {
+        table: LiveTable::new(table),
+        metrics: Arc::new(Metrics::new(&MetricsConfig::default()).unwrap()),
+        access_log: None,
+        server_name: HeaderValue::from_static("here"),
+    };
+    Arc::new(Door {
+        shared: Arc::new(shared),
+        entry_point: Arc::new(entry_point),
+        work: OpenWork::default(),
+        drain: CancellationToken::new(),
+    })
+}
+
+fn connection(door: &Door) -> Arc<Connection> {
+    let address = SocketAddr::from(([192, 0, 2, 7], 4711));
+    Arc::new(Connection {
+        entry_point: Arc::clone(&door.entry_point.facts),
+        peer: address,
+        peer_ip: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
+        peer_ip_text: HeaderValue::from_static("192.0.2.7"),
+        local: address,
+        tls: None,
+        opened: tokio::time::Instant::now(),
+        work: OpenWork::default(),
+    })
+}
+
+/// Sends `bytes` over HTTP/1 and reads until the connection is closed; `None` when it stays open.
+async fn converse(bytes: &str) -> Option<String> {
+    let (mut client, server) = duplex(1 << 16);
+    let serving = spawn_local(async move {
+        let door = door();
+        serve_http1(&door, connection(&door), server, Bytes::new()).await
+    });
+    client.write_all(bytes.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    let closed = tokio::time::timeout(Duration::from_mins(1), read_all(&mut client, &mut text));
+    let closed = closed.await.is_ok();
+    serving.abort();
+    closed.then_some(text)
+}
+
+async fn read_all(client: &mut DuplexStream, text: &mut String) {
+    client.read_to_string(text).await.unwrap();
+}
+
+async fn answers(request: Request<Empty<Bytes>>) -> (StatusCode, Option<HeaderValue>, Bytes) {
+    let (client, server) = duplex(1 << 16);
+    spawn_local(async move {
+        let door = door();
+        serve_http2(&door, connection(&door), server).await
+    });
+    let (mut sender, task) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(client))
+            .await
+            .unwrap();
+    spawn_local(task);
+    let response = sender.send_request(request).await.unwrap();
+    let length = response.headers().get(CONTENT_LENGTH).cloned();
+    let status = response.status();
+    (status, length, response.into_body().collect().await.unwrap().to_bytes())
+}
+
+fn request(method: Method, uri: &str) -> Request<Empty<Bytes>> {
+    let mut request = Request::new(Empty::new());
+    *request.method_mut() = method;
+    *request.uri_mut() = uri.parse().unwrap();
+    *request.version_mut() = Version::HTTP_2;
+    request
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn an_answer_that_leaves_a_body_unread_says_that_it_closes() {
+    let post = "POST / HTTP/1.1\r\nHost: a.test\r\n";
+    let get = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+    for unread in [
+        format!("{post}Expect: 100-continue\r\nContent-Length: 5\r\n\r\n"),
+        format!("{post}Content-Length: 5\r\n\r\nabc"),
+        format!("{post}Transfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n"),
+        format!("{post}Transfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n"),
+    ] {
+        let text = converse(&format!("{get}{unread}")).await.unwrap();
+        assert_eq!(text.matches("HTTP/1.1 404 ").count(), 2, "{unread:?} {text}");
+        assert_eq!(text.matches("connection: close").count(), 1, "{unread:?} {text}");
+    }
+    let whole = format!("{post}Content-Length: 5\r\n\r\nabcde");
+    assert_eq!(converse(&whole).await, None);
+    let text = converse(&format!("{whole}{get}GET / HTTP/3.0\r\n\r\n")).await.unwrap();
+    assert_eq!(text.matches("HTTP/1.1 404 ").count(), 2, "{text}");
+    assert_eq!(text.matches("connection: close").count(), 1, "{text}");
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_fragment_is_refused_without_a_word() {
+    let text = converse("GET /private#x HTTP/1.1\r\nHost: a.test\r\n\r\n").await.unwrap();
+    assert!(text.starts_with("HTTP/1.1 400 ") && text.ends_with("\r\n\r\n"), "{text}");
+}
+
+#[tokio::test(flavor = "local")]
+async fn head_over_http2_is_answered_without_a_body() {
+    let (status, length, body) = answers(request(Method::HEAD, "http://a.test/")).await;
+    assert_eq!((status, &body[..]), (StatusCode::NOT_FOUND, &b""[..]));
+    assert_eq!(length.unwrap(), "19");
+    let (_, length, body) = answers(request(Method::GET, "http://a.test/")).await;
+    assert_eq!((length.unwrap().as_bytes(), &body[..]), (&b"19"[..], &b"404 page not found\n"[..]));
+}
+
+#[tokio::test(flavor = "local")]
+async fn what_http2_lets_through_is_checked() {
+    let mut padded = request(Method::GET, "http://a.test/");
+    padded.headers_mut().insert("x-a", HeaderValue::from_static(" b"));
+    let mut hosts = request(Method::GET, "http://a.test/");
+    hosts.headers_mut().append(HOST, HeaderValue::from_static("a.test"));
+    hosts.headers_mut().append(HOST, HeaderValue::from_static("b.test"));
+    let query_only = request(Method::GET, "http://a.test?private");
+    for (refused, want) in [
+        (padded, "400 Bad Request: white space around a header value"),
+        (hosts, "400 Bad Request: too many Host headers"),
+        (query_only, "400 Bad Request: malformed target"),
+    ] {
+        let (status, _, body) = answers(refused).await;
+        assert_eq!((status, &body[..]), (StatusCode::BAD_REQUEST, want.as_bytes()));
+    }
+}

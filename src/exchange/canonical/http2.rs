@@ -1,0 +1,58 @@
+//! What RFC 9113 calls malformed and the HTTP/2 library lets through.
+//!
+//! The library checks names, pseudo-headers, connection-specific fields and the length of the body. What is left
+//! matters because the request may go out as HTTP/1.1, where it would be ambiguous.
+
+use http::Uri;
+use http::header::{CONTENT_LENGTH, HeaderMap};
+
+/// Why an HTTP/2 request is malformed, if it is (the answer is 400).
+pub fn malformed_http2(headers: &HeaderMap, uri: &Uri) -> Option<&'static str> {
+    // 8.3.1: a path begins with a slash. `Uri::path` would say that it does.
+    if uri.path_and_query().is_some_and(|target| target.as_str().starts_with('?')) {
+        return Some("malformed target");
+    }
+    // 8.1.1: the library compares the body with one of several lines.
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    if lengths.next().is_some() && lengths.next().is_some() {
+        return Some("several Content-Length headers");
+    }
+    // 8.2.1
+    let padded = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    headers
+        .values()
+        .any(|value| padded(value.as_bytes().first()) || padded(value.as_bytes().last()))
+        .then_some("white space around a header value")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{HeaderName, HeaderValue};
+
+    fn malformed(target: &str, lines: &[(&str, &'static str)]) -> Option<&'static str> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        malformed_http2(&headers, &target.parse().unwrap())
+    }
+
+    #[test]
+    fn what_http_1_would_make_ambiguous() {
+        let (plain, length) = ("http://a.test/x?y", "content-length");
+        for (target, lines, want) in [
+            (plain, &[(length, "3"), ("x-a", "a b"), ("x-b", "")][..], None),
+            ("*", &[], None),
+            ("a.test:80", &[], None),
+            ("http://a.test?private", &[], Some("malformed target")),
+            (plain, &[(length, "3"), (length, "3")], Some("several Content-Length headers")),
+            (plain, &[("x-a", " b")], Some("white space around a header value")),
+            (plain, &[("x-a", "b\t")], Some("white space around a header value")),
+            (plain, &[("x-a", " ")], Some("white space around a header value")),
+        ] {
+            assert_eq!(malformed(target, lines), want, "{target} {lines:?}");
+        }
+    }
+}
