@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::facts::{InternalServices, static_facts};
 use super::gauges::Gauges;
+use super::hints::Hints;
 use crate::api::Noop;
 use crate::compile::{Environment, Report, compile};
 use crate::config::diagnostics::{Diagnostic, Severity, did_you_mean};
@@ -138,6 +139,10 @@ pub fn check(files: &[PathBuf]) -> anyhow::Result<Findings> {
         compiled.diagnostics.iter().filter_map(|one| told(one, &dynamic)).collect();
     found.sort_by(|one, other| place(one).cmp(&place(other)));
     found.dedup_by(|one, other| same_mistake(one, other));
+    let hints = Hints::of(&dynamic);
+    for one in &mut found {
+        hints.add_to(one);
+    }
     diagnostics.extend(found);
     Ok(Findings { diagnostics, report: compiled })
 }

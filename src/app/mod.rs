@@ -4,6 +4,7 @@ pub mod check;
 mod facts;
 mod gauges;
 pub mod healthcheck;
+mod hints;
 mod internal;
 
 use std::collections::BTreeMap;

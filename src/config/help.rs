@@ -411,7 +411,11 @@ const FLAGS: [(&str, &str, &str); 157] = [
     ("experimental.kubernetesGateway", "false", "No effect, deprecated."),
     ("experimental.kubernetesIngressNGINX", "false", "No effect, deprecated."),
     ("global.checkNewVersion", "true", "No effect: nothing calls home."),
-    ("global.notAppendXForwardedFor", "false", "No effect, as in Traefik."),
+    (
+        "global.notAppendXForwardedFor",
+        "false",
+        "Do not append the peer to X-Forwarded-For, anywhere.",
+    ),
     ("global.sendAnonymousUsage", "false", "No effect: nothing calls home."),
     ("log", "false", "Options of the log."),
     ("log.compress", "false", "No effect."),

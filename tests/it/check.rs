@@ -172,3 +172,37 @@ defaultRuleSyntax = \"v2\"
     places.dedup();
     assert_eq!(places, [3, 4, 6, 7, 9].map(Some), "{:#?}", found.lines());
 }
+
+#[test]
+fn names_that_lead_nowhere_are_close_to_others() {
+    let found = check(&[(
+        "routes.yml",
+        "http:
+  routers:
+    one: {rule: Path(`/a`), service: ap}
+    two: {rule: Path(`/b`), service: app, middlewares: [add, athu]}
+    three: {rule: Path(`/c`), service: app, tls: {options: modren}}
+    four: {rule: Path(`/d`), service: elsewhere}
+  middlewares:
+    add: {addPrefix: {prefix: /a}}
+    auth: {addPrefix: {prefix: /a}}
+    chain: {chain: {middlewares: [ad]}}
+  services:
+    app: {loadBalancer: {servers: [{url: http://a.test}], serversTransport: slwo}}
+    both: {weighted: {services: [{name: app}, {name: appp}]}}
+  serversTransports:
+    slow: {}
+tls:
+  options:
+    modern: {}
+",
+    )]);
+    let help = |line: u64| {
+        let mut there = found.diagnostics.iter().filter(|one| one["line"] == line);
+        there.find_map(|one| one["help"].as_str()).unwrap_or_default().to_owned()
+    };
+    for (line, name) in [(3, "app"), (4, "auth"), (5, "modern"), (10, "add"), (12, "slow")] {
+        assert_eq!(help(line), format!("did you mean `{name}`?"), "{line}: {}", found.text);
+    }
+    assert_eq!(help(6), "", "{}", found.text);
+}

@@ -688,3 +688,42 @@ fn a_rotation_under_load_loses_no_line() {
     };
     until("all lines are written, each whole", || written() == COUNT);
 }
+
+/// A chain is used by the routers that name it, although it is taken apart for them (CO 6.2).
+#[test]
+fn the_api_says_who_uses_a_chain() {
+    let text = "
+        http:
+          routers:
+            one: {rule: Path(`/one`), service: noop@internal, middlewares: [both]}
+          middlewares:
+            both: {chain: {middlewares: [add]}}
+            add: {addPrefix: {prefix: /a}}
+            spare: {chain: {middlewares: [add]}}
+        ";
+    let process = Process::start(&json!({}), text);
+    let used_by = |name: &str| -> Value {
+        let mut client = Client::connect(process.address("traefik")).unwrap();
+        let path = format!("/api/http/middlewares/{name}@file");
+        let answer = client.send(&Ask::get(&path)).unwrap();
+        serde_json::from_str::<Value>(&answer.text()).unwrap()["usedBy"].clone()
+    };
+    assert_eq!(used_by("both"), json!(["one@file"]));
+    assert_eq!(used_by("add"), json!(["one@file"]));
+    assert_eq!(used_by("spare"), Value::Null);
+    assert!(process.log().contains(r#""source":""#), "{}", process.log());
+    assert!(!process.log().contains("File("), "{}", process.log());
+}
+
+/// ST-3
+#[test]
+fn the_peer_is_appended_nowhere_if_the_global_switch_says_so() {
+    for (options, appended) in
+        [(json!({}), true), (json!({"global": {"notAppendXForwardedFor": true}}), false)]
+    {
+        let origin = Origin::start();
+        let proxy = Proxy::with(options).start(&everything_to(&origin.url()));
+        assert_eq!(proxy.get("/").status, 200);
+        assert_eq!(origin.last().header("X-Forwarded-For").is_some(), appended);
+    }
+}
