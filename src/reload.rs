@@ -3,6 +3,7 @@
 //! Invariant: nothing that a provider sends takes a healthy route down, and what did not change
 //! is not built again. One store switches everything.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,7 +88,7 @@ impl Reload {
     pub async fn run(mut self, first: watch::Sender<bool>, shutdown: CancellationToken) {
         let mut memo = None;
         let mut failures = 0;
-        let mut seen: Vec<Diagnostic> = Vec::new();
+        let mut seen = HashSet::new();
         let mut tick = interval(FILES_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -135,7 +136,7 @@ impl Reload {
         &mut self,
         memo: &mut Option<Memo>,
         failures: &mut u64,
-        seen: &mut Vec<Diagnostic>,
+        seen: &mut HashSet<String>,
     ) {
         let mut parts = vec![("internal", Arc::clone(&self.internal))];
         let mut health = ProviderHealth { loaded: true, ..ProviderHealth::default() };
@@ -180,7 +181,7 @@ impl Reload {
         &self,
         compiled: Compiled,
         health: &ProviderHealth,
-        seen: &mut Vec<Diagnostic>,
+        seen: &mut HashSet<String>,
     ) -> Memo {
         let Compiled { table, report, health_plans, memo } = compiled;
         self.shared.table.publish(table);
@@ -207,20 +208,33 @@ impl Reload {
     }
 }
 
-/// Logs what is new among the diagnostics, and that what was wrong is mended.
-fn speak(report: &Report, seen: &mut Vec<Diagnostic>) {
+/// Logs what is new among the diagnostics, and that what was wrong is mended. `seen` are those of
+/// the previous time. A problem that has only moved within its file is not new.
+fn speak(report: &Report, seen: &mut HashSet<String>) {
     let (errors, warnings) = report.counts();
-    for diagnostic in report.diagnostics.iter().filter(|diagnostic| !seen.contains(diagnostic)) {
-        match diagnostic.severity {
-            Severity::Error => error!("{diagnostic}"),
-            Severity::Warning => warn!("{diagnostic}"),
+    let mut now = HashSet::with_capacity(report.diagnostics.len());
+    for diagnostic in &*report.diagnostics {
+        let key = without_place(diagnostic);
+        if !seen.contains(&key) {
+            match diagnostic.severity {
+                Severity::Error => error!("{diagnostic}"),
+                Severity::Warning => warn!("{diagnostic}"),
+            }
         }
+        now.insert(key);
     }
-    if !seen.is_empty() && report.diagnostics.is_empty() {
+    if !seen.is_empty() && now.is_empty() {
         info!("the configuration is whole again");
     }
-    info!(routers = report.routers.len(), errors, warnings, "configuration applied");
-    seen.clone_from(&report.diagnostics);
+    info!(routers = report.router_count, errors, warnings, "configuration applied");
+    *seen = now;
+}
+
+fn without_place(diagnostic: &Diagnostic) -> String {
+    let file = diagnostic.span.as_ref().map_or("", |span| &*span.source.name);
+    let subject = diagnostic.subject.as_ref();
+    let (kind, name) = subject.map_or(("", ""), |subject| (subject.kind, &*subject.name));
+    format!("{file}\n{kind}\n{name}\n{}\n{}", diagnostic.severity.as_str(), diagnostic.message)
 }
 
 /// A report before there is any configuration.

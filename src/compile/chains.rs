@@ -3,17 +3,45 @@
 use std::sync::Arc;
 
 use super::Compiler;
-use super::inputs::RecordedFiles;
+use super::inputs::{RecordedFiles, same};
+use super::services::Missing;
 use crate::config::diagnostics::{Diagnostic, Severity};
 use crate::config::dynamic_config::Object;
-use crate::exchange::Middleware;
+use crate::exchange::{Handler, Middleware};
 use crate::middleware::{BuildContext, MiddlewareConfig};
 use crate::values::{BuildError, QualifiedName};
 
 /// A middleware that a router uses, chains already taken apart.
 pub(super) type Link = (QualifiedName, Arc<Object<MiddlewareConfig>>);
 
+/// All middlewares as configured, by name.
+pub(super) type Middlewares = Vec<(QualifiedName, Arc<Object<MiddlewareConfig>>)>;
+
+/// A service that something uses, and what was there under its name.
+pub(super) type UsedService = (QualifiedName, Result<Arc<dyn Handler>, Missing>);
+
 impl Compiler<'_> {
+    /// Remembers the middlewares, and finds out whether they are those of the previous time.
+    pub(super) fn note_middlewares(&mut self) {
+        let section = &self.config.middlewares;
+        let previous = &self.previous.middlewares;
+        self.unchanged.middlewares = previous.len() == section.len()
+            && previous
+                .iter()
+                .all(|(name, then)| section.get(name).is_some_and(|now| same(now, then)));
+        self.memo.middlewares = if self.unchanged.middlewares {
+            Arc::clone(previous)
+        } else {
+            let objects = section.iter().map(|(name, object)| (name.clone(), Arc::clone(object)));
+            let mut objects: Middlewares = objects.collect();
+            objects.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+            Arc::new(objects)
+        };
+        for (_, object) in &*self.memo.middlewares {
+            self.diagnostics.extend(object.errors.iter().cloned());
+        }
+    }
+
     /// Resolves `names`, written in an object of `provider`, to what they mean in order.
     pub(super) fn links(
         &self,
@@ -63,10 +91,11 @@ impl Compiler<'_> {
 
     /// Builds one link for `owner`.
     pub(super) fn middleware(
-        &mut self,
+        &self,
         (name, object): &Link,
         owner: &QualifiedName,
         files: &RecordedFiles<'_>,
+        services: &mut Vec<UsedService>,
         diagnostics: &mut Vec<Diagnostic>,
     ) -> Result<Arc<dyn Middleware>, String> {
         let mut warnings = Vec::new();
@@ -75,8 +104,10 @@ impl Compiler<'_> {
                 let (state, profile) = (self.env.state, self.env.facts.profile);
                 let provider = name.provider();
                 let mut service = |reference: &str| {
-                    self.handler(&QualifiedName::resolve(reference, provider))
-                        .map_err(BuildError::new)
+                    let name = QualifiedName::resolve(reference, provider);
+                    let found = self.handler(&name);
+                    services.push((name, found.clone()));
+                    found.map_err(BuildError::new)
                 };
                 config.build(&mut BuildContext {
                     name,

@@ -8,19 +8,24 @@
 mod chains;
 mod inputs;
 mod report;
+mod router;
 mod routers;
 mod services;
 mod tls;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use self::chains::Middlewares;
 pub use self::inputs::RecordedFiles;
-pub use self::report::{MiddlewareReport, Report, RouterReport, ServiceReport, Status};
-use self::routers::BuiltRouter;
-use self::services::{BuiltService, BuiltTransport};
+pub use self::report::{Lazy, MiddlewareReport, Report, RouterReport, ServiceReport, Status};
+use self::routers::Placed;
+use self::services::{ServiceMap, Services, TransportMap};
 use self::tls::BuiltTls;
 use crate::config::diagnostics::Diagnostic;
 use crate::config::dynamic_config::{DynamicConfig, Section};
@@ -112,12 +117,15 @@ pub struct Environment<'a> {
     pub facts: &'a StaticFacts,
 }
 
-/// What compiling remembers, so that the next time costs what changed.
-#[derive(Default)]
+/// What compiling remembers, so that the next time costs what changed. It is good for the same
+/// static facts and the same state only.
+#[derive(Default, Clone)]
 pub struct Memo {
-    transports: HashMap<QualifiedName, Arc<BuiltTransport>>,
-    services: HashMap<QualifiedName, Arc<BuiltService>, foldhash::fast::RandomState>,
-    routers: HashMap<QualifiedName, Arc<BuiltRouter>, foldhash::fast::RandomState>,
+    transports: Arc<TransportMap>,
+    services: Arc<Services>,
+    middlewares: Arc<Middlewares>,
+    /// In match order, which the next compile begins with: sorting what is sorted costs little.
+    routers: Arc<Vec<Arc<Placed>>>,
     tls: Option<Arc<BuiltTls>>,
 }
 
@@ -145,13 +153,17 @@ pub fn compile(
         previous: previous.unwrap_or(&empty),
         env: environment,
         memo: Memo::default(),
+        unchanged: Unchanged::default(),
+        services: ServiceMap::default(),
         building: Vec::new(),
         diagnostics: config.diagnostics.clone(),
         not_ready: Vec::new(),
     };
     let mut tls = compiler.build_tls();
+    compiler.build_transports();
+    compiler.build_services();
+    compiler.note_middlewares();
     let table = compiler.build_routers(&mut tls);
-    compiler.build_unused();
     compiler.memo.tls = Some(Arc::new(tls));
     compiler.finish(table)
 }
@@ -161,6 +173,9 @@ struct Compiler<'a> {
     previous: &'a Memo,
     env: &'a Environment<'a>,
     memo: Memo,
+    unchanged: Unchanged,
+    /// Services that are kept or built so far.
+    services: ServiceMap,
     /// Services that are being built, to find cycles.
     building: Vec<QualifiedName>,
     diagnostics: Vec<Diagnostic>,
@@ -168,32 +183,23 @@ struct Compiler<'a> {
     not_ready: Vec<String>,
 }
 
-impl Compiler<'_> {
-    /// Builds what no router names, so that its errors are seen and its state is shown.
-    fn build_unused(&mut self) {
-        let config = self.config;
-        for name in sorted_names(&config.services) {
-            let _ = self.service(name);
-        }
-        for name in sorted_names(&config.servers_transports) {
-            let _ = self.transport(name);
-        }
-    }
+/// Kinds of objects that are all the same as the previous time, so that nobody who uses one has to
+/// look it up.
+#[derive(Default)]
+struct Unchanged {
+    transports: bool,
+    services: bool,
+    middlewares: bool,
+}
 
+impl Compiler<'_> {
     fn finish(mut self, table: RoutingTable) -> Compiled {
-        let mut report = self.report();
-        report.certificates = self.memo.tls.as_ref().and_then(|tls| tls.store.clone());
-        let health_plans = self
-            .memo
-            .services
-            .values()
-            .filter_map(|built| built.service.as_ref().ok()?.health_plan())
-            .collect();
+        let report = self.report();
         Compiled {
             table: Arc::new(table),
             report: Arc::new(report),
-            health_plans,
-            memo: std::mem::take(&mut self.memo),
+            health_plans: self.memo.services.health_plans(),
+            memo: self.memo,
         }
     }
 }

@@ -1,12 +1,14 @@
 //! What runs and what is wrong with it: the API, the log, `check` and `/ready` read this.
 
-use std::sync::Arc;
+use std::cmp::Ordering;
+use std::sync::{Arc, LazyLock};
 
 use serde::Serialize;
 
-use super::routers::BuiltRouter;
-use super::{Compiler, StaticFacts};
+use super::chains::Middlewares;
+use super::router::BuiltRouter;
 use super::services::BuiltService;
+use super::{Compiler, StaticFacts};
 use crate::config::diagnostics::{Diagnostic, Severity};
 use crate::config::dynamic_config::Object;
 use crate::middleware::MiddlewareConfig;
@@ -27,21 +29,39 @@ pub enum Status {
     Warning,
 }
 
+/// Something that is put together when somebody looks at it: most reports are never read.
+pub type Lazy<T> = LazyLock<T, Box<dyn FnOnce() -> T + Send>>;
+
 /// The state of one configuration.
-#[derive(Default)]
 pub struct Report {
     /// Routers by name, sorted.
-    pub routers: Vec<RouterReport>,
+    pub routers: Lazy<Vec<RouterReport>>,
     /// Services by name, sorted.
-    pub services: Vec<ServiceReport>,
+    pub services: Lazy<Vec<ServiceReport>>,
     /// Middlewares by name, sorted.
-    pub middlewares: Vec<MiddlewareReport>,
+    pub middlewares: Lazy<Vec<MiddlewareReport>>,
+    /// How many routers there are.
+    pub router_count: usize,
     /// Everything that is wrong, in the order of the files.
-    pub diagnostics: Vec<Diagnostic>,
+    pub diagnostics: Arc<[Diagnostic]>,
     /// Why this configuration does not count as ready; empty when it does.
     pub not_ready: Vec<String>,
     /// The certificates in use.
     pub certificates: Option<Arc<CertificateStore>>,
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Self {
+            routers: LazyLock::new(Box::new(Vec::new)),
+            services: LazyLock::new(Box::new(Vec::new)),
+            middlewares: LazyLock::new(Box::new(Vec::new)),
+            router_count: 0,
+            diagnostics: Arc::default(),
+            not_ready: Vec::new(),
+            certificates: None,
+        }
+    }
 }
 
 /// One router.
@@ -62,13 +82,13 @@ pub struct RouterReport {
 }
 
 impl RouterReport {
-    fn new(name: &QualifiedName, built: &Arc<BuiltRouter>) -> Self {
+    fn new(built: &Arc<BuiltRouter>) -> Self {
         Self {
-            name: name.clone(),
+            name: built.instance.name.clone(),
             priority: built.priority,
             status: built.status,
             errors: built.errors.clone(),
-            router: built.in_table().cloned(),
+            router: built.routers.first().cloned(),
             links: built.links.iter().map(|(name, _)| name.clone()).collect(),
             built: Arc::clone(built),
         }
@@ -81,13 +101,14 @@ impl RouterReport {
 
     /// Entry points that it stands at.
     pub fn using(&self, facts: &StaticFacts) -> Vec<Arc<str>> {
-        let models = self.built.entry_points.iter().filter_map(|&at| facts.entry_points.get(at));
+        let models =
+            self.built.instance.entry_points.iter().filter_map(|&at| facts.entry_points.get(at));
         models.map(|model| Arc::clone(&model.name)).collect()
     }
 
     /// As compiled: names qualified, entry point defaults filled in.
     pub fn effective_config(&self, facts: &StaticFacts) -> RouterConfig {
-        let model = self.built.model.and_then(|position| facts.entry_points.get(position));
+        let model = self.built.instance.model.and_then(|position| facts.entry_points.get(position));
         let mut config = self.config().clone();
         config.entry_points = self.using(facts).iter().map(ToString::to_string).collect();
         config.middlewares = config
@@ -151,80 +172,87 @@ impl Report {
 }
 
 impl Compiler<'_> {
+    /// The report. Its lists hold what compiling remembers anyway.
     pub(super) fn report(&mut self) -> Report {
         let mut diagnostics = std::mem::take(&mut self.diagnostics);
-        diagnostics.extend(self.transport_diagnostics().cloned());
-        let mut routers: Vec<_> =
-            self.memo.routers.iter().map(|(name, built)| RouterReport::new(name, built)).collect();
-        routers.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-        for built in self.memo.routers.values() {
-            diagnostics.extend(built.diagnostics.iter().cloned());
-        }
-        let mut services: Vec<_> =
-            self.memo.services.iter().map(|(name, built)| service_report(name, built)).collect();
-        services.extend(self.internal_services());
-        services.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-        for built in self.memo.services.values() {
-            diagnostics.extend(built.diagnostics.iter().cloned());
-        }
-        let middlewares = self.middleware_reports(&mut diagnostics);
+        diagnostics.extend(self.memo.services.diagnostics.iter().cloned());
         sort_and_deduplicate(&mut diagnostics);
+        let diagnostics: Arc<[Diagnostic]> = diagnostics.into();
+        let mut not_ready = std::mem::take(&mut self.not_ready);
+        not_ready.sort_unstable();
+        let (placed, services) = (Arc::clone(&self.memo.routers), Arc::clone(&self.memo.services));
+        let router_count = placed.iter().map(|placed| placed.copies.len()).sum();
+        let internal = self.internal_services();
+        let (middlewares, of_middlewares) =
+            (Arc::clone(&self.memo.middlewares), Arc::clone(&diagnostics));
         Report {
-            routers,
-            services,
-            middlewares,
+            routers: LazyLock::new(Box::new(move || {
+                let copies = placed.iter().flat_map(|placed| &placed.copies);
+                let mut routers: Vec<_> = copies.map(RouterReport::new).collect();
+                routers.sort_by(|one, other| one.name.cmp(&other.name));
+                routers
+            })),
+            services: LazyLock::new(Box::new(move || {
+                let built = services.by_name.iter();
+                let mut services: Vec<_> =
+                    built.map(|(name, built)| service_report(name, built)).collect();
+                services.extend(internal.into_iter().map(internal_service));
+                services.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+                services
+            })),
+            middlewares: LazyLock::new(Box::new(move || {
+                middleware_reports(&middlewares, &of_middlewares)
+            })),
+            router_count,
             diagnostics,
-            not_ready: std::mem::take(&mut self.not_ready),
-            certificates: None,
+            not_ready,
+            certificates: self.memo.tls.as_ref().and_then(|tls| tls.store.clone()),
         }
     }
 
-    fn internal_services(&self) -> impl Iterator<Item = ServiceReport> {
-        let known = &self.env.facts.internal_services;
-        known.iter().filter(|(_, handler)| handler.is_ok()).map(|(name, _)| ServiceReport {
-            name: QualifiedName::new(name, "internal"),
-            object: None,
-            service: None,
-            status: Status::Enabled,
-            errors: Vec::new(),
-        })
+    fn internal_services(&self) -> Vec<QualifiedName> {
+        let known = self.env.facts.internal_services.iter();
+        let served = known.filter(|(_, handler)| handler.is_ok());
+        served.map(|(name, _)| QualifiedName::new(name, "internal")).collect()
     }
+}
 
-    /// A middleware is built per router: its errors are those of its builds, and of its own text.
-    fn middleware_reports(&self, diagnostics: &mut Vec<Diagnostic>) -> Vec<MiddlewareReport> {
-        let mut reports: Vec<_> = self
-            .config
-            .middlewares
-            .iter()
-            .map(|(name, object)| {
-                diagnostics.extend(object.errors.iter().cloned());
-                MiddlewareReport {
-                    name: name.clone(),
-                    object: Arc::clone(object),
-                    status: Status::Enabled,
-                    errors: object.errors.iter().map(|error| error.message.clone()).collect(),
-                }
-            })
-            .collect();
-        reports.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-        for diagnostic in diagnostics.iter().filter(|d| d.severity == Severity::Error) {
-            let Some(subject) = diagnostic.subject.as_ref().filter(|s| s.kind == "middleware") else {
-                continue;
-            };
-            let found = reports.binary_search_by(|report| report.name.as_str().cmp(&subject.name));
-            if let Some(report) = found.ok().and_then(|position| reports.get_mut(position))
-                && !report.errors.contains(&diagnostic.message)
-            {
-                report.errors.push(diagnostic.message.clone());
-            }
-        }
-        for report in &mut reports {
-            if !report.errors.is_empty() {
-                report.status = Status::Disabled;
-            }
-        }
-        reports
+fn internal_service(name: QualifiedName) -> ServiceReport {
+    ServiceReport { name, object: None, service: None, status: Status::Enabled, errors: Vec::new() }
+}
+
+/// A middleware is built per router: its errors are those of its builds, and of its own text.
+fn middleware_reports(
+    middlewares: &Middlewares,
+    diagnostics: &[Diagnostic],
+) -> Vec<MiddlewareReport> {
+    let report = |(name, object): &(QualifiedName, _)| MiddlewareReport {
+        name: name.clone(),
+        object: Arc::clone(object),
+        status: Status::Enabled,
+        errors: Vec::new(),
+    };
+    let mut reports: Vec<_> = middlewares.iter().map(report).collect();
+    for report in &mut reports {
+        report.errors.extend(report.object.errors.iter().map(|error| error.message.clone()));
     }
+    for diagnostic in diagnostics.iter().filter(|d| d.severity == Severity::Error) {
+        let Some(subject) = diagnostic.subject.as_ref().filter(|s| s.kind == "middleware") else {
+            continue;
+        };
+        let found = reports.binary_search_by(|report| report.name.as_str().cmp(&subject.name));
+        if let Some(report) = found.ok().and_then(|position| reports.get_mut(position))
+            && !report.errors.contains(&diagnostic.message)
+        {
+            report.errors.push(diagnostic.message.clone());
+        }
+    }
+    for report in &mut reports {
+        if !report.errors.is_empty() {
+            report.status = Status::Disabled;
+        }
+    }
+    reports
 }
 
 fn service_report(name: &QualifiedName, built: &BuiltService) -> ServiceReport {
@@ -247,6 +275,16 @@ fn service_report(name: &QualifiedName, built: &BuiltService) -> ServiceReport {
 
 /// One middleware in error is reported by every router that uses it: once is enough.
 fn sort_and_deduplicate(diagnostics: &mut Vec<Diagnostic>) {
-    diagnostics.sort_by_cached_key(Diagnostic::one_line);
-    diagnostics.dedup_by(|one, other| one.one_line() == other.one_line());
+    diagnostics.sort_by(in_order);
+    diagnostics.dedup_by(|one, other| in_order(one, other) == Ordering::Equal);
+}
+
+/// By file, place, and what is said.
+fn in_order(one: &Diagnostic, other: &Diagnostic) -> Ordering {
+    fn key(one: &Diagnostic) -> impl Ord {
+        let span = one.span.as_ref().map(|span| (&*span.source.name, span.start));
+        let subject = one.subject.as_ref().map(|subject| (subject.kind, &*subject.name));
+        (span, one.severity, subject, &*one.message, one.help.as_deref())
+    }
+    key(one).cmp(&key(other))
 }

@@ -1,129 +1,203 @@
-//! Routers: entry point defaults, copies per entry point, priorities, and the place of a broken one.
-//!
-//! A router that cannot be built never lets its requests reach another router, unless the user
-//! asked for that (`core.onBrokenRouter: skip`).
+//! All routers: entry point defaults, copies per entry point, match order, and what is kept.
 
-use std::cmp::Reverse;
+use std::cmp::Ordering;
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::chains::Link;
-use super::inputs::{FileInputs, RecordedFiles, same, unchanged};
-use super::report::Status;
-use super::services::Missing;
-use super::tls::BuiltTls;
-use super::{Compiler, EntryPointModel, OnBrokenRouter};
-use crate::config::diagnostics::{Diagnostic, Severity};
+use foldhash::fast::RandomState;
+use smallvec::SmallVec;
+
+use super::inputs::same;
+use super::router::{BuiltRouter, Instance};
+use super::tls::{BuiltTls, TlsPlan};
+use super::{Compiler, EntryPointModel};
 use crate::config::dynamic_config::Object;
-use crate::exchange::{Chain, Context, Handler, Observer, ProxyError, Request, ResponseFuture, ready};
 use crate::router::{
     EntryPointRoutes, HttpRouter, HttpRouters, RouterConfig, RouterTlsConfig, RoutingTable,
 };
-use crate::rule::{Rule, readable_hosts};
-use crate::values::{BuildError, QualifiedName};
+use crate::rule::Rule;
+use crate::values::QualifiedName;
 
-/// Users may not go above this; what is above belongs to routers of provider `internal`.
-const MAX_USER_PRIORITY: i64 = i64::MAX - 1000;
-
-/// A router, or its place, and what it was made of.
-pub(super) struct BuiltRouter {
-    pub(super) object: Arc<Object<RouterConfig>>,
-    pub(super) entry_points: Vec<usize>,
-    pub(super) model: Option<usize>,
-    pub(super) status: Status,
-    pub(super) errors: Vec<String>,
-    pub(super) diagnostics: Vec<Diagnostic>,
-    pub(super) links: Vec<Link>,
-    pub(super) priority: i64,
-    service: Option<(QualifiedName, Result<Arc<dyn Handler>, Missing>)>,
-    tls: Option<TlsChoice>,
-    files: FileInputs,
-    rule: Option<Arc<Rule>>,
-    /// What stands in the table; more than one where only hosts of a rule can be read.
-    routers: Vec<Arc<HttpRouter>>,
-    last_good: Option<Arc<HttpRouter>>,
-}
-
-/// The TLS options of a router: their name, and why they cannot be used.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) struct TlsChoice {
-    pub(super) options: Arc<str>,
-    pub(super) problem: Option<String>,
-}
-
-/// One router as it stands at one or several entry points.
-struct Instance {
+/// A router of the configuration, and its copies.
+pub(super) struct Placed {
     name: QualifiedName,
     object: Arc<Object<RouterConfig>>,
-    entry_points: Vec<usize>,
-    model: Option<usize>,
-    warnings: Vec<String>,
+    priority: i64,
+    /// Its provider's place in the precedence.
+    rank: usize,
     rule: Option<Arc<Rule>>,
-    rule_problem: Option<String>,
+    /// Hosts of the rule, if TLS options are chosen by them.
+    hosts: Box<[Arc<str>]>,
+    pub(super) copies: SmallVec<[Arc<BuiltRouter>; 1]>,
+}
+
+/// A router that is to be built.
+pub(super) struct Draft {
+    pub(super) name: QualifiedName,
+    pub(super) object: Arc<Object<RouterConfig>>,
+    pub(super) priority: i64,
+    /// What it reads, or why nobody can read it.
+    pub(super) rule: Result<Arc<Rule>, String>,
+    /// What is odd about its entry points.
+    pub(super) warnings: Vec<String>,
+    rank: usize,
+    hosts: Box<[Arc<str>]>,
+    instances: Vec<Instance>,
+    previous: Option<Arc<Placed>>,
+}
+
+/// A router on its way into the table.
+enum Entry<'p> {
+    /// Nobody has touched its configuration.
+    Same(&'p Arc<Placed>),
+    New(Draft),
+}
+
+/// Routers of one entry point, for clear text or for TLS, with their ranks.
+#[derive(Default, Clone)]
+struct Side {
+    routers: Vec<(usize, Arc<HttpRouter>)>,
+    /// Whether names or priorities are other ones than those that gave the order.
+    mixed: bool,
+}
+
+impl Placed {
+    fn is_tls(&self) -> bool {
+        self.copies.iter().any(|built| built.instance.tls.is_some())
+    }
+
+    /// Higher priority first; ties go to the provider named earlier, then by name, so that the
+    /// order is the same after every reload.
+    fn match_order(&self, other: &Self) -> Ordering {
+        (other.priority.cmp(&self.priority))
+            .then(self.rank.cmp(&other.rank))
+            .then_with(|| self.name.cmp(&other.name))
+    }
+}
+
+impl Draft {
+    fn is_tls(&self) -> bool {
+        self.instances.iter().any(|instance| instance.tls.is_some())
+    }
 }
 
 impl Compiler<'_> {
     /// Builds all routers and the table of them.
     pub(super) fn build_routers(&mut self, tls: &mut BuiltTls) -> RoutingTable {
-        let mut instances = Vec::with_capacity(self.config.routers.len());
-        for (name, object) in &self.config.routers {
-            self.instances_of(name, object, &mut instances);
-        }
-        let mut plan = tls.plan(self.env.facts.entry_points.len());
-        for instance in &instances {
-            if let (Some(config), Some(rule)) = (self.tls_of(instance), &instance.rule) {
-                let options = options_name(&config.options, &instance.name);
-                for &entry_point in &instance.entry_points {
-                    plan.claim(entry_point, rule, &options);
-                }
+        let previous = Arc::clone(&self.previous.routers);
+        let (entries, tls_touched) = self.entries(&previous);
+        let kept_tls = self.previous.tls.as_deref().filter(|then| then.same_inputs(tls));
+        let plan = match kept_tls {
+            Some(kept) if !tls_touched => {
+                TlsPlan::keep(tls, kept, self.env.facts.strict_tls_options)
+            }
+            kept => self.plan(tls, kept, &entries),
+        };
+        let mut placed = Vec::with_capacity(entries.len());
+        let mut fresh = Vec::new();
+        for entry in entries {
+            match entry {
+                Entry::Same(kept) => placed.push(self.again(kept, &plan)),
+                Entry::New(draft) => fresh.push(Arc::new(self.place(draft, &plan))),
             }
         }
-        plan.settle(self.env.facts.strict_tls_options);
-        let count = self.env.facts.entry_points.len();
-        let mut clear: Vec<Vec<Arc<HttpRouter>>> = vec![Vec::new(); count];
-        let mut secure: Vec<Vec<Arc<HttpRouter>>> = vec![Vec::new(); count];
-        for instance in instances {
-            let choice = self.tls_of(&instance).map(|config| {
-                let options = options_name(&config.options, &instance.name);
-                plan.choose(&instance.entry_points, instance.rule.as_deref(), &options)
-            });
-            let is_tls = choice.is_some();
-            let name = instance.name.clone();
-            let built = self.router(instance, choice);
-            for &entry_point in &built.entry_points {
-                let side = if is_tls { &mut secure } else { &mut clear };
-                if let Some(list) = side.get_mut(entry_point) {
-                    list.extend(built.routers.iter().cloned());
-                }
+        insert_in_order(&mut placed, fresh);
+        let routes = plan.finish(kept_tls);
+        let entry_points = self.sides(&placed).into_iter().enumerate().map(|(position, sides)| {
+            let [http, https] = sides.map(Side::in_match_order);
+            EntryPointRoutes {
+                http: HttpRouters::new(http),
+                https: HttpRouters::new(https),
+                tls: routes.get(position).map(|(_, routes)| Arc::clone(routes)),
             }
-            self.memo.routers.insert(name, built);
-        }
-        let routes = plan.finish(self.previous.tls.as_deref());
-        let sides = clear.into_iter().zip(secure).enumerate();
-        let entry_points = sides.map(|(position, (http, https))| EntryPointRoutes {
-            http: HttpRouters::new(self.in_match_order(http)),
-            https: HttpRouters::new(self.in_match_order(https)),
-            tls: routes.get(position).map(|(_, routes)| Arc::clone(routes)),
         });
         let table = RoutingTable { entry_points: entry_points.collect() };
         tls.remember(routes);
+        self.memo.routers = Arc::new(placed);
         table
     }
 
-    /// Higher priority first; ties go to the provider named earlier, then by name, so that the
-    /// order is the same after every reload.
-    fn in_match_order(&self, mut routers: Vec<Arc<HttpRouter>>) -> Vec<Arc<HttpRouter>> {
-        let precedence = &self.env.facts.precedence;
-        let rank = |router: &HttpRouter| {
-            let provider = router.name.rsplit_once('@').map_or("", |(_, provider)| provider);
-            precedence.iter().position(|name| name == provider).unwrap_or(precedence.len())
+    /// All routers: those of the previous time in their order, then the new ones. Also whether
+    /// any that serves TLS came, went or changed.
+    fn entries<'p>(&self, previous: &'p [Arc<Placed>]) -> (Vec<Entry<'p>>, bool) {
+        let routers = &self.config.routers;
+        let mut entries = Vec::with_capacity(routers.len());
+        let mut tls_touched = false;
+        for placed in previous {
+            match routers.get(&placed.name) {
+                Some(object) if same(object, &placed.object) => entries.push(Entry::Same(placed)),
+                Some(object) => {
+                    let draft = self.draft(&placed.name, object, Some(placed));
+                    tls_touched |= placed.is_tls() || draft.is_tls();
+                    entries.push(Entry::New(draft));
+                }
+                None => tls_touched |= placed.is_tls(),
+            }
+        }
+        if entries.len() < routers.len() {
+            let names = previous.iter().map(|placed| &placed.name);
+            let known: HashSet<&QualifiedName, RandomState> = names.collect();
+            for (name, object) in routers.iter().filter(|(name, _)| !known.contains(name)) {
+                let draft = self.draft(name, object, None);
+                tls_touched |= draft.is_tls();
+                entries.push(Entry::New(draft));
+            }
+        }
+        (entries, tls_touched)
+    }
+
+    fn plan<'t>(
+        &self,
+        tls: &'t BuiltTls,
+        kept: Option<&BuiltTls>,
+        entries: &[Entry<'_>],
+    ) -> TlsPlan<'t> {
+        let facts = self.env.facts;
+        let count = facts.entry_points.len();
+        let mut plan = TlsPlan::new(tls, kept, count, facts.strict_tls_options);
+        for entry in entries {
+            match entry {
+                Entry::Same(placed) => {
+                    placed.copies.iter().for_each(|one| plan.claim(&one.instance, &placed.hosts));
+                }
+                Entry::New(draft) => {
+                    draft.instances.iter().for_each(|one| plan.claim(one, &draft.hosts));
+                }
+            }
+        }
+        plan
+    }
+
+    /// What the router itself says: its copies, rule and priority.
+    fn draft(
+        &self,
+        name: &QualifiedName,
+        object: &Arc<Object<RouterConfig>>,
+        previous: Option<&Arc<Placed>>,
+    ) -> Draft {
+        let mut warnings = Vec::new();
+        let instances = self.instances_of(name, object, &mut warnings);
+        let known = previous.and_then(|placed| placed.rule.as_ref());
+        let rule = read_rule(&object.config.rule, known);
+        let is_tls = instances.iter().any(|instance| instance.tls.is_some());
+        let hosts = rule.as_ref().ok().filter(|_| is_tls).map(|rule| rule.domains());
+        let priority = match object.config.priority {
+            0 => i64::try_from(object.config.rule.len()).unwrap_or(i64::MAX),
+            priority => priority,
         };
-        routers.sort_by(|one, other| {
-            Reverse(one.priority)
-                .cmp(&Reverse(other.priority))
-                .then_with(|| rank(one).cmp(&rank(other)))
-                .then_with(|| one.name.cmp(&other.name))
-        });
-        routers
+        let precedence = &self.env.facts.precedence;
+        let rank = precedence.iter().position(|provider| provider == name.provider());
+        Draft {
+            name: name.clone(),
+            object: Arc::clone(object),
+            priority,
+            rule,
+            warnings,
+            rank: rank.unwrap_or(precedence.len()),
+            hosts: hosts.unwrap_or_default().into_iter().map(Arc::from).collect(),
+            instances,
+            previous: previous.cloned(),
+        }
     }
 
     /// The router as it stands at its entry points: one copy for each that has a model, one for
@@ -131,352 +205,160 @@ impl Compiler<'_> {
     fn instances_of(
         &self,
         name: &QualifiedName,
-        object: &Arc<Object<RouterConfig>>,
-        instances: &mut Vec<Instance>,
-    ) {
+        object: &Object<RouterConfig>,
+        warnings: &mut Vec<String>,
+    ) -> Vec<Instance> {
         let models = &self.env.facts.entry_points;
-        let mut warnings = Vec::new();
-        let wanted: Vec<usize> = if object.config.entry_points.is_empty() {
-            let defaults = models.iter().enumerate().filter(|(_, model)| model.is_default);
-            defaults.map(|(position, _)| position).collect()
-        } else {
-            let mut wanted = Vec::new();
-            for entry_point in &object.config.entry_points {
-                match models.iter().position(|model| *model.name == **entry_point) {
-                    Some(position) if !wanted.contains(&position) => wanted.push(position),
-                    Some(_) => {}
-                    None => warnings.push(format!("entryPoint \"{entry_point}\" doesn't exist")),
-                }
-            }
+        let mut wanted: Vec<usize> = Vec::new();
+        if object.config.entry_points.is_empty() {
             wanted
-        };
-        let shapes = |&position: &usize| {
-            models.get(position).is_some_and(EntryPointModel::shapes_routers)
-        };
-        let (rule, rule_problem) = self.rule_of(name, object);
-        let instance = |name: QualifiedName, entry_points, model, warnings| Instance {
+                .extend((0..).zip(models).filter(|(_, model)| model.is_default).map(|(at, _)| at));
+        }
+        for entry_point in &object.config.entry_points {
+            match models.iter().position(|model| *model.name == **entry_point) {
+                Some(position) if !wanted.contains(&position) => wanted.push(position),
+                Some(_) => {}
+                None => warnings.push(format!("entryPoint \"{entry_point}\" doesn't exist")),
+            }
+        }
+        let has_model =
+            |&position: &usize| models.get(position).is_some_and(EntryPointModel::shapes_routers);
+        let copy = |name: QualifiedName, entry_points, model| Instance {
+            tls: self.tls_of(&object.config, model).map(|tls| options_name(&tls.options, &name)),
             name,
-            object: Arc::clone(object),
             entry_points,
             model,
-            warnings,
-            rule: rule.clone(),
-            rule_problem: rule_problem.clone(),
         };
         let alone = wanted.len() == 1;
-        let (shaped, plain): (Vec<usize>, Vec<usize>) = wanted.into_iter().partition(shapes);
+        let (shaped, plain): (Vec<usize>, Vec<usize>) = wanted.into_iter().partition(has_model);
+        let mut instances = Vec::with_capacity(1 + shaped.len());
         if !plain.is_empty() || shaped.is_empty() {
-            instances.push(instance(name.clone(), plain, None, warnings.clone()));
+            instances.push(copy(name.clone(), plain, None));
         }
         for position in shaped {
-            let copy = match models.get(position) {
+            let own_name = match models.get(position) {
                 Some(model) if !alone => {
                     QualifiedName::new(&format!("{}-{}", model.name, name.name()), name.provider())
                 }
                 _ => name.clone(),
             };
-            instances.push(instance(copy, vec![position], Some(position), warnings.clone()));
+            instances.push(copy(own_name, vec![position], Some(position)));
         }
-    }
-
-    /// The rule of a router, parsed only when its text is new.
-    fn rule_of(
-        &self,
-        name: &QualifiedName,
-        object: &Arc<Object<RouterConfig>>,
-    ) -> (Option<Arc<Rule>>, Option<String>) {
-        let text = &object.config.rule;
-        let previous = self.previous.routers.get(name).and_then(|built| built.rule.as_ref());
-        if let Some(rule) = previous.filter(|rule| rule.text() == text) {
-            return (Some(Arc::clone(rule)), None);
-        }
-        if text.is_empty() {
-            return (None, Some("router has no rule".to_owned()));
-        }
-        match Rule::parse(text) {
-            Ok(rule) => (Some(Arc::new(rule)), None),
-            Err(error) => {
-                (None, Some(format!("error while parsing rule {text}: {}", error.message)))
-            }
-        }
+        instances
     }
 
     /// The router's own `tls`, or its entry point's.
-    fn tls_of<'i>(&'i self, instance: &'i Instance) -> Option<&'i RouterTlsConfig> {
-        instance.object.config.tls.as_ref().or_else(|| {
-            let model = self.env.facts.entry_points.get(instance.model?)?;
-            model.tls.as_ref()
-        })
+    pub(super) fn tls_of<'c>(
+        &'c self,
+        config: &'c RouterConfig,
+        model: Option<usize>,
+    ) -> Option<&'c RouterTlsConfig> {
+        config.tls.as_ref().or_else(|| self.env.facts.entry_points.get(model?)?.tls.as_ref())
     }
 
-    /// The router as built before, if nothing that it was made of has changed, or built anew.
-    fn router(&mut self, instance: Instance, tls: Option<TlsChoice>) -> Arc<BuiltRouter> {
-        if let Some(kept) = self.kept_router(&instance, tls.as_ref()) {
-            return kept;
+    /// A router whose configuration is the same: kept as it is, unless what it leads to changed.
+    fn again(&mut self, kept: &Arc<Placed>, plan: &TlsPlan<'_>) -> Arc<Placed> {
+        if kept.copies.iter().all(|built| self.is_current(built, &kept.hosts, plan)) {
+            self.note(&kept.copies);
+            return Arc::clone(kept);
         }
-        Arc::new(self.build_router(instance, tls))
+        let draft = self.draft(&kept.name, &kept.object, Some(kept));
+        Arc::new(self.place(draft, plan))
     }
 
-    fn kept_router(
-        &mut self,
-        instance: &Instance,
-        tls: Option<&TlsChoice>,
-    ) -> Option<Arc<BuiltRouter>> {
-        let built = Arc::clone(self.previous.routers.get(&instance.name)?);
-        if built.status == Status::Disabled
-            || !same(&built.object, &instance.object)
-            || built.entry_points != instance.entry_points
-            || built.model != instance.model
-            || built.tls.as_ref() != tls
-        {
-            return None;
+    /// Builds the copies of a router; keeps those that are the same.
+    fn place(&mut self, draft: Draft, plan: &TlsPlan<'_>) -> Placed {
+        let mut copies = SmallVec::with_capacity(draft.instances.len());
+        for instance in &draft.instances {
+            let previous = draft.previous.as_deref().and_then(|placed| {
+                placed.copies.iter().find(|built| built.instance.name == instance.name)
+            });
+            let kept = previous.filter(|built| {
+                same(&built.object, &draft.object) && self.is_current(built, &draft.hosts, plan)
+            });
+            copies.push(if let Some(kept) = kept {
+                Arc::clone(kept)
+            } else {
+                let tls = plan.choose(instance, &draft.hosts);
+                let previous = previous.map(|built| &**built);
+                Arc::new(self.build_router(&draft, instance, tls, previous))
+            });
         }
-        let links = self.links_of(instance).ok()?;
-        let same_links = links.len() == built.links.len()
-            && links.iter().zip(&built.links).all(|(one, other)| same(&one.1, &other.1));
-        if !same_links || !unchanged(&built.files, self.env.files) {
-            return None;
-        }
-        let (name, Ok(then)) = built.service.as_ref()? else { return None };
-        let now = self.handler(name).ok()?;
-        same(&now, then).then_some(built)
+        self.note(&copies);
+        let Draft { name, object, priority, rank, rule, hosts, .. } = draft;
+        Placed { name, object, priority, rank, rule: rule.ok(), hosts, copies }
     }
 
-    fn links_of(&self, instance: &Instance) -> Result<Vec<Link>, String> {
-        let mut links = Vec::new();
-        let model = instance.model.and_then(|position| self.env.facts.entry_points.get(position));
-        if let Some(model) = model {
-            self.links(&model.middlewares, "internal", &mut links)?;
+    fn note(&mut self, copies: &[Arc<BuiltRouter>]) {
+        for built in copies {
+            self.diagnostics.extend(built.diagnostics.iter().cloned());
         }
-        let names = &instance.object.config.middlewares;
-        self.links(names, instance.name.provider(), &mut links)?;
-        Ok(links)
     }
 
-    fn build_router(&mut self, instance: Instance, tls: Option<TlsChoice>) -> BuiltRouter {
-        let config = &instance.object.config;
-        let priority = match (config.priority, &instance.rule) {
-            (0, Some(rule)) => i64::try_from(rule.default_priority()).unwrap_or(i64::MAX),
-            (0, None) => i64::try_from(config.rule.len()).unwrap_or(i64::MAX),
-            (priority, _) => priority,
-        };
-        let mut built = BuiltRouter {
-            object: Arc::clone(&instance.object),
-            entry_points: instance.entry_points.clone(),
-            model: instance.model,
-            status: Status::Enabled,
-            errors: instance.warnings.clone(),
-            diagnostics: instance.object.errors.clone(),
-            links: Vec::new(),
-            priority,
-            service: None,
-            tls,
-            files: FileInputs::default(),
-            rule: instance.rule.clone(),
-            routers: Vec::new(),
-            last_good: None,
-        };
-        for warning in &instance.warnings {
-            let warning = BuildError::at("entryPoints", warning.as_str());
-            built.diagnose(Severity::Warning, &instance.name, &warning);
-        }
-        if !built.errors.is_empty() {
-            built.status = Status::Warning;
-        }
-        let chain = self.chain_of(&instance, &mut built);
-        match (chain, instance.rule.clone()) {
-            (Ok(chain), Some(rule)) => {
-                let router = Arc::new(self.http_router(&instance, &built, rule, Some(chain)));
-                built.last_good = Some(Arc::clone(&router));
-                built.routers = vec![router];
-            }
-            (Ok(_), None) => {}
-            (Err(error), _) => {
-                if !error.message.is_empty() {
-                    built.errors.push(error.message.clone());
-                    built.diagnose(Severity::Error, &instance.name, &error);
-                } else {
-                    built.errors.extend(built.object.errors.iter().map(|e| e.message.clone()));
+    /// What stands at each entry point.
+    fn sides(&self, placed: &[Arc<Placed>]) -> Vec<[Side; 2]> {
+        let mut all: Vec<[Side; 2]> = vec![Default::default(); self.env.facts.entry_points.len()];
+        for placed in placed {
+            for built in &placed.copies {
+                let is_tls = built.instance.tls.is_some();
+                for &entry_point in &built.instance.entry_points {
+                    if let Some([http, https]) = all.get_mut(entry_point) {
+                        let side = if is_tls { https } else { http };
+                        built.routers.iter().for_each(|router| side.push(placed, router));
+                    }
                 }
-                self.place_of_broken(&instance, &mut built);
             }
         }
-        built
-    }
-
-    /// Everything that a router leads to. An empty message: the object's own errors say it.
-    fn chain_of(&mut self, instance: &Instance, built: &mut BuiltRouter) -> Result<Chain, BuildError> {
-        let config = &instance.object.config;
-        if !instance.object.is_good() {
-            return Err(BuildError::new(""));
-        }
-        if instance.entry_points.is_empty() {
-            return Err(BuildError::at("entryPoints", "no valid entryPoint for this router"));
-        }
-        if config.parent_refs.is_some() {
-            return Err(BuildError::unsupported("parentRefs"));
-        }
-        match &*config.rule_syntax {
-            "" | "v3" | "default" => {}
-            "v2" => return Err(BuildError::at("ruleSyntax", "`ruleSyntax: v2` is not supported yet")),
-            other => {
-                let message = format!("unknown rule syntax `{other}`: write v3 or leave it out");
-                return Err(BuildError::at("ruleSyntax", message));
-            }
-        }
-        if let Some(problem) = &instance.rule_problem {
-            return Err(BuildError::at("rule", problem.as_str()));
-        }
-        let internal = instance.name.provider() == "internal";
-        if built.priority > MAX_USER_PRIORITY && !internal {
-            let message = format!(
-                "the router priority {} exceeds the max user-defined priority {MAX_USER_PRIORITY}",
-                built.priority
-            );
-            return Err(BuildError::at("priority", message));
-        }
-        if let Some(problem) = built.tls.as_ref().and_then(|tls| tls.problem.clone()) {
-            return Err(BuildError::at("tls", problem));
-        }
-        self.resolver_warning(instance, built);
-        built.links = self.links_of(instance).map_err(|e| BuildError::at("middlewares", e))?;
-        let links = built.links.clone();
-        let files = RecordedFiles::new(self.env.files);
-        let mut middlewares = Vec::with_capacity(links.len());
-        for link in &links {
-            let middleware =
-                self.middleware(link, &instance.name, &files, &mut built.diagnostics);
-            middlewares.push(middleware.map_err(|e| BuildError::at("middlewares", e))?);
-        }
-        built.files = files.finish();
-        if config.service.is_empty() {
-            return Err(BuildError::new("the service is missing on the router"));
-        }
-        let service = QualifiedName::resolve(&config.service, instance.name.provider());
-        let handler = self.handler(&service);
-        built.service = Some((service, handler.clone()));
-        let handler = handler.map_err(|missing| BuildError::at("service", missing))?;
-        Ok(Chain::new(middlewares, handler))
-    }
-
-    /// A resolver that is not served yet, or that nobody defined: the router works, with another
-    /// certificate (Traefik's behaviour for the latter).
-    fn resolver_warning(&self, instance: &Instance, built: &mut BuiltRouter) {
-        let Some(resolver) = self
-            .tls_of(instance)
-            .map(|tls| &tls.cert_resolver)
-            .filter(|resolver| !resolver.is_empty())
-        else {
-            return;
-        };
-        let message = if self.env.facts.resolvers.contains(resolver) {
-            format!(
-                "certificates resolver \"{resolver}\" is not served yet: the router uses \
-                 certificates from files, or the default certificate"
-            )
-        } else {
-            format!("router uses a nonexistent certificate resolver \"{resolver}\"")
-        };
-        built.diagnose(Severity::Warning, &instance.name, &BuildError::at("tls.certResolver", &*message));
-        built.errors.push(message);
-        built.status = Status::Warning;
-    }
-
-    fn http_router(
-        &self,
-        instance: &Instance,
-        built: &BuiltRouter,
-        rule: Arc<Rule>,
-        chain: Option<Chain>,
-    ) -> HttpRouter {
-        let config = &instance.object.config;
-        let facts = self.env.facts;
-        let model = instance.model.and_then(|position| facts.entry_points.get(position));
-        let service = QualifiedName::resolve(&config.service, instance.name.provider());
-        let internal = service.provider() == "internal";
-        let observed = |of: fn(&crate::router::RouterObservabilityConfig) -> Option<bool>| {
-            let own = config.observability.as_ref().and_then(of);
-            let entry_point = model.and_then(|model| model.observability.as_ref()).and_then(of);
-            own.or(entry_point).unwrap_or(true)
-        };
-        let count = observed(|o| o.metrics) && (!internal || facts.add_internals_metrics);
-        let broken = chain.is_none();
-        let metrics = if count {
-            let bound = self.env.metrics.router(instance.name.as_str(), service.as_str());
-            bound.map(|metrics| -> Arc<dyn Observer> { metrics })
-        } else {
-            None
-        };
-        HttpRouter {
-            name: instance.name.shared(),
-            service: service.shared(),
-            rule,
-            priority: built.priority,
-            chain: chain.unwrap_or_else(|| Chain::new(Vec::new(), Arc::new(Broken))),
-            tls_options: built.tls.as_ref().map(|tls| Arc::clone(&tls.options)),
-            encoded_characters: model.and_then(|model| model.encoded_characters.clone()),
-            metrics,
-            count,
-            access_log: observed(|o| o.access_logs) && (!internal || facts.add_internals_access_log),
-            broken,
-        }
-    }
-
-    /// What stands where a router cannot be built.
-    fn place_of_broken(&mut self, instance: &Instance, built: &mut BuiltRouter) {
-        built.status = Status::Disabled;
-        let mode = self.env.facts.on_broken_router;
-        let last_good = self
-            .previous
-            .routers
-            .get(&instance.name)
-            .and_then(|previous| previous.last_good.clone())
-            // A router that moved between clear text and TLS is another router.
-            .filter(|router| router.tls_options.is_some() == built.tls.is_some());
-        built.last_good.clone_from(&last_good);
-        if mode == OnBrokenRouter::Skip || instance.entry_points.is_empty() {
-            return;
-        }
-        match (&instance.rule, last_good) {
-            (_, Some(router)) if mode == OnBrokenRouter::LastGood => built.routers.push(router),
-            (Some(rule), _) => {
-                let router = self.http_router(instance, built, Arc::clone(rule), None);
-                built.routers.push(Arc::new(router));
-            }
-            (None, Some(router)) => built.routers.push(router),
-            (None, None) => self.place_without_rule(instance, built),
-        }
-    }
-
-    /// A rule that cannot be read and never could: the hosts that can be read from it answer 503.
-    fn place_without_rule(&mut self, instance: &Instance, built: &mut BuiltRouter) {
-        let hosts = readable_hosts(&instance.object.config.rule);
-        for host in &hosts {
-            if let Ok(rule) = Rule::parse(&format!("Host(`{host}`)")) {
-                let router = self.http_router(instance, built, Arc::new(rule), None);
-                built.routers.push(Arc::new(router));
-            }
-        }
-        if built.routers.is_empty() {
-            let problem = instance.rule_problem.as_deref().unwrap_or("its rule cannot be read");
-            let reason = format!(
-                "router {} has no place to keep: {problem}, and no host can be read from it",
-                instance.name
-            );
-            self.not_ready.push(reason);
-        }
+        all
     }
 }
 
-impl BuiltRouter {
-    fn diagnose(&mut self, severity: Severity, name: &QualifiedName, error: &BuildError) {
-        self.diagnostics.push(self.object.diagnose(severity, "router", name, error));
+impl Side {
+    fn push(&mut self, placed: &Placed, router: &Arc<HttpRouter>) {
+        self.mixed |= router.priority != placed.priority
+            || !std::ptr::eq(router.name.as_ptr(), placed.name.as_str().as_ptr());
+        self.routers.push((placed.rank, Arc::clone(router)));
     }
 
-    /// The router in the table, for what the report wants to know of it.
-    pub(super) fn in_table(&self) -> Option<&Arc<HttpRouter>> {
-        self.routers.first()
+    /// Copies have names of their own, and a last good router may have another priority. Of two
+    /// with one name, the one whose own name comes first wins.
+    fn in_match_order(mut self) -> Vec<Arc<HttpRouter>> {
+        if self.mixed {
+            self.routers.sort_by(|(rank, one), (other_rank, other)| {
+                (other.priority.cmp(&one.priority))
+                    .then(rank.cmp(other_rank))
+                    .then_with(|| one.name.cmp(&other.name))
+            });
+        }
+        self.routers.into_iter().map(|(_, router)| router).collect()
     }
+}
+
+/// Adds `fresh` to `placed`, which is in match order. A few are put where they belong, because
+/// comparing all names once costs more than the rest of a small change.
+fn insert_in_order(placed: &mut Vec<Arc<Placed>>, fresh: Vec<Arc<Placed>>) {
+    if fresh.len() > placed.len() / 64 {
+        placed.extend(fresh);
+        placed.sort_by(|one, other| one.match_order(other));
+        return;
+    }
+    for one in fresh {
+        let place = placed.partition_point(|other| other.match_order(&one) == Ordering::Less);
+        placed.insert(place, one);
+    }
+}
+
+/// The rule of this text, parsed only when it is not the `known` one.
+fn read_rule(text: &str, known: Option<&Arc<Rule>>) -> Result<Arc<Rule>, String> {
+    if let Some(rule) = known.filter(|rule| rule.text() == text) {
+        return Ok(Arc::clone(rule));
+    }
+    if text.is_empty() {
+        return Err("router has no rule".to_owned());
+    }
+    let rule = Rule::parse(text);
+    rule.map(Arc::new)
+        .map_err(|error| format!("error while parsing rule {text}: {}", error.message))
 }
 
 /// The options that a router's `tls.options` means. `default` belongs to no provider.
@@ -484,14 +366,5 @@ fn options_name(reference: &str, router: &QualifiedName) -> QualifiedName {
     match reference {
         "" | "default" => QualifiedName::global("default"),
         other => QualifiedName::resolve(other, router.provider()),
-    }
-}
-
-/// The end of a broken router's chain.
-struct Broken;
-
-impl Handler for Broken {
-    fn handle<'a>(&'a self, _cx: &'a Context, _request: Request) -> ResponseFuture<'a> {
-        ready(ProxyError::BrokenRouter.into_response())
     }
 }

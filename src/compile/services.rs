@@ -1,12 +1,18 @@
 //! The graph of services: each is built once, cycles are found, and an unchanged one is kept.
+//!
+//! When nothing at all has changed, the whole of the previous time is kept as one object.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+use foldhash::fast::RandomState;
 
 use super::Compiler;
 use super::inputs::{FileInputs, RecordedFiles, same, unchanged};
 use crate::config::diagnostics::{Diagnostic, Severity};
 use crate::config::dynamic_config::Object;
 use crate::exchange::{Handler, Observer};
+use crate::service::health::HealthPlan;
 use crate::service::{Service, ServiceConfig, ServiceContext};
 use crate::upstream::{ServersTransport, ServersTransportConfig};
 use crate::values::{BuildError, QualifiedName};
@@ -14,18 +20,26 @@ use crate::values::{BuildError, QualifiedName};
 /// Why something that is named cannot be had: a sentence for whoever names it.
 pub(super) type Missing = String;
 
+/// Servers transports by name.
+pub(super) type TransportMap = HashMap<QualifiedName, Arc<BuiltTransport>>;
+/// Services by name.
+pub(super) type ServiceMap = hashbrown::HashMap<QualifiedName, Arc<BuiltService>, RandomState>;
+
+/// All services, and what they have to say together.
+#[derive(Default)]
+pub(super) struct Services {
+    pub(super) by_name: ServiceMap,
+    pub(super) diagnostics: Vec<Diagnostic>,
+    plans: Vec<Arc<HealthPlan>>,
+}
+
 /// A service, or why there is none, and what it was made of.
 pub(super) struct BuiltService {
     pub(super) object: Arc<Object<ServiceConfig>>,
     pub(super) service: Result<Arc<dyn Service>, Missing>,
     pub(super) diagnostics: Vec<Diagnostic>,
-    needs: Vec<Need>,
-}
-
-/// Something that a service is made of.
-enum Need {
-    Transport(QualifiedName, Result<Arc<ServersTransport>, Missing>),
-    Service(QualifiedName, Result<Arc<dyn Service>, Missing>),
+    transport: Option<(QualifiedName, Arc<ServersTransport>)>,
+    children: Vec<QualifiedName>,
 }
 
 /// A servers transport, or why there is none.
@@ -36,26 +50,103 @@ pub(super) struct BuiltTransport {
     files: FileInputs,
 }
 
+impl Services {
+    fn new(by_name: ServiceMap) -> Self {
+        let mut services = Self { by_name, ..Self::default() };
+        for built in services.by_name.values() {
+            services.diagnostics.extend(built.diagnostics.iter().cloned());
+            services.plans.extend(built.service.as_ref().ok().and_then(|one| one.health_plan()));
+        }
+        services
+    }
+
+    /// The probes that the health monitor carries out.
+    pub(super) fn health_plans(&self) -> Vec<Arc<HealthPlan>> {
+        self.plans.clone()
+    }
+}
+
 impl Compiler<'_> {
-    /// The handler that a router's `service` means.
-    pub(super) fn handler(&mut self, name: &QualifiedName) -> Result<Arc<dyn Handler>, Missing> {
+    /// The handler that a router's `service` means. All services are built by now.
+    pub(super) fn handler(&self, name: &QualifiedName) -> Result<Arc<dyn Handler>, Missing> {
         if name.provider() == "internal" {
             return match self.env.facts.internal_services.get(name.name()) {
                 Some(Ok(handler)) => Ok(Arc::clone(handler)),
                 Some(Err(reason)) => Err((*reason).to_owned()),
-                None => Err(format!("the service \"{name}\" does not exist")),
+                None => Err(does_not_exist(name)),
             };
         }
-        self.service(name).map(|service| -> Arc<dyn Handler> { service })
+        match self.memo.services.by_name.get(name) {
+            Some(built) => built.service.clone().map(|service| -> Arc<dyn Handler> { service }),
+            None => Err(does_not_exist(name)),
+        }
     }
 
-    /// The service of this name: from the memo, kept from the previous table, or built.
-    pub(super) fn service(&mut self, name: &QualifiedName) -> Result<Arc<dyn Service>, Missing> {
-        if let Some(built) = self.memo.services.get(name) {
+    /// Keeps the services that nothing has changed for, and builds the others.
+    pub(super) fn build_services(&mut self) {
+        let config = self.config;
+        let previous = Arc::clone(&self.previous.services);
+        let mut anew: HashSet<&QualifiedName, RandomState> = HashSet::default();
+        let mut composed = Vec::new();
+        for (name, object) in &config.services {
+            match previous.by_name.get(name).filter(|built| self.may_stay(built, object)) {
+                Some(built) if built.children.is_empty() => {}
+                Some(built) => composed.push((name, &built.children)),
+                None => drop(anew.insert(name)),
+            }
+        }
+        // Who is made of one that is built anew is built anew.
+        let mut found = true;
+        while found {
+            let before = anew.len();
+            for (name, children) in &composed {
+                let gone = |child| anew.contains(child) || !config.services.contains_key(child);
+                if children.iter().any(gone) {
+                    anew.insert(name);
+                }
+            }
+            found = anew.len() > before;
+        }
+        if anew.is_empty() && previous.by_name.len() == config.services.len() {
+            self.memo.services = previous;
+            self.unchanged.services = true;
+            return;
+        }
+        self.services.clone_from(&previous.by_name);
+        for name in &anew {
+            self.services.remove(*name);
+        }
+        if self.services.len() + anew.len() > config.services.len() {
+            self.services.retain(|name, _| config.services.contains_key(name));
+        }
+        // In the order of names: what a cycle is blamed on depends on where it is entered.
+        let mut anew: Vec<_> = anew.into_iter().collect();
+        anew.sort_unstable();
+        for name in anew {
+            let _ = self.service(name);
+        }
+        self.memo.services = Arc::new(Services::new(std::mem::take(&mut self.services)));
+    }
+
+    /// Whether a service may be kept, as far as that does not depend on other services. One in
+    /// error never is: what it lacked may be there by now.
+    fn may_stay(&self, built: &BuiltService, object: &Arc<Object<ServiceConfig>>) -> bool {
+        let same_transport = || match &built.transport {
+            Some((name, then)) if !self.unchanged.transports => {
+                self.transport(name).is_ok_and(|now| same(&now, then))
+            }
+            _ => true,
+        };
+        same(&built.object, object) && built.service.is_ok() && same_transport()
+    }
+
+    /// The service of this name, built if it is not there yet.
+    fn service(&mut self, name: &QualifiedName) -> Result<Arc<dyn Service>, Missing> {
+        if let Some(built) = self.services.get(name) {
             return built.service.clone();
         }
         let Some(object) = self.config.services.get(name) else {
-            return Err(format!("the service \"{name}\" does not exist"));
+            return Err(does_not_exist(name));
         };
         if self.building.contains(name) {
             return Err(format!(
@@ -65,44 +156,11 @@ impl Compiler<'_> {
         }
         let object = Arc::clone(object);
         self.building.push(name.clone());
-        let built = self.kept_service(name, &object).unwrap_or_else(|| {
-            let built = self.build_service(name, &object);
-            Arc::new(built)
-        });
+        let built = Arc::new(self.build_service(name, &object));
         self.building.pop();
         let service = built.service.clone();
-        self.memo.services.insert(name.clone(), built);
+        self.services.insert(name.clone(), built);
         service
-    }
-
-    /// The previous build, if nothing that it was made of has changed.
-    fn kept_service(
-        &mut self,
-        name: &QualifiedName,
-        object: &Arc<Object<ServiceConfig>>,
-    ) -> Option<Arc<BuiltService>> {
-        let built = Arc::clone(self.previous.services.get(name)?);
-        if !same(&built.object, object) {
-            return None;
-        }
-        for need in &built.needs {
-            let kept = match need {
-                Need::Transport(name, then) => match (self.transport(name), then) {
-                    (Ok(now), Ok(then)) => same(&now, then),
-                    (Err(now), Err(then)) => now == *then,
-                    _ => false,
-                },
-                Need::Service(name, then) => match (self.service(name), then) {
-                    (Ok(now), Ok(then)) => same(&now, then),
-                    (Err(now), Err(then)) => now == *then,
-                    _ => false,
-                },
-            };
-            if !kept {
-                return None;
-            }
-        }
-        Some(built)
     }
 
     fn build_service(
@@ -110,10 +168,15 @@ impl Compiler<'_> {
         name: &QualifiedName,
         object: &Arc<Object<ServiceConfig>>,
     ) -> BuiltService {
-        let mut needs = Vec::new();
+        let mut children = Vec::new();
         let mut warnings = Vec::new();
+        let transport = self.transport_of(name, object);
+        let used = transport
+            .as_ref()
+            .and_then(|(name, found)| Some((name.clone(), Arc::clone(found.as_ref().ok()?))));
+        let transport = transport.map(|(_, found)| found);
         let built = if object.is_good() {
-            self.make_service(name, &object.config, &mut needs, &mut warnings)
+            self.make_service(name, &object.config, transport, &mut children, &mut warnings)
         } else {
             Err(BuildError::new(String::new()))
         };
@@ -127,14 +190,29 @@ impl Compiler<'_> {
             }
             format!("the service \"{name}\" is in error: {}", summary(&diagnostics))
         });
-        BuiltService { object: Arc::clone(object), service, diagnostics, needs }
+        let object = Arc::clone(object);
+        BuiltService { object, service, diagnostics, transport: used, children }
+    }
+
+    /// The servers transport that a service names.
+    fn transport_of(
+        &self,
+        name: &QualifiedName,
+        object: &Object<ServiceConfig>,
+    ) -> Option<(QualifiedName, Result<Arc<ServersTransport>, Missing>)> {
+        let reference = &*object.config.load_balancer.as_ref()?.servers_transport;
+        let reference = if reference.is_empty() { "default@internal" } else { reference };
+        let transport = QualifiedName::resolve(reference, name.provider());
+        let found = self.transport(&transport);
+        Some((transport, found))
     }
 
     fn make_service(
         &mut self,
         name: &QualifiedName,
         config: &ServiceConfig,
-        needs: &mut Vec<Need>,
+        transport: Option<Result<Arc<ServersTransport>, Missing>>,
+        children: &mut Vec<QualifiedName>,
         warnings: &mut Vec<BuildError>,
     ) -> Result<Arc<dyn Service>, BuildError> {
         let metrics = self.env.metrics.service(name.as_str());
@@ -143,21 +221,13 @@ impl Compiler<'_> {
         let state = self.env.state;
         let profile = self.env.facts.profile;
         let provider = name.provider();
-        let mut transport = |reference: &str| {
-            let reference = if reference.is_empty() { "default@internal" } else { reference };
-            let name = QualifiedName::resolve(reference, provider);
-            let found = self.transport(&name);
-            needs.push(Need::Transport(name, found.clone()));
-            found.map_err(|missing| BuildError::at("loadBalancer.serversTransport", missing))
-        };
-        let transport = match &config.load_balancer {
-            Some(balancer) => Some(transport(&balancer.servers_transport)?),
-            None => None,
-        };
+        let transport = transport
+            .transpose()
+            .map_err(|missing| BuildError::at("loadBalancer.serversTransport", missing))?;
         let mut child = |reference: &str| {
             let name = QualifiedName::resolve(reference, provider);
             let found = self.service(&name);
-            needs.push(Need::Service(name, found.clone()));
+            children.push(name);
             found.map_err(BuildError::new)
         };
         config.build(&mut ServiceContext {
@@ -172,27 +242,34 @@ impl Compiler<'_> {
         })
     }
 
-    /// The servers transport of this name.
-    pub(super) fn transport(
-        &mut self,
-        name: &QualifiedName,
-    ) -> Result<Arc<ServersTransport>, Missing> {
-        if let Some(built) = self.memo.transports.get(name) {
-            return built.transport.clone();
+    /// Keeps the servers transports that nothing has changed for, and builds the others.
+    pub(super) fn build_transports(&mut self) {
+        let previous = &self.previous.transports;
+        let mut transports = TransportMap::new();
+        for name in super::sorted_names(&self.config.servers_transports) {
+            let Some(object) = self.config.servers_transports.get(name) else { continue };
+            let kept = previous.get(name).filter(|built| {
+                same(&built.object, object) && unchanged(&built.files, self.env.files)
+            });
+            let built = match kept {
+                Some(built) => Arc::clone(built),
+                None => Arc::new(self.build_transport(name, object)),
+            };
+            self.diagnostics.extend(built.diagnostics.iter().cloned());
+            transports.insert(name.clone(), built);
         }
-        let Some(object) = self.config.servers_transports.get(name) else {
-            return Err(format!("servers transport not found {name}"));
-        };
-        let kept = self.previous.transports.get(name).filter(|built| {
-            same(&built.object, object) && unchanged(&built.files, self.env.files)
-        });
-        let built = match kept {
-            Some(built) => Arc::clone(built),
-            None => Arc::new(self.build_transport(name, object)),
-        };
-        let transport = built.transport.clone();
-        self.memo.transports.insert(name.clone(), built);
-        transport
+        self.unchanged.transports = previous
+            .iter()
+            .all(|(name, then)| transports.get(name).is_some_and(|now| same(now, then)));
+        self.memo.transports = Arc::new(transports);
+    }
+
+    /// The servers transport of this name.
+    fn transport(&self, name: &QualifiedName) -> Result<Arc<ServersTransport>, Missing> {
+        match self.memo.transports.get(name) {
+            Some(built) => built.transport.clone(),
+            None => Err(format!("servers transport not found {name}")),
+        }
     }
 
     fn build_transport(
@@ -226,11 +303,10 @@ impl Compiler<'_> {
         });
         BuiltTransport { object: Arc::clone(object), transport, diagnostics, files: files.finish() }
     }
+}
 
-    /// What is wrong with transports, for the report.
-    pub(super) fn transport_diagnostics(&self) -> impl Iterator<Item = &Diagnostic> {
-        self.memo.transports.values().flat_map(|built| &built.diagnostics)
-    }
+fn does_not_exist(name: &QualifiedName) -> Missing {
+    format!("the service \"{name}\" does not exist")
 }
 
 /// The first error, for a sentence of the "because of" kind.
@@ -242,7 +318,9 @@ pub(super) fn summary(diagnostics: &[Diagnostic]) -> String {
         .unwrap_or_default()
 }
 
+/// The way from `name` to itself.
 fn path_of(building: &[QualifiedName], name: &QualifiedName) -> String {
-    let names: Vec<_> = building.iter().chain([name]).map(QualifiedName::as_str).collect();
+    let cycle = building.iter().skip_while(|one| *one != name);
+    let names: Vec<_> = cycle.chain([name]).map(QualifiedName::as_str).collect();
     names.join(" -> ")
 }

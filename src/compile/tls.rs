@@ -3,14 +3,16 @@
 //! Options in error, options that do not exist and options that contradict each other never weaken
 //! a host: its routers answer 503, or its connections are refused.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+
 use super::Compiler;
-use super::routers::TlsChoice;
+use super::router::Instance;
 use super::services::summary;
 use crate::config::diagnostics::{Diagnostic, Severity};
-use crate::rule::Rule;
 use crate::tls::{
     BrokenOptions, CertificateStore, Consequence, OptionsRef, TlsOptions, TlsOptionsConfig,
     TlsRoutes,
@@ -19,19 +21,29 @@ use crate::values::QualifiedName;
 
 /// TLS as configured, for all entry points.
 pub(super) struct BuiltTls {
-    options: HashMap<QualifiedName, OptionsRef>,
+    options: HashMap<QualifiedName, OptionsRef, RandomState>,
     default: OptionsRef,
     pub(super) store: Option<Arc<CertificateStore>>,
-    routes: Vec<(Claims, Arc<TlsRoutes>)>,
+    routes: Routes,
 }
 
-/// Hosts and the options that routers want for them, sorted.
-pub(super) type Claims = Vec<(String, QualifiedName)>;
+/// The options that routers want for each host: sorted, each once.
+type Claims = HashMap<Arc<str>, SmallVec<[QualifiedName; 1]>, RandomState>;
+
+/// What each entry point got, and what it was made of.
+pub(super) type Routes = Arc<[(Claims, Arc<TlsRoutes>)]>;
+
+/// The TLS options that a router gets, and why they cannot be used.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct TlsChoice {
+    pub(super) options: Arc<str>,
+    pub(super) problem: Option<String>,
+}
 
 impl Compiler<'_> {
     /// Builds all TLS options and the certificates.
     pub(super) fn build_tls(&mut self) -> BuiltTls {
-        let mut options = HashMap::new();
+        let mut options = HashMap::default();
         let config = self.config;
         for name in super::sorted_names(&config.tls_options) {
             let built = self.build_options(name);
@@ -51,13 +63,16 @@ impl Compiler<'_> {
             .map_err(|error| BrokenOptions { name: global.shared(), reason: error.message.into() })
         });
         let store = self.build_certificates();
-        BuiltTls { options, default, store, routes: Vec::new() }
+        BuiltTls { options, default, store, routes: Arc::default() }
     }
 
     fn build_options(&mut self, name: &QualifiedName) -> OptionsRef {
         const KIND: &str = "tls options";
         let Some(object) = self.config.tls_options.get(name) else {
-            return Err(BrokenOptions { name: name.shared(), reason: "unknown TLS options".into() });
+            return Err(BrokenOptions {
+                name: name.shared(),
+                reason: "unknown TLS options".into(),
+            });
         };
         self.diagnostics.extend(object.errors.iter().cloned());
         if !object.is_good() {
@@ -109,7 +124,8 @@ impl Compiler<'_> {
         let built = match built {
             Ok(built) => built,
             Err(error) => {
-                self.diagnostics.push(Diagnostic::error(error.message).about("tls", "certificates"));
+                self.diagnostics
+                    .push(Diagnostic::error(error.message).about("tls", "certificates"));
                 return previous.cloned();
             }
         };
@@ -136,23 +152,13 @@ impl Compiler<'_> {
 }
 
 impl BuiltTls {
-    /// A plan for `count` entry points.
-    pub(super) fn plan(&self, count: usize) -> TlsPlan<'_> {
-        TlsPlan {
-            tls: self,
-            claims: vec![Claims::new(); count],
-            conflicts: vec![HashMap::new(); count],
-            strict: true,
-        }
-    }
-
     /// Remembers what the entry points got.
-    pub(super) fn remember(&mut self, routes: Vec<(Claims, Arc<TlsRoutes>)>) {
+    pub(super) fn remember(&mut self, routes: Routes) {
         self.routes = routes;
     }
 
     /// Whether options and certificates are the same objects as those of `other`.
-    fn same_inputs(&self, other: &Self) -> bool {
+    pub(super) fn same_inputs(&self, other: &Self) -> bool {
         let same = |one: &OptionsRef, other: &OptionsRef| match (one, other) {
             (Ok(one), Ok(other)) => Arc::ptr_eq(one, other),
             (Err(one), Err(other)) => one == other,
@@ -186,60 +192,96 @@ impl BuiltTls {
 /// Which options the hosts of each entry point get.
 pub(super) struct TlsPlan<'t> {
     tls: &'t BuiltTls,
+    /// Everything is as it was, so nobody has to be asked.
+    kept: Option<Routes>,
     claims: Vec<Claims>,
-    conflicts: Vec<HashMap<String, Vec<QualifiedName>>>,
+    /// Whether any host is claimed with several options.
+    conflicting: bool,
+    /// Options and certificates are those of the previous time.
+    same_options: bool,
     strict: bool,
 }
 
-impl TlsPlan<'_> {
-    /// A router at `entry_point` wants `options` for the hosts of its rule.
-    pub(super) fn claim(&mut self, entry_point: usize, rule: &Rule, options: &QualifiedName) {
-        if let Some(claims) = self.claims.get_mut(entry_point) {
-            claims.extend(rule.domains().into_iter().map(|host| (host, options.clone())));
+impl<'t> TlsPlan<'t> {
+    /// A plan for `count` entry points. With `strict`, contradictions take the routers of their
+    /// host out of service; without, as in Traefik, these get the default options.
+    /// `previous` has the same options and certificates.
+    pub(super) fn new(
+        tls: &'t BuiltTls,
+        previous: Option<&BuiltTls>,
+        count: usize,
+        strict: bool,
+    ) -> Self {
+        let before = |position| {
+            let routes = previous.and_then(|previous| previous.routes.get(position));
+            routes.map_or(0, |routes: &(Claims, _)| routes.0.len())
+        };
+        let empty =
+            |position| Claims::with_capacity_and_hasher(before(position), RandomState::default());
+        Self {
+            tls,
+            kept: None,
+            claims: (0..count).map(empty).collect(),
+            conflicting: false,
+            same_options: previous.is_some(),
+            strict,
         }
     }
 
-    /// All routers have spoken: finds the contradictions. With `strict` they take the routers of
-    /// their host out of service; without, as in Traefik, these get the default options.
-    pub(super) fn settle(&mut self, strict: bool) {
-        self.strict = strict;
-        for (claims, conflicts) in self.claims.iter_mut().zip(&mut self.conflicts) {
-            claims.sort_unstable();
-            claims.dedup();
-            for (one, other) in claims.iter().zip(claims.iter().skip(1)) {
-                if one.0 == other.0 {
-                    let names = conflicts.entry(one.0.clone()).or_insert_with(|| vec![one.1.clone()]);
-                    names.push(other.1.clone());
+    /// The plan of the previous time, when neither options nor routers with TLS have changed.
+    pub(super) fn keep(tls: &'t BuiltTls, previous: &BuiltTls, strict: bool) -> Self {
+        let kept = Some(Arc::clone(&previous.routes));
+        Self { tls, kept, claims: Vec::new(), conflicting: true, same_options: true, strict }
+    }
+
+    /// A router wants its options for these hosts.
+    pub(super) fn claim(&mut self, instance: &Instance, hosts: &[Arc<str>]) {
+        let Some(options) = &instance.tls else { return };
+        for &entry_point in &instance.entry_points {
+            let Some(claims) = self.claims.get_mut(entry_point) else { continue };
+            for host in hosts {
+                let claimed = claims.entry(Arc::clone(host)).or_default();
+                if let Err(place) = claimed.binary_search(options) {
+                    claimed.insert(place, options.clone());
+                    self.conflicting |= claimed.len() > 1;
                 }
             }
         }
     }
 
-    /// The options that a router gets, and why they cannot be used.
-    pub(super) fn choose(
+    /// Whether a router that once got `then` still gets it.
+    pub(super) fn still_gives(
         &self,
-        entry_points: &[usize],
-        rule: Option<&Rule>,
-        options: &QualifiedName,
-    ) -> TlsChoice {
-        let default = QualifiedName::global("default");
+        then: Option<&TlsChoice>,
+        instance: &Instance,
+        hosts: &[Arc<str>],
+    ) -> bool {
+        if self.kept.is_some() || instance.tls.is_none() && then.is_none() {
+            return true;
+        }
+        // The usual case, without a look at any host.
+        let own = |then: &TlsChoice| {
+            let options = instance.tls.as_ref().map(QualifiedName::as_str);
+            then.problem.is_none() && options == Some(&*then.options)
+        };
+        self.same_options && !self.conflicting && !hosts.is_empty() && then.is_some_and(own)
+            || self.choose(instance, hosts).as_ref() == then
+    }
+
+    /// The options that a router gets, if it serves TLS.
+    pub(super) fn choose(&self, instance: &Instance, hosts: &[Arc<str>]) -> Option<TlsChoice> {
+        let options = instance.tls.as_ref()?;
         if let Err(broken) = self.tls.options(options) {
             let problem = Some(broken.reason.to_string());
-            return TlsChoice { options: options.shared(), problem };
+            return Some(TlsChoice { options: options.shared(), problem });
         }
-        let domains = rule.map(Rule::domains).unwrap_or_default();
-        if domains.is_empty() {
+        if hosts.is_empty() {
             // Options are chosen by server name: without a host there is none to choose by.
-            return TlsChoice { options: default.shared(), problem: None };
+            return Some(TlsChoice { options: Arc::from("default"), problem: None });
         }
-        let conflict = entry_points
-            .iter()
-            .filter_map(|&entry_point| self.conflicts.get(entry_point))
-            .find_map(|conflicts| {
-                domains.iter().find_map(|host| conflicts.get(host).map(|names| (host, names)))
-            });
+        let conflict = self.conflict(&instance.entry_points, hosts);
         let Some((host, names)) = conflict else {
-            return TlsChoice { options: options.shared(), problem: None };
+            return Some(TlsChoice { options: options.shared(), problem: None });
         };
         let names: Vec<_> = names.iter().map(QualifiedName::as_str).collect();
         let problem = self.strict.then(|| {
@@ -249,14 +291,32 @@ impl TlsPlan<'_> {
                 names.join(", ")
             )
         });
-        TlsChoice { options: default.shared(), problem }
+        Some(TlsChoice { options: Arc::from("default"), problem })
+    }
+
+    /// The first of `hosts` that routers want several options for.
+    fn conflict<'h>(
+        &self,
+        entry_points: &[usize],
+        hosts: &'h [Arc<str>],
+    ) -> Option<(&'h str, &[QualifiedName])> {
+        let claims = |&position: &usize| match &self.kept {
+            Some(routes) => routes.get(position).map(|(claims, _)| claims),
+            None => self.claims.get(position),
+        };
+        entry_points.iter().filter_map(claims).find_map(|claims| {
+            let claimed = |host: &'h Arc<str>| Some((&**host, claims.get(host)?.as_slice()));
+            hosts.iter().filter_map(claimed).find(|(_, names)| names.len() > 1)
+        })
     }
 
     /// The routes of each entry point with what they were made of; those of the previous table
-    /// where nothing changed.
-    pub(super) fn finish(self, previous: Option<&BuiltTls>) -> Vec<(Claims, Arc<TlsRoutes>)> {
-        let Some(store) = &self.tls.store else { return Vec::new() };
-        let previous = previous.filter(|previous| previous.same_inputs(self.tls));
+    /// where nothing changed. `previous` has the same options and certificates.
+    pub(super) fn finish(self, previous: Option<&BuiltTls>) -> Routes {
+        let Some(store) = &self.tls.store else { return Routes::default() };
+        if let Some(kept) = self.kept {
+            return kept;
+        }
         let mut all = Vec::with_capacity(self.claims.len());
         for (position, claims) in self.claims.into_iter().enumerate() {
             let kept = previous
@@ -264,11 +324,13 @@ impl TlsPlan<'_> {
                 .filter(|(then, _)| *then == claims)
                 .map(|(_, routes)| Arc::clone(routes));
             let routes = kept.unwrap_or_else(|| {
-                let hosts = claims.iter().map(|(host, name)| (host.clone(), self.tls.options(name)));
+                let hosts = claims.iter().flat_map(|(host, names)| {
+                    names.iter().map(|name| (host.to_string(), self.tls.options(name)))
+                });
                 Arc::new(TlsRoutes::build(hosts, &self.tls.default, store))
             });
             all.push((claims, routes));
         }
-        all
+        all.into()
     }
 }

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use hashbrown::hash_map::Entry as Slot;
 use serde::de::DeserializeOwned;
 
 use super::diagnostics::{Diagnostic, Severity, did_you_mean};
@@ -17,7 +18,8 @@ use crate::upstream::ServersTransportConfig;
 use crate::values::{BuildError, QualifiedName};
 
 /// Objects by their qualified name.
-pub type Section<T> = hashbrown::HashMap<QualifiedName, Arc<Object<T>>, foldhash::fast::RandomState>;
+pub type Section<T> =
+    hashbrown::HashMap<QualifiedName, Arc<Object<T>>, foldhash::fast::RandomState>;
 
 /// One object of the configuration.
 #[derive(Debug)]
@@ -169,14 +171,17 @@ fn absorb_section<T>(
 ) {
     section.reserve(other.len());
     for (name, object) in other {
-        if section.contains_key(name) {
-            let error = BuildError::new(format!(
-                "{kind} `{}` is defined more than once; the first definition is used",
-                name.name()
-            ));
-            warnings.push(object.diagnose(Severity::Warning, kind, name, &error));
-        } else {
-            section.insert(name.clone(), Arc::clone(object));
+        match section.entry(name.clone()) {
+            Slot::Vacant(slot) => {
+                slot.insert(Arc::clone(object));
+            }
+            Slot::Occupied(_) => {
+                let error = BuildError::new(format!(
+                    "{kind} `{}` is defined more than once; the first definition is used",
+                    name.name()
+                ));
+                warnings.push(object.diagnose(Severity::Warning, kind, name, &error));
+            }
         }
     }
 }
@@ -232,16 +237,16 @@ impl Reader<'_> {
                     self.config.routers = objects;
                 }
                 "services" => {
-                    let objects = self.objects(&entry.value, "service", |_| Default::default());
+                    let objects = self.objects(&entry.value, "service", |_| ServiceConfig::default());
                     self.config.services = objects;
                 }
                 "middlewares" => {
-                    let objects = self.objects(&entry.value, "middleware", |_| Default::default());
+                    let objects = self.objects(&entry.value, "middleware", |_| MiddlewareConfig::default());
                     self.config.middlewares = objects;
                 }
                 "serverstransports" => {
                     let objects =
-                        self.objects(&entry.value, "serversTransport", |_| Default::default());
+                        self.objects(&entry.value, "serversTransport", |_| ServersTransportConfig::default());
                     self.config.servers_transports = objects;
                 }
                 _ => {}
@@ -255,7 +260,7 @@ impl Reader<'_> {
                 "certificates" => {
                     for (position, item) in entry.value.items().iter().enumerate() {
                         let name = format!("certificates[{position}]");
-                        let object = object(item, "certificate", &name, |_| Default::default());
+                        let object = object(item, "certificate", &name, |_| CertificateConfig::default());
                         self.config.certificates.push(Arc::new(object));
                     }
                     if !matches!(entry.value.value, Value::Sequence(_) | Value::Null) {
@@ -263,11 +268,11 @@ impl Reader<'_> {
                     }
                 }
                 "options" => {
-                    let objects = self.objects(&entry.value, "tls options", |_| Default::default());
+                    let objects = self.objects(&entry.value, "tls options", |_| TlsOptionsConfig::default());
                     self.config.tls_options = objects;
                 }
                 "stores" => {
-                    let objects = self.objects(&entry.value, "tls store", |_| Default::default());
+                    let objects = self.objects(&entry.value, "tls store", |_| TlsStoreConfig::default());
                     self.config.tls_stores = objects;
                 }
                 _ => {}
@@ -276,13 +281,19 @@ impl Reader<'_> {
     }
 
     /// The known entries of a section's mapping; complains of the others.
-    fn sections<'n>(&mut self, node: &'n Node, parent: &str, known: &[&'static str]) -> Vec<&'n Entry> {
+    fn sections<'n>(
+        &mut self,
+        node: &'n Node,
+        parent: &str,
+        known: &[&'static str],
+    ) -> Vec<&'n Entry> {
         if !matches!(node.value, Value::Mapping(_) | Value::Null) {
             self.error(&format!("`{parent}` is a mapping of sections"), node);
         }
-        let (good, unknown): (Vec<_>, Vec<_>) = node.entries().iter().partition(|entry| {
-            known.iter().any(|name| name.eq_ignore_ascii_case(&entry.key))
-        });
+        let (good, unknown): (Vec<_>, Vec<_>) = node
+            .entries()
+            .iter()
+            .partition(|entry| known.iter().any(|name| name.eq_ignore_ascii_case(&entry.key)));
         for entry in unknown {
             let message = format!("unknown section `{parent}.{}`", entry.key);
             let mut error = Diagnostic::error(message).at(&entry.key_span);

@@ -1,0 +1,141 @@
+//! Objects that cannot be built, and where the default is not a plain router.
+
+use super::*;
+use crate::compile::Status;
+
+const GOOD: &str = "  routers:\n    r: {rule: Host(`a.test`), service: s}\n";
+const NO_SERVICE: &str = "  routers:\n    r: {rule: Host(`a.test`), service: gone}\n";
+
+#[test]
+fn a_broken_router_keeps_its_place() {
+    let world = World::new();
+    let compiled = world.text(&with_service(NO_SERVICE));
+    assert_eq!(names(&compiled), ["r@file!"]);
+    assert_eq!(compiled.report.routers[0].status, Status::Disabled);
+    assert_eq!(messages(&compiled), ["the service \"gone@file\" does not exist"]);
+    assert!(compiled.report.not_ready.is_empty());
+}
+
+#[test]
+fn a_broken_router_can_go_on_as_it_was() {
+    let world = World::on_broken_router(OnBrokenRouter::LastGood);
+    let good = world.text(&with_service(GOOD));
+    let broken = world.compile(&read(&with_service(NO_SERVICE)), Some(&good.memo));
+    assert_eq!(names(&broken), ["r@file"]);
+    assert_eq!(broken.report.counts(), (1, 0));
+    // And still after another reload.
+    let again = world.compile(&read(&with_service(NO_SERVICE)), Some(&broken.memo));
+    assert_eq!(names(&again), ["r@file"]);
+    // Without a good one before it is the 503.
+    assert_eq!(names(&world.text(&with_service(NO_SERVICE))), ["r@file!"]);
+}
+
+#[test]
+fn a_broken_router_can_be_left_out() {
+    let world = World::on_broken_router(OnBrokenRouter::Skip);
+    let compiled = world.text(&with_service(NO_SERVICE));
+    assert!(names(&compiled).is_empty());
+    assert_eq!(compiled.report.counts(), (1, 0));
+}
+
+#[test]
+fn a_rule_that_cannot_be_read_keeps_the_hosts_that_can() {
+    let world = World::new();
+    let rule = "  routers:\n    r: {rule: 'Host(`a.test`) && Hosst(`b.test`) || Host(`c.test`', service: s}\n";
+    let compiled = world.text(&with_service(rule));
+    let http = &compiled.table.entry_points[0].http;
+    let rules: Vec<_> = http.iter().map(|router| router.rule.text().to_owned()).collect();
+    assert_eq!(rules, ["Host(`a.test`)", "Host(`c.test`)"]);
+    assert!(http.iter().all(|router| router.broken));
+    assert!(compiled.report.not_ready.is_empty());
+
+    let nothing = "  routers:\n    r: {rule: 'Path(`/a`', service: s}\n";
+    let compiled = world.text(&with_service(nothing));
+    assert!(names(&compiled).is_empty());
+    assert_eq!(compiled.report.not_ready.len(), 1);
+}
+
+#[test]
+fn an_unreadable_rule_goes_on_with_the_last_good_one() {
+    let world = World::new();
+    let good = world.text(&with_service(GOOD));
+    let bad = read(&with_service("  routers:\n    r: {rule: 'Host(`a.test', service: s}\n"));
+    let compiled = world.compile(&bad, Some(&good.memo));
+    assert_eq!(names(&compiled), ["r@file"]);
+    assert_eq!(compiled.report.routers[0].status, Status::Disabled);
+}
+
+#[test]
+fn chains_in_a_circle_are_an_error_of_their_router() {
+    let world = World::new();
+    let compiled = world.text(&with_service(
+        "  middlewares:\n    a: {chain: {middlewares: [b]}}\n    b: {chain: {middlewares: [a]}}\n  \
+         routers:\n    r: {rule: Host(`a.test`), service: s, middlewares: [a]}\n    \
+         other: {rule: Host(`b.test`), service: s}\n",
+    ));
+    assert_eq!(names(&compiled), ["other@file", "r@file!"]);
+    let expected =
+        "could not instantiate middleware a@file: recursion detected in a@file->b@file->a@file";
+    assert_eq!(messages(&compiled), [expected]);
+}
+
+#[test]
+fn services_in_a_circle_are_errors_the_same_way_every_time() {
+    let text = with_service(
+        "    c: {weighted: {services: [{name: a}]}}\n    b: {weighted: {services: [{name: c}]}}\n    \
+         a: {weighted: {services: [{name: b}]}}\n    z: {weighted: {services: [{name: s}]}}\n  \
+         routers:\n    r: {rule: Host(`a.test`), service: c}\n    \
+         other: {rule: Host(`b.test`), service: z}\n",
+    );
+    let world = World::new();
+    let first = world.text(&text);
+    assert_eq!(names(&first), ["other@file", "r@file!"]);
+    let all = messages(&first);
+    let circle = "recursion detected in a@file -> b@file -> c@file -> a@file";
+    assert!(all.iter().any(|message| message.contains(circle)), "{all:#?}");
+    let config = read(&text);
+    let again = world.compile(&config, Some(&first.memo));
+    assert_eq!(messages(&again), all);
+}
+
+#[test]
+fn routers_without_entry_points_stand_at_the_default_ones() {
+    let compiled = World::new().text(&with_service(GOOD));
+    let at = |entry_point| names_at(&compiled.table, entry_point);
+    assert_eq!((at(0), at(1)), (vec!["r@file".to_owned()], vec!["r@file".to_owned()]));
+    assert!(at(2).is_empty());
+}
+
+#[test]
+fn an_entry_point_with_a_model_gets_a_copy() {
+    let compiled = World::new().text(&with_service(
+        "  middlewares:\n    m0: {addPrefix: {prefix: /x}}\n  routers:\n    \
+         r: {rule: Host(`a.test`), service: s, entryPoints: [web, shaped, nowhere]}\n    \
+         alone: {rule: Host(`b.test`), service: s, entryPoints: [shaped]}\n",
+    ));
+    assert_eq!(names(&compiled), ["r@file"]);
+    assert_eq!(names_at(&compiled.table, 2), ["alone@file", "shaped-r@file"]);
+    let routers = &compiled.report.routers;
+    let links: Vec<_> = routers.iter().map(|one| (one.name.as_str(), one.links.len())).collect();
+    assert_eq!(links, [("alone@file", 1), ("r@file", 0), ("shaped-r@file", 1)]);
+    assert_eq!(messages(&compiled), ["entryPoint \"nowhere\" doesn't exist"; 2]);
+}
+
+#[test]
+fn one_broken_middleware_is_said_once() {
+    let compiled = World::new().text(&with_service(
+        "  middlewares:\n    bad: {ipAllowList: {sourceRange: [nonsense]}}\n  routers:\n    \
+         a: {rule: Host(`a.test`), service: s, middlewares: [bad]}\n    \
+         b: {rule: Host(`b.test`), service: s, middlewares: [bad]}\n",
+    ));
+    assert_eq!(names(&compiled), ["a@file!", "b@file!"]);
+    let of_the_middleware = |one: &&crate::config::diagnostics::Diagnostic| {
+        one.subject.as_ref().is_some_and(|subject| subject.kind == "middleware")
+    };
+    assert_eq!(compiled.report.diagnostics.iter().filter(of_the_middleware).count(), 1);
+    assert_eq!(compiled.report.diagnostics.len(), 3);
+    assert_eq!(compiled.report.middlewares[0].status, Status::Disabled);
+    let places: Vec<_> =
+        compiled.report.diagnostics.iter().map(|one| one.span.as_ref().unwrap().start).collect();
+    assert!(places.is_sorted(), "in the order of the file: {places:?}");
+}
