@@ -236,7 +236,8 @@ async fn the_head_must_come_in_time_after_the_upload() {
     let response = forwarder.forward(&cx, get("/")).await;
     assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
     assert_eq!(outcome(&response).error, Some(ProxyError::ResponseTimeout));
-    assert!((150..250).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    // The upper bound is that of a busy machine, far from any other limit.
+    assert!((150..2000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
 
     let (feed, body) = fed_body();
     let start = Instant::now();
@@ -249,7 +250,7 @@ async fn the_head_must_come_in_time_after_the_upload() {
     let response = forwarder.forward(&cx, request("POST", "/", body)).await;
     feeding.await.unwrap();
     assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
-    assert!((550..700).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    assert!((550..2400).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
 }
 
 #[tokio::test(flavor = "local")]
