@@ -76,10 +76,11 @@ impl Hints {
         if name.provider() == "internal" || section.contains_key(&name) {
             return;
         }
-        let known = section.keys().map(QualifiedName::as_str);
-        let Some(close) = did_you_mean(name.as_str(), known) else { return };
-        let suffix = format!("@{}", owner.provider());
-        let close = close.strip_suffix(&suffix).unwrap_or(close);
+        // Without the provider, which would make short names look alike; sorted, so that it is always the same one.
+        let same_provider = section.keys().filter(|known| known.provider() == name.provider());
+        let mut known: Vec<&str> = same_provider.map(QualifiedName::name).collect();
+        known.sort_unstable();
+        let Some(close) = did_you_mean(name.name(), known) else { return };
         let span = &node.at_path(option).span;
         let place = (Arc::clone(&span.source.name), span.start);
         self.0.entry(place).or_insert_with(|| format!("did you mean `{close}`?"));

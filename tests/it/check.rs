@@ -180,7 +180,7 @@ fn names_that_lead_nowhere_are_close_to_others() {
         "http:
   routers:
     one: {rule: Path(`/a`), service: ap}
-    two: {rule: Path(`/b`), service: app, middlewares: [add, athu]}
+    two: {rule: Path(`/b`), service: app, middlewares: [add, atuh]}
     three: {rule: Path(`/c`), service: app, tls: {options: modren}}
     four: {rule: Path(`/d`), service: elsewhere}
   middlewares:
@@ -190,8 +190,10 @@ fn names_that_lead_nowhere_are_close_to_others() {
   services:
     app: {loadBalancer: {servers: [{url: http://a.test}], serversTransport: slwo}}
     both: {weighted: {services: [{name: app}, {name: appp}]}}
+    far: {loadBalancer: {servers: [{url: http://a.test}], serversTransport: trr}}
   serversTransports:
     slow: {}
+    t6: {}
 tls:
   options:
     modern: {}
@@ -205,4 +207,5 @@ tls:
         assert_eq!(help(line), format!("did you mean `{name}`?"), "{line}: {}", found.text);
     }
     assert_eq!(help(6), "", "{}", found.text);
+    assert_eq!(help(14), "", "{}", found.text);
 }
