@@ -35,7 +35,7 @@
 //!    current [`router::RoutingTable`] and finds the [`router::HttpRouter`] by host index.
 //! 5. The router's [`exchange::Chain`] runs its middlewares and ends in a service.
 //! 6. [`service`] picks a healthy server; [`upstream`] sends the request there over a pooled
-//!    connection of this worker, through [`wire::ResponseGate`].
+//!    connection of this worker; [`wire::ResponseDecoder`] reads the answer.
 //! 7. The response comes back through the middlewares that wanted it. When its body (or tunnel)
 //!    ends, the exchange is counted and logged.
 //!
