@@ -89,7 +89,7 @@ impl Forwarder {
         let upgrade = self.prepare(cx, &mut request);
         let client = request.extensions().get::<Arc<GateControl>>().cloned();
         let client_side = upgrade.as_ref().map(|_| hyper::upgrade::on(&mut request));
-        // What our own layers left there is not for hyper's client.
+        // What our own layers left there is not for hyper's HTTP/2 client.
         request.extensions_mut().clear();
         let hold = expects_continue(&request);
         let request = request.map(|body| Upload::new(body, hold, client.clone()));
@@ -214,8 +214,7 @@ fn answer(
         };
         open = Some(tunnel(cx, client_side, server_side));
     }
-    // The entry point's connection decides the version; hyper's extensions (a reason phrase) are
-    // not passed on, as in Traefik.
+    // The entry point's connection decides the version.
     *response.version_mut() = Version::HTTP_11;
     response.extensions_mut().clear();
     response.extensions_mut().insert(outcome);

@@ -228,8 +228,14 @@ fn encode_head(request: &http::Request<Upload>, out: &mut Vec<u8>) {
 }
 
 fn encode_field(name: &HeaderName, value: &HeaderValue, out: &mut Vec<u8>) {
+    let mut rest = name.as_str();
+    // The only names that are not in title case anywhere (RFC 6455, 11.3).
+    if let Some(behind) = rest.strip_prefix("sec-websocket-") {
+        out.extend_from_slice(b"Sec-WebSocket-");
+        rest = behind;
+    }
     let mut first = true;
-    out.extend(name.as_str().bytes().map(|byte| {
+    out.extend(rest.bytes().map(|byte| {
         let byte = if first { byte.to_ascii_uppercase() } else { byte };
         first = byte == b'-';
         byte
