@@ -18,6 +18,8 @@ mod middlewares;
 #[cfg(test)]
 mod operations;
 #[cfg(test)]
+mod pressure;
+#[cfg(test)]
 mod probe;
 #[cfg(test)]
 mod reload;
