@@ -168,11 +168,13 @@ pub(super) async fn serve_http2<S: Stream>(
     let idle = entry_point.timeouts.idle;
     let mut timer = pin!(sleep_until(Instant::now() + idle.unwrap_or_default()));
     let mut drain = pin!(door.drain.cancelled());
+    let mut unused = pin!(door.unused());
     let mut leaving = false;
     poll_fn(|task| {
         if !leaving {
-            let mut leave =
-                conversation.closing.load(Relaxed) || drain.as_mut().poll(task).is_ready();
+            let begun = conversation.requests.load(Relaxed) > 0;
+            let stop = if begun { drain.as_mut().poll(task) } else { unused.as_mut().poll(task) };
+            let mut leave = conversation.closing.load(Relaxed) || stop.is_ready();
             if let Some(idle) = idle {
                 while !leave && timer.as_mut().poll(task).is_ready() {
                     let busy = conversation.open.load(Relaxed) > 0;

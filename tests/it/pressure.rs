@@ -36,7 +36,7 @@ impl Endless {
             let mut head = [0; 4096];
             if stream.read(&mut head).is_ok_and(|length| length > 0) {
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 99000000000\r\n\r\n");
-                let block = [7; 1 << 16];
+                let block = vec![7; 1 << 16];
                 while stream.write_all(&block).is_ok() {
                     count.fetch_add(block.len(), Ordering::AcqRel);
                 }
@@ -219,7 +219,7 @@ fn reluctant() -> (Origin, std::sync::mpsc::SyncSender<()>) {
             return;
         }
         let _ = wait.lock().unwrap().recv_timeout(DEADLINE);
-        let mut sink = [0; 1 << 16];
+        let mut sink = vec![0; 1 << 16];
         while stream.read(&mut sink).is_ok_and(|length| length > 0) {}
     });
     (origin, go)
@@ -240,7 +240,7 @@ fn a_slow_backend_slows_the_client_down() {
                 let ask = Ask::post("/", "").header("Content-Length", "99000000000");
                 let head = ask.head().replacen("Content-Length: 0\r\n", "", 1);
                 client.write_raw(head.as_bytes()).unwrap();
-                let block = [7; 1 << 16];
+                let block = vec![7; 1 << 16];
                 while !stop.load(Ordering::Acquire) && client.write_raw(&block).is_ok() {
                     sent.fetch_add(block.len(), Ordering::AcqRel);
                 }
