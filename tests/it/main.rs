@@ -29,6 +29,8 @@ mod routing;
 mod secrets;
 #[cfg(test)]
 mod services;
+#[cfg(all(test, target_os = "linux"))]
+mod system;
 #[cfg(test)]
 mod tls;
 #[cfg(test)]
