@@ -29,7 +29,8 @@ mod routing;
 mod secrets;
 #[cfg(test)]
 mod services;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod system;
 #[cfg(test)]
 mod tls;

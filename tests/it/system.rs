@@ -88,7 +88,7 @@ fn reloads_leave_nothing_behind() {
     const ROUTERS: usize = 200;
     let origin = Origin::start();
     let config = |number: usize| {
-        let routers: String = (0..ROUTERS)
+        let routers: Vec<_> = (0..ROUTERS)
             .map(|one| {
                 format!(
                     "    r{one}: {{rule: \"Host(`t{one}.test`) && PathPrefix(`/{number}`)\", \
@@ -96,6 +96,7 @@ fn reloads_leave_nothing_behind() {
                 )
             })
             .collect();
+        let routers = routers.concat();
         format!(
             "http:\n  routers:\n{routers}  middlewares:\n    \
              cut: {{stripPrefix: {{prefixes: [/{number}]}}}}\n  services:\n    \
