@@ -371,7 +371,9 @@ fn bind(
     let mut addresses = BTreeMap::new();
     for entry_point in entry_points {
         let name = &*entry_point.facts.name;
-        let sockets = match inherited.remove(name) {
+        let handed = inherited.remove(name);
+        let inherited = handed.is_some();
+        let sockets = match handed {
             Some(socket) => listener::share(&socket, count),
             None => listener::bind(entry_point.address, entry_point.reuse_port, count),
         };
@@ -382,7 +384,8 @@ fn bind(
             addresses.insert(name.to_owned(), socket.local_addr()?);
         }
         for (worker, socket) in workers.iter_mut().zip(sockets) {
-            worker.push(Listening { entry_point: Arc::clone(entry_point), socket });
+            let entry_point = Arc::clone(entry_point);
+            worker.push(Listening { entry_point, socket, inherited });
         }
     }
     Ok((addresses, workers))

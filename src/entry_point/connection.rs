@@ -25,6 +25,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What a client that has connected before a stop, and said nothing yet, has left to begin.
 const LAST_CALL: Duration = Duration::from_millis(500);
+/// In so many parts, so that a worker that is behind looks at its sockets in between.
+const LAST_CALLS: u32 = 5;
 
 /// What the connections of one entry point on one worker share.
 pub(super) struct Door {
@@ -47,10 +49,14 @@ impl Door {
         let count = tokio::select! {
             biased;
             count = &mut read => count?,
-            () = self.drain.cancelled() => match timeout(LAST_CALL, read).await {
-                Ok(count) => count?,
-                Err(_) => 0,
-            },
+            () = self.drain.cancelled() => {
+                for _ in 0..LAST_CALLS {
+                    if let Ok(count) = timeout(LAST_CALL / LAST_CALLS, &mut read).await {
+                        return Ok(count? > 0);
+                    }
+                }
+                0
+            }
         };
         Ok(count > 0)
     }

@@ -15,7 +15,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::spawn_local;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connection::{Door, Stream};
 use super::exchange::answer;
@@ -101,6 +101,7 @@ pub(super) async fn serve_http1<S: Stream>(
         idle: entry_point.timeouts.idle,
         read: entry_point.timeouts.read,
         body: entry_point.timeouts.body,
+        write: entry_point.timeouts.write,
     };
     let (gate, control) = RequestGate::new(stream, first, limits, timeouts);
     let conversation = Conversation::new(door, connection, Some(control));
@@ -157,7 +158,7 @@ pub(super) async fn serve_http2<S: Stream>(
     });
     let list_size = u32::try_from(entry_point.limits.max_bytes).unwrap_or(u32::MAX);
     let mut served = pin!(
-        http2::Builder::new(LocalExecutor)
+        http2::Builder::new(LocalExecutor { write: entry_point.timeouts.write })
             .timer(TokioTimer::new())
             .max_concurrent_streams(entry_point.http2_max_concurrent_streams)
             .max_header_list_size(list_size)
@@ -167,11 +168,13 @@ pub(super) async fn serve_http2<S: Stream>(
     let idle = entry_point.timeouts.idle;
     let mut timer = pin!(sleep_until(Instant::now() + idle.unwrap_or_default()));
     let mut drain = pin!(door.drain.cancelled());
+    let mut unused = pin!(door.unused());
     let mut leaving = false;
     poll_fn(|task| {
         if !leaving {
-            let mut leave =
-                conversation.closing.load(Relaxed) || drain.as_mut().poll(task).is_ready();
+            let begun = conversation.requests.load(Relaxed) > 0;
+            let stop = if begun { drain.as_mut().poll(task) } else { unused.as_mut().poll(task) };
+            let mut leave = conversation.closing.load(Relaxed) || stop.is_ready();
             if let Some(idle) = idle {
                 while !leave && timer.as_mut().poll(task).is_ready() {
                     let busy = conversation.open.load(Relaxed) > 0;
@@ -228,14 +231,23 @@ impl Drop for Busy {
     }
 }
 
-/// Spawns on the worker that runs it.
+/// Spawns the exchange of each stream on the worker that runs it.
 #[derive(Clone, Copy)]
-struct LocalExecutor;
+struct LocalExecutor {
+    /// For a whole exchange (`writeTimeout`). Neither a body nor a service is asked for more while
+    /// the client lets nothing through, so the time is kept here; the end of it resets the stream.
+    write: Option<Duration>,
+}
 
-impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
+impl<F> hyper::rt::Executor<F> for LocalExecutor
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
     fn execute(&self, future: F) {
-        spawn_local(async move {
-            future.await;
-        });
+        match self.write {
+            Some(limit) => drop(spawn_local(timeout(limit, future))),
+            None => drop(spawn_local(future)),
+        }
     }
 }

@@ -45,6 +45,31 @@ pub fn share(listener: &TcpListener, workers: usize) -> io::Result<Vec<TcpListen
     (0..workers.max(1)).map(|_| listener.try_clone()).collect()
 }
 
+/// Lets no further connection begin at a listening socket, while those that have begun come to
+/// their end: the kernel drops every SYN. Whoever sent one tries again when the socket is closed.
+#[cfg(target_os = "linux")]
+pub(super) fn admit_nobody(listener: &tokio::net::TcpListener) -> io::Result<()> {
+    use socket2::SockFilter;
+
+    const SYN: u32 = 0x02;
+    const SYN_OR_ACK: u32 = 0x12;
+    /// Where the flags are in a header of TCP, with which the kernel lets a filter begin.
+    const FLAGS: u32 = 13;
+    socket2::SockRef::from(listener).attach_filter(&[
+        SockFilter::new(0x30, 0, 0, FLAGS),      // load the byte there
+        SockFilter::new(0x54, 0, 0, SYN_OR_ACK), // and with
+        SockFilter::new(0x15, 0, 1, SYN),        // equal: the next instruction, else skip it
+        SockFilter::new(0x06, 0, 0, 0),          // drop
+        SockFilter::new(0x06, 0, 0, u32::MAX),   // let through
+    ])
+}
+
+/// See above: only Linux has such a filter.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn admit_nobody(_: &tokio::net::TcpListener) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// Prepares an accepted connection: no delay, keep-alive probes.
 pub(super) fn prepare(stream: &tokio::net::TcpStream) {
     // Neither failing is a reason to refuse the client.
@@ -69,6 +94,24 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn who_is_connected_stays_when_nobody_is_admitted() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let connected = tokio::net::TcpStream::connect(address).await.unwrap();
+        admit_nobody(&listener).unwrap();
+        let begun = tokio::spawn(tokio::net::TcpStream::connect(address));
+        let (accepted, peer) = listener.accept().await.unwrap();
+        assert_eq!(peer, connected.local_addr().unwrap());
+        let second = Duration::from_millis(100);
+        assert!(tokio::time::timeout(second, listener.accept()).await.is_err());
+        drop(listener);
+        let refused = begun.await.unwrap().unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        drop(accepted);
+    }
 
     #[test]
     fn workers_share_a_port_and_strangers_do_not() {

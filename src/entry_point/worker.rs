@@ -4,11 +4,12 @@
 //! for the sake of another core. Shutdown goes in stages: accept on, finish, cut.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::watch;
 use tokio::task::spawn_local;
@@ -37,7 +38,12 @@ pub struct Listening {
     pub entry_point: Arc<EntryPoint>,
     /// The socket.
     pub socket: TcpListener,
+    /// Whether somebody else goes on holding the socket: it was handed over, not bound here.
+    pub inherited: bool,
 }
+
+/// For handshakes of TCP that have begun when the listening ends: a round trip to a near client.
+const HANDSHAKES: Duration = Duration::from_millis(50);
 
 /// Starts a worker. The thread ends when every entry point is through with its shutdown.
 pub fn start(
@@ -77,7 +83,7 @@ pub fn start(
 
 /// Accepts until told to stop, then sees the connections through.
 async fn serve(listening: Listening, shared: Arc<Shared>, mut stage: watch::Receiver<Stage>) {
-    let Listening { entry_point, socket } = listening;
+    let Listening { entry_point, socket, inherited } = listening;
     let name = Arc::clone(&entry_point.facts.name);
     let socket = match tokio::net::TcpListener::from_std(socket) {
         Ok(socket) => socket,
@@ -102,8 +108,9 @@ async fn serve(listening: Listening, shared: Arc<Shared>, mut stage: watch::Rece
         () = accept(&socket, &door) => {}
         () = accept_until => {}
     }
-    accept_waiting(&socket, &door).await;
-    drop(socket);
+    if *stage.borrow() < Stage::Cut {
+        close(socket, inherited, &door).await;
+    }
     drain.cancel();
     let end = Instant::now() + life_cycle.grace;
     let cut = stage.wait_for(|stage| *stage >= Stage::Cut);
@@ -123,10 +130,7 @@ async fn serve(listening: Listening, shared: Arc<Shared>, mut stage: watch::Rece
 async fn accept(socket: &tokio::net::TcpListener, door: &Arc<Door>) {
     loop {
         match socket.accept().await {
-            Ok((stream, peer)) => {
-                listener::prepare(&stream);
-                spawn_local(connection::serve(Arc::clone(door), stream, peer));
-            }
+            Ok((stream, peer)) => begin(stream, peer, door),
             Err(error) if is_of_connection(&error) => {}
             Err(error) => {
                 // Out of descriptors: those that close are the only cure, so wait for them.
@@ -137,15 +141,27 @@ async fn accept(socket: &tokio::net::TcpListener, door: &Arc<Door>) {
     }
 }
 
-/// Takes what the kernel has already accepted: closing the socket would reset it.
-async fn accept_waiting(socket: &tokio::net::TcpListener, door: &Arc<Door>) {
-    let waiting = async {
-        while let Ok((stream, peer)) = socket.accept().await {
-            listener::prepare(&stream);
-            spawn_local(connection::serve(Arc::clone(door), stream, peer));
+fn begin(stream: TcpStream, peer: SocketAddr, door: &Arc<Door>) {
+    listener::prepare(&stream);
+    spawn_local(connection::serve(Arc::clone(door), stream, peer));
+}
+
+/// Closes the socket when nothing waits at it any more: closing it resets every connection that
+/// the kernel has accepted, or is about to.
+async fn close(socket: tokio::net::TcpListener, inherited: bool, door: &Arc<Door>) {
+    if !inherited && let Err(error) = listener::admit_nobody(&socket) {
+        debug!(%error, "connections that begin just now may be reset");
+    }
+    let _ = timeout_at(Instant::now() + HANDSHAKES, accept(&socket, door)).await;
+    // tokio may say that nothing is there when it is another task's turn.
+    let Ok(socket) = socket.into_std() else { return };
+    while let Ok((stream, peer)) = socket.accept() {
+        if stream.set_nonblocking(true).is_ok()
+            && let Ok(stream) = TcpStream::from_std(stream)
+        {
+            begin(stream, peer, door);
         }
-    };
-    let _ = timeout_at(Instant::now() + Duration::from_millis(1), waiting).await;
+    }
 }
 
 /// Errors that belong to the connection that was about to be accepted.

@@ -76,6 +76,9 @@ pub struct GateControl {
     upgrade: AtomicU64,
     decision: AtomicU8,
     timed_out: AtomicBool,
+    write_limit: Option<Duration>,
+    /// Until when the current response must be written, in milliseconds since `created`; 0 for never.
+    write_until: AtomicU64,
     slow: Mutex<Slow>,
 }
 
@@ -101,7 +104,7 @@ impl Drop for InFlight {
 }
 
 impl GateControl {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(write_limit: Option<Duration>) -> Self {
         Self {
             delivered: AtomicU64::new(0),
             received: AtomicU64::new(0),
@@ -112,6 +115,8 @@ impl GateControl {
             upgrade: AtomicU64::new(0),
             decision: AtomicU8::new(UNDECIDED),
             timed_out: AtomicBool::new(false),
+            write_limit,
+            write_until: AtomicU64::new(0),
             slow: Mutex::default(),
         }
     }
@@ -121,6 +126,10 @@ impl GateControl {
     pub fn admit(self: &Arc<Self>) -> Result<InFlight, Rejection> {
         let number = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
         let guard = InFlight(Arc::clone(self));
+        if let Some(limit) = self.write_limit {
+            let until = (self.created.elapsed() + limit).as_millis();
+            self.write_until.store(u64::try_from(until).unwrap_or(0), Ordering::Release);
+        }
         // A refused head is the last one of its connection.
         if number == self.delivered.load(Ordering::Acquire)
             && let Some((at, rejection)) = &self.slow().rejected
@@ -180,6 +189,9 @@ impl GateControl {
             .decision
             .compare_exchange(UNDECIDED, decision, Ordering::AcqRel, Ordering::Acquire)
             .is_ok();
+        if first && decision == TUNNEL {
+            self.write_until.store(0, Ordering::Release);
+        }
         if first && let Some(waker) = { self.slow().waker.take() } {
             waker.wake();
         }
@@ -221,6 +233,12 @@ impl GateControl {
 
     pub(super) fn body_overdue(&self) {
         self.timed_out.store(true, Ordering::Release);
+    }
+
+    /// Until when the current response must be written.
+    pub(super) fn write_deadline(&self) -> Option<Instant> {
+        let until = self.write_until.load(Ordering::Acquire);
+        (until > 0).then(|| self.created + Duration::from_millis(until))
     }
 
     /// Since when no request has been in progress; `None` while one is, or waits in hyper's buffer.

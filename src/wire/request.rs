@@ -41,6 +41,9 @@ pub struct GateTimeouts {
     pub read: Option<Duration>,
     /// How `read` applies to bodies.
     pub body: BodyTimeout,
+    /// From the call of the service to the last byte of its response: a write that is held up, or goes on, beyond it
+    /// fails with `TimedOut`. A tunnel has no such limit.
+    pub write: Option<Duration>,
 }
 
 /// What the read timeout means for a body.
@@ -61,6 +64,7 @@ pub struct RequestGate<S> {
     track: Track,
     timeouts: GateTimeouts,
     timer: LazySleep,
+    write_timer: LazySleep,
     /// When the message being read began, with its number.
     started: Option<(u64, Instant)>,
     /// Since when a body is being waited for.
@@ -188,7 +192,7 @@ impl<S> RequestGate<S> {
         limits: HeadLimits,
         timeouts: GateTimeouts,
     ) -> (Self, Arc<GateControl>) {
-        let control = Arc::new(GateControl::new());
+        let control = Arc::new(GateControl::new(timeouts.write));
         let track = Track {
             phase: Phase::Head,
             scan: HeadScan::default(),
@@ -204,6 +208,7 @@ impl<S> RequestGate<S> {
             track,
             timeouts,
             timer: LazySleep::default(),
+            write_timer: LazySleep::default(),
             started: None,
             waiting: None,
             eof: false,
@@ -440,9 +445,36 @@ impl<S: AsyncRead + Unpin> AsyncRead for RequestGate<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> RequestGate<S> {
-    fn wrote(&mut self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn wrote(
+        &mut self,
+        cx: &mut Context<'_>,
+        result: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
         self.write_blocked = result.is_pending();
-        result
+        match self.timeouts.write {
+            // A client that always takes one more byte never makes us wait.
+            Some(_) if result.is_ready() && self.is_late() => Poll::Ready(Err(too_slow())),
+            Some(_) => self.in_time(cx, result),
+            None => result,
+        }
+    }
+
+    fn is_late(&self) -> bool {
+        self.track.control.write_deadline().is_some_and(|deadline| deadline <= Instant::now())
+    }
+
+    /// hyper asks neither for bytes to read nor the body for more while it cannot write, so the time is kept here.
+    fn in_time<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        result: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if result.is_ready() || self.timeouts.write.is_none() {
+            return result;
+        }
+        let Some(deadline) = self.track.control.write_deadline() else { return result };
+        ready!(self.write_timer.poll(cx, Some(deadline), None));
+        Poll::Ready(Err(too_slow()))
     }
 }
 
@@ -454,7 +486,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for RequestGate<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.io).poll_write(cx, buf);
-        this.wrote(result)
+        this.wrote(cx, result)
     }
 
     fn poll_write_vectored(
@@ -464,7 +496,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for RequestGate<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
-        this.wrote(result)
+        this.wrote(cx, result)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -472,7 +504,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for RequestGate<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.io).poll_flush(cx);
+        this.in_time(cx, result)
     }
 
     /// Shuts the write side, then reads for a moment what an unfinished or refused request still sends: closing a socket
@@ -489,6 +523,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for RequestGate<S> {
         let left = this.linger.unwrap_or(LINGER_BYTES);
         this.poll_linger(cx, left).map(Ok)
     }
+}
+
+#[cold]
+fn too_slow() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the client took too long to read the response")
 }
 
 impl<S: AsyncRead + Unpin> hyper::rt::Read for RequestGate<S> {

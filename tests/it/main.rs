@@ -18,6 +18,8 @@ mod middlewares;
 #[cfg(test)]
 mod operations;
 #[cfg(test)]
+mod pressure;
+#[cfg(test)]
 mod probe;
 #[cfg(test)]
 mod reload;
@@ -27,6 +29,9 @@ mod routing;
 mod secrets;
 #[cfg(test)]
 mod services;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod system;
 #[cfg(test)]
 mod tls;
 #[cfg(test)]

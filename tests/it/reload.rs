@@ -13,7 +13,7 @@ use crate::harness::{Ask, DEADLINE, Origin, Proxy, Reply, everything_to, until};
 use crate::wire::{echoed, websocket, websocket_echo};
 
 /// How many reloads; more are asked for with an environment variable.
-fn count() -> usize {
+pub(crate) fn count() -> usize {
     let usual = if cfg!(debug_assertions) { 200 } else { 1000 };
     std::env::var("DOORWARD_TEST_RELOADS").map_or(usual, |count| count.parse().unwrap())
 }

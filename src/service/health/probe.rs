@@ -10,6 +10,7 @@ use http::header::{
     USER_AGENT,
 };
 use http::{Method, StatusCode};
+use tokio::time::{Instant, timeout_at};
 
 use super::reference::Address;
 use crate::exchange::{Body, ProxyError, Request, Response};
@@ -68,6 +69,8 @@ pub(in crate::service) struct ProbeSettings {
     timeout: Duration,
 }
 
+/// No timer is as late as this because there is much to do.
+const HELD_UP: Duration = Duration::from_millis(100);
 /// As Go's client has it.
 const MAX_REDIRECTS: u32 = 10;
 
@@ -125,9 +128,28 @@ pub(super) async fn probe(
     address: &Address,
     settings: &ProbeSettings,
 ) -> Result<(), ProbeError> {
-    let answer = tokio::time::timeout(settings.timeout, ask(sender, address, settings));
-    let status = answer.await.map_err(|_| ProbeError::Timeout)??;
+    let status = in_time(settings.timeout, ask(sender, address, settings)).await?;
     if settings.accepts(status) { Ok(()) } else { Err(ProbeError::Status(status)) }
+}
+
+/// What `answer` says before `limit` is over. A timer that rings late tells that it was us who were
+/// held up, by a SIGSTOP or with the whole machine: then the answer may be there unread, and has
+/// the time once more.
+async fn in_time<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, ProbeError>>,
+) -> Result<T, ProbeError> {
+    let mut answer = std::pin::pin!(answer);
+    for _ in 0..2 {
+        let deadline = Instant::now() + limit;
+        if let Ok(answer) = timeout_at(deadline, answer.as_mut()).await {
+            return answer;
+        }
+        if deadline.elapsed() < HELD_UP {
+            break;
+        }
+    }
+    Err(ProbeError::Timeout)
 }
 
 /// The status of the answer that no redirect follows.

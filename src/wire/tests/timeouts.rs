@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep};
 
 use super::super::BodyTimeout;
@@ -10,7 +10,12 @@ use super::server::{rest, serve, until};
 use super::*;
 
 fn timeouts(body: BodyTimeout) -> GateTimeouts {
-    GateTimeouts { idle: Some(Duration::from_mins(3)), read: Some(Duration::from_mins(1)), body }
+    GateTimeouts {
+        idle: Some(Duration::from_mins(3)),
+        read: Some(Duration::from_mins(1)),
+        body,
+        write: None,
+    }
 }
 
 /// Whole seconds since `start`.
@@ -138,4 +143,40 @@ async fn a_client_that_keeps_sending_after_a_refusal_is_left_after_a_second() {
     assert!(rest(&mut client).await.starts_with("HTTP/1.1 400"));
     task.await.unwrap().unwrap();
     assert_eq!(seconds(start), 1);
+}
+
+/// A request whose answer is larger than what fits between the two sides.
+fn large() -> Vec<u8> {
+    let length = 3 << 20;
+    let mut request = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+    request.push_str(&"x".repeat(length));
+    request.into_bytes()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_nobody_reads_is_cut_after_the_write_timeout() {
+    let write = Some(Duration::from_secs(20));
+    let (mut client, task, _) = serve(GateTimeouts { write, ..GateTimeouts::default() });
+    client.write_all(GET).await.unwrap();
+    until(&mut client, "\r\n\r\n").await;
+    // Only the time of one exchange counts.
+    sleep(Duration::from_secs(100)).await;
+    let start = Instant::now();
+    client.write_all(&large()).await.unwrap();
+    task.await.unwrap().unwrap_err();
+    assert_eq!(seconds(start), 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_read_too_slowly_is_cut_after_the_write_timeout() {
+    let write = Some(Duration::from_secs(20));
+    let (mut client, task, _) = serve(GateTimeouts { write, ..GateTimeouts::default() });
+    client.write_all(&large()).await.unwrap();
+    let start = Instant::now();
+    let mut buf = [0; 4096];
+    while client.read(&mut buf).await.unwrap() > 0 && !task.is_finished() {
+        sleep(Duration::from_secs(1)).await;
+    }
+    task.await.unwrap().unwrap_err();
+    assert!((20..=22).contains(&seconds(start)), "{:?}", start.elapsed());
 }

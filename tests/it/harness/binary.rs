@@ -1,5 +1,6 @@
 //! The program itself, as a child process.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
 use std::net::SocketAddr;
@@ -9,7 +10,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use super::proxy::{Proxy, Setup};
+use super::proxy::{Proxy, Setup, write_dynamic};
 use super::until;
 
 /// Runs the program to its end.
@@ -33,12 +34,18 @@ pub(crate) struct Process {
 impl Process {
     /// Starts with these options, laid over the usual ones, and this dynamic configuration.
     pub(crate) fn start(options: &Value, text: &str) -> Self {
+        Self::start_in(&[], options, text)
+    }
+
+    /// The same with these variables in its environment.
+    pub(crate) fn start_in(environment: &[(&str, &OsStr)], options: &Value, text: &str) -> Self {
         let mut setup = Proxy::with(options.clone());
         let log = json!({"level": "DEBUG", "format": "json", "filePath": log_file(&setup)});
         setup.set("log", &log);
         let file = setup.files(text);
         let child = command(setup.directory())
             .arg(format!("--configFile={}", file.display()))
+            .envs(environment.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -75,9 +82,17 @@ impl Process {
         })
     }
 
+    pub(crate) fn id(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
-        let id = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
-        kill_process(id, signal).unwrap();
+        kill_process(self.id(), signal).unwrap();
+    }
+
+    /// Replaces the dynamic file in one step.
+    pub(crate) fn write(&self, text: &str) {
+        write_dynamic(self.directory(), text);
     }
 
     pub(crate) fn is_over(&mut self) -> bool {

@@ -165,7 +165,7 @@ fn dynamic_file(directory: &Path) -> PathBuf {
 }
 
 /// Renamed into place, so that nobody reads half of it.
-fn write_dynamic(directory: &Path, text: &str) {
+pub(super) fn write_dynamic(directory: &Path, text: &str) {
     let fresh = directory.join("fresh.yml");
     fs::write(&fresh, text).unwrap();
     fs::rename(fresh, dynamic_file(directory)).unwrap();

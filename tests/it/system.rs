@@ -1,0 +1,222 @@
+//! The program and the system that it runs in: what it holds, what it may run out of, who stops it
+//! and who wants to be told (F-25, F-29, F-32, F-53). All of it with real processes, seen in /proc.
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, Signal, prlimit};
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use crate::harness::binary::Process;
+use crate::harness::{Ask, Client, DEADLINE, Origin, Proxy, Reply, everything_to, pause, until};
+use crate::reload;
+
+fn proc(process: &Process, file: &str) -> String {
+    format!("/proc/{}/{file}", process.id().as_raw_nonzero())
+}
+
+fn descriptors(process: &Process) -> usize {
+    fs::read_dir(proc(process, "fd")).unwrap().count()
+}
+
+/// Resident memory, in KiB.
+fn memory(process: &Process) -> usize {
+    let status = fs::read_to_string(proc(process, "status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+}
+
+/// The time that the process has spent computing.
+fn computing(process: &Process) -> Duration {
+    let stat = fs::read_to_string(proc(process, "stat")).unwrap();
+    // Behind the name, which may hold anything: the 12th and 13th field, in hundredths of a second.
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+    Duration::from_millis(ticks * 10)
+}
+
+fn ask(process: &Process, place: &str) -> std::io::Result<u16> {
+    Ok(Client::connect(process.address("web"))?.send(&Ask::get(place))?.status)
+}
+
+/// The value of one line of the metrics; 0 when it is not there.
+fn metric(client: &mut Client, line: &str) -> f64 {
+    let text = client.send(&Ask::get("/metrics")).unwrap().text();
+    let found = text.lines().find_map(|one| one.strip_prefix(line)?.strip_prefix(' '));
+    found.map_or(0.0, |value| value.parse().unwrap())
+}
+
+/// F-32: when the descriptors are used up, accepting waits until some are free again, and does not
+/// burn a core meanwhile. Who is connected already is served all the time.
+#[test]
+fn descriptors_may_run_out() {
+    let origin = Origin::start();
+    let process = Process::start(&json!({}), &everything_to(&origin.url()));
+    let mut served = Client::connect(process.address("web")).unwrap();
+    assert_eq!(served.send(&Ask::get("/")).unwrap().status, 200);
+    let limit = u64::try_from(descriptors(&process)).unwrap() + 16;
+    let limit = Rlimit { current: Some(limit), maximum: Some(limit) };
+    prlimit(Some(process.id()), Resource::Nofile, limit).unwrap();
+
+    let mut waiting: Vec<_> =
+        (0..60).map(|_| Client::connect(process.address("web")).unwrap()).collect();
+    until("there are none left", || process.log().contains("cannot accept"));
+    let (start, before) = (Instant::now(), computing(&process));
+    while start.elapsed() < Duration::from_secs(2) {
+        assert_eq!(served.send(&Ask::get("/")).unwrap().status, 200);
+        pause(Duration::from_millis(100));
+    }
+    let spent = computing(&process).saturating_sub(before);
+    assert!(spent < Duration::from_secs(1), "{spent:?} in two seconds");
+    let lines = process.log().lines().filter(|line| line.contains("cannot accept")).count();
+    assert!(lines < 150, "{lines} lines in the log");
+
+    // Half of them leave, the other half gets in.
+    drop(waiting.drain(..55));
+    for client in &mut waiting {
+        assert_eq!(client.send(&Ask::get("/")).unwrap().status, 200);
+    }
+    assert_eq!(ask(&process, "/").unwrap(), 200);
+}
+
+/// F-29: a reload leaves nothing behind, neither memory nor an open file.
+#[test]
+fn reloads_leave_nothing_behind() {
+    const ROUTERS: usize = 200;
+    let origin = Origin::start();
+    let config = |number: usize| {
+        let routers: Vec<_> = (0..ROUTERS)
+            .map(|one| {
+                format!(
+                    "    r{one}: {{rule: \"Host(`t{one}.test`) && PathPrefix(`/{number}`)\", \
+                     service: app, middlewares: [cut]}}\n"
+                )
+            })
+            .collect();
+        let routers = routers.concat();
+        format!(
+            "http:\n  routers:\n{routers}  middlewares:\n    \
+             cut: {{stripPrefix: {{prefixes: [/{number}]}}}}\n  services:\n    \
+             app: {{loadBalancer: {{servers: [{{url: '{}'}}]}}}}\n",
+            origin.url()
+        )
+    };
+    let process = Process::start(&json!({}), &config(0));
+    let mut scrape = Client::connect(process.address("traefik")).unwrap();
+    let mut client = Client::connect(process.address("web")).unwrap();
+    let mut reload = |number: usize| {
+        process.write(&config(number));
+        let total = "traefik_config_reloads_total";
+        until("the reload counts", || {
+            metric(&mut scrape, total) > 0.0
+                && client.send(&Ask::get(&format!("t0.test/{number}"))).unwrap().status == 200
+        });
+    };
+    // Allocators and caches take what they will keep.
+    let warm = reload::count() / 4;
+    (1..=warm).for_each(&mut reload);
+    let before = (memory(&process), descriptors(&process));
+    (warm + 1..=warm + reload::count()).for_each(&mut reload);
+    until("no more descriptors are open than before", || descriptors(&process) <= before.1);
+    let grown = memory(&process).saturating_sub(before.0);
+    assert!(grown < 6 << 10, "{grown} KiB more than {} KiB before", before.0);
+}
+
+/// systemd hears when the program is ready and when it stops, and that it is alive in between.
+#[test]
+fn systemd_is_told() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    let next = || {
+        let mut text = [0; 256];
+        let length = socket.recv(&mut text).unwrap();
+        String::from_utf8(text[..length].to_vec()).unwrap().trim().to_owned()
+    };
+    let origin = Origin::start();
+    let environment = [("NOTIFY_SOCKET", path.as_os_str()), ("WATCHDOG_USEC", "200000".as_ref())];
+    let mut process = Process::start_in(&environment, &json!({}), &everything_to(&origin.url()));
+    assert_eq!(next(), "READY=1");
+    assert_eq!(ask(&process, "/").unwrap(), 200, "it is true");
+    let start = Instant::now();
+    for _ in 0..6 {
+        assert_eq!(next(), "WATCHDOG=1");
+    }
+    // Twice as often as asked for, the first one at once.
+    assert!(start.elapsed() < Duration::from_millis(200 * 6), "{:?}", start.elapsed());
+    process.signal(Signal::TERM);
+    let last = std::iter::repeat_with(next).find(|text| text != "WATCHDOG=1").unwrap();
+    assert_eq!(last, "STOPPING=1");
+    assert_eq!(process.end().code(), Some(0));
+}
+
+/// F-53: a process that was stopped goes on where it was. No server is taken for dead because the
+/// proxy did not look at its answer in time, and no client is left.
+#[test]
+fn a_pause_takes_no_server_down() {
+    let origin = Origin::with(|seen| {
+        // Most of the time a probe is on its way.
+        pause(Duration::from_millis(if seen.target == "/health" { 150 } else { 1 }));
+        Reply::ok("ok")
+    });
+    let text = format!(
+        "
+        http:
+          routers:
+            all: {{rule: PathPrefix(`/`), service: app}}
+          services:
+            app:
+              loadBalancer:
+                servers: [{{url: '{}'}}]
+                healthCheck: {{path: /health, interval: 200ms, timeout: 400ms}}
+        ",
+        origin.url()
+    );
+    let process = Process::start(&json!({}), &text);
+    let mut kept = Client::connect(process.address("web")).unwrap();
+    for _ in 0..4 {
+        assert_eq!(kept.send(&Ask::get("/")).unwrap().status, 200);
+        process.signal(Signal::STOP);
+        let mut meanwhile = Client::connect(process.address("web")).unwrap();
+        meanwhile.write(&Ask::get("/")).unwrap();
+        kept.write(&Ask::get("/")).unwrap();
+        pause(Duration::from_secs(1));
+        process.signal(Signal::CONT);
+        let start = Instant::now();
+        assert_eq!(kept.read("GET").unwrap().status, 200);
+        assert_eq!(meanwhile.read("GET").unwrap().status, 200);
+        for _ in 0..50 {
+            assert_eq!(ask(&process, "/").unwrap(), 200);
+        }
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        pause(Duration::from_millis(300));
+    }
+    assert!(!process.log().contains("server is down"), "{}", process.log());
+}
+
+/// F-25: with a directory that is gone - a lost mount - everything stays as it was, and somebody is
+/// told; when it is back, it counts again.
+#[test]
+fn a_directory_that_is_gone_keeps_its_routes() {
+    let origin = Origin::start();
+    let proxy = Proxy::start(&everything_to(&origin.url()));
+    let directory = proxy.file().parent().unwrap().to_owned();
+    let away = directory.with_file_name("away");
+    let failed = || proxy.metric("traefik_config_reloads_failure_total");
+    let before = failed();
+    fs::rename(&directory, &away).unwrap();
+    until("it is counted", || failed() > before);
+    let mut client = proxy.client();
+    for _ in 0..100 {
+        assert_eq!(client.send(&Ask::get("/")).unwrap().status, 200);
+    }
+    assert_eq!(proxy.inside("/ready").status, 200);
+    fs::rename(&away, &directory).unwrap();
+    proxy.write(&everything_to(&origin.url()).replace("`/`", "`/new`"));
+    until("it counts again", || proxy.get("/").status == 404);
+    assert_eq!(proxy.get("/new").status, 200);
+}
