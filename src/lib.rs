@@ -46,7 +46,7 @@
 //!
 //! | Rank | Modules |
 //! |---|---|
-//! | 0 | `exchange`, `state`, `values`, `wire` |
+//! | 0 | `exchange`, `state`, `values`, `wire` (which also tells `exchange` what a host is) |
 //! | 1 | `rule`, `tls`, `observability` |
 //! | 2 | `upstream` |
 //! | 3 | `middleware`, `service` (neither sees the other) |

@@ -2,6 +2,7 @@
 //!
 //! `src/bin` hands them to libFuzzer, and `tests/corpus.rs` of the proxy, which includes this file, replays the corpora.
 
+mod compiled;
 pub mod configuration;
 pub mod gate;
 pub mod host;
