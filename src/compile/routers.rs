@@ -168,7 +168,8 @@ impl Compiler<'_> {
         entries: &[Entry<'_>],
     ) -> TlsPlan<'t> {
         let facts = self.env.facts;
-        let mut plan = TlsPlanner::new(tls, kept, facts.entry_points.len(), facts.strict_tls_options);
+        let mut plan =
+            TlsPlanner::new(tls, kept, facts.entry_points.len(), facts.strict_tls_options);
         for entry in entries {
             match entry {
                 Entry::Same(placed) => placed.claims().for_each(|claim| plan.claim(&claim)),

@@ -184,44 +184,45 @@ mod tests {
     #[test]
     fn many_writes_become_one() {
         let mut cx = Context::from_waker(Waker::noop());
-        let (mut corked, cork) = cork(Client { room: usize::MAX, ..Client::default() });
+        let (mut stream, pull) = cork(Client { room: usize::MAX, ..Client::default() });
         for _ in 0..3 {
             for _ in 0..10 {
-                assert!(Pin::new(&mut corked).poll_write(&mut cx, &[7; 1000]).is_ready());
-                assert!(Pin::new(&mut corked).poll_flush(&mut cx).is_ready());
+                assert!(Pin::new(&mut stream).poll_write(&mut cx, &[7; 1000]).is_ready());
+                assert!(Pin::new(&mut stream).poll_flush(&mut cx).is_ready());
             }
-            assert!(cork.pull(&mut cx).is_ready());
+            assert!(pull.pull(&mut cx).is_ready());
         }
-        assert!(cork.pull(&mut cx).is_ready());
-        let core = cork.0.borrow();
-        assert_eq!(core.stream.writes, [10_000; 3]);
-        assert_eq!(core.stream.flushes, 3);
-        assert_eq!(core.out.capacity(), 0, "an idle connection keeps no buffer");
+        assert!(pull.pull(&mut cx).is_ready());
+        let kept = pull.0.borrow();
+        assert_eq!(kept.stream.writes, [10_000; 3]);
+        assert_eq!(kept.stream.flushes, 3);
+        assert_eq!(kept.out.capacity(), 0, "an idle connection keeps no buffer");
     }
 
     #[test]
     fn nothing_is_lost_or_kept_without_bound() {
         let mut cx = Context::from_waker(Waker::noop());
-        let (mut corked, cork) = cork(Client::default());
+        let (mut stream, pull) = cork(Client::default());
         let mut sent = Vec::new();
         for number in 0..1_000_u32 {
             let part = vec![number.to_le_bytes()[0]; 1000];
-            let Poll::Ready(taken) = Pin::new(&mut corked).poll_write(&mut cx, &part) else {
+            let Poll::Ready(taken) = Pin::new(&mut stream).poll_write(&mut cx, &part) else {
                 break;
             };
             sent.extend_from_slice(&part[..taken.unwrap()]);
         }
         assert!((LIMIT - 1000..=LIMIT).contains(&sent.len()), "{}", sent.len());
-        assert!(cork.pull(&mut cx).is_pending());
-        cork.0.borrow_mut().stream.room = 100;
-        assert!(cork.pull(&mut cx).is_pending());
-        cork.0.borrow_mut().stream.room = usize::MAX;
-        let large = [IoSlice::new(b"head"), IoSlice::new(&[9; LIMIT])];
-        let Poll::Ready(taken) = Pin::new(&mut corked).poll_write_vectored(&mut cx, &large) else {
+        assert!(pull.pull(&mut cx).is_pending());
+        pull.0.borrow_mut().stream.room = 100;
+        assert!(pull.pull(&mut cx).is_pending());
+        pull.0.borrow_mut().stream.room = usize::MAX;
+        let tail = vec![9; LIMIT];
+        let large = [IoSlice::new(b"head"), IoSlice::new(&tail)];
+        let Poll::Ready(taken) = Pin::new(&mut stream).poll_write_vectored(&mut cx, &large) else {
             panic!("there is room");
         };
-        sent.extend_from_slice(&[b"head".as_slice(), &[9; LIMIT]].concat()[..taken.unwrap()]);
-        assert!(Pin::new(&mut corked).poll_shutdown(&mut cx).is_ready());
-        assert!(cork.0.borrow().stream.received == sent);
+        sent.extend_from_slice(&[b"head".as_slice(), &tail].concat()[..taken.unwrap()]);
+        assert!(Pin::new(&mut stream).poll_shutdown(&mut cx).is_ready());
+        assert!(pull.0.borrow().stream.received == sent);
     }
 }

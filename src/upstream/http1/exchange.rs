@@ -183,17 +183,17 @@ impl Receiving {
         }
         self.held.extend_from_slice(read);
         while !self.held.is_empty() {
-            let held = std::mem::take(&mut self.held);
-            match self.scan(&held, upload) {
+            let bytes = std::mem::take(&mut self.held);
+            match self.scan(&bytes, upload) {
                 Ok(Step::Skip(len)) => {
-                    self.held = held;
+                    self.held = bytes;
                     self.held.advance(len);
                 }
                 Ok(Step::Wait) => {
-                    self.held = held;
+                    self.held = bytes;
                     break;
                 }
-                Ok(Step::Done(head)) => return Ok(Some(Received::new(head, held.freeze()))),
+                Ok(Step::Done(head)) => return Ok(Some(Received::new(head, bytes.freeze()))),
                 Err(failure) => return Err(failure),
             }
         }

@@ -134,19 +134,19 @@ pub(super) fn response(pieces: Vec<Vec<u8>>, method: &Method, upgrade: bool) -> 
         trailers: None,
         end: DecodedEnd::Short,
     };
-    let mut decoder = ResponseDecoder::new(method, upgrade, HeadLimits::default());
+    let mut reader = ResponseDecoder::new(method, upgrade, HeadLimits::default());
     let mut body = None;
     let mut held = Vec::new();
     for piece in pieces {
         held.extend_from_slice(&piece);
         while body.is_none() {
-            match decoder.scan(&held) {
+            match reader.scan(&held) {
                 Ok(Scanned::Partial) => break,
                 Ok(Scanned::Interim { len, .. }) => drop(held.drain(..len)),
-                Ok(Scanned::Final(head)) => {
-                    decoded.status = head.status.as_u16();
-                    decoded.fields = response_fields(&held.drain(..head.len).collect());
-                    body = Some(head.body);
+                Ok(Scanned::Final(last)) => {
+                    decoded.status = last.status.as_u16();
+                    decoded.fields = response_fields(&held.drain(..last.len).collect());
+                    body = Some(last.body);
                 }
                 Err(reason) => return Decoded { end: DecodedEnd::Bad(reason), ..decoded },
             }
