@@ -1,4 +1,5 @@
-//! From a configuration of 10,000 tenants to a table: from nothing, and with one router changed.
+//! From a configuration of 10,000 tenants to a table: from nothing, and with one router changed, which
+//! serves clear text or TLS.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on shall say where")]
 
@@ -6,7 +7,8 @@ mod support;
 
 use std::sync::Arc;
 
-use criterion::{BatchSize, Criterion};
+use criterion::measurement::WallTime;
+use criterion::{BatchSize, BenchmarkGroup, Criterion};
 use doorward::config::dynamic_config::DynamicConfig;
 use support::{World, merged, read, tenants};
 
@@ -33,18 +35,36 @@ fn main() {
             BatchSize::PerIteration,
         );
     });
-    // Each compile starts from the result of the one before, as reloads do, and drops it.
+    one_router_changed(&mut group, "one router changed", &before, &after);
+    let with_tls = |renamed| {
+        let text = tenants(TENANTS, renamed);
+        read(&text.replace("      service: ", "      tls: {}\n      service: "))
+    };
+    let before = with_tls(None);
+    let mut after = DynamicConfig::clone(&with_tls(Some(TENANTS / 2)));
+    after.reuse(&before);
+    let (before, after) = (merged(&before), merged(&Arc::new(after)));
+    one_router_changed(&mut group, "one router with TLS changed", &before, &after);
+    group.finish();
+    criterion.final_summary();
+}
+
+/// Each compile starts from the result of the one before, as reloads do, and drops it.
+fn one_router_changed(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    name: &str,
+    before: &DynamicConfig,
+    after: &DynamicConfig,
+) {
     let world = World::new();
-    let mut compiled = world.compile(&before, None);
+    let mut compiled = world.compile(before, None);
     let mut turn = 0;
-    group.bench_function("one router changed", |bencher| {
+    group.bench_function(name, |bencher| {
         bencher.iter(|| {
             turn += 1;
-            let config = if turn % 2 == 0 { &before } else { &after };
+            let config = if turn % 2 == 0 { before } else { after };
             compiled = world.compile(config, Some(&compiled.memo));
         });
     });
     assert_eq!(compiled.report.routers.len(), TENANTS);
-    group.finish();
-    criterion.final_summary();
 }

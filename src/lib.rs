@@ -35,7 +35,7 @@
 //!    current [`router::RoutingTable`] and finds the [`router::HttpRouter`] by host index.
 //! 5. The router's [`exchange::Chain`] runs its middlewares and ends in a service.
 //! 6. [`service`] picks a healthy server; [`upstream`] sends the request there over a pooled
-//!    connection of this worker, through [`wire::ResponseGate`].
+//!    connection of this worker; [`wire::ResponseDecoder`] reads the answer.
 //! 7. The response comes back through the middlewares that wanted it. When its body (or tunnel)
 //!    ends, the exchange is counted and logged.
 //!
@@ -46,7 +46,7 @@
 //!
 //! | Rank | Modules |
 //! |---|---|
-//! | 0 | `exchange`, `state`, `values`, `wire` |
+//! | 0 | `exchange`, `state`, `values`, `wire` (which also tells `exchange` what a host is) |
 //! | 1 | `rule`, `tls`, `observability` |
 //! | 2 | `upstream` |
 //! | 3 | `middleware`, `service` (neither sees the other) |

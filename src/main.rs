@@ -20,13 +20,27 @@ use tracing::{error, info, warn};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+const USAGE: &str = "\
+Doorward, a reverse proxy that takes the files of a Traefik v3 user as they are.
+
+Usage: doorward [flags]               serve; what is not in a file comes from flags, else the environment
+       doorward check FILE...         say what is wrong with configuration files
+       doorward healthcheck [flags]   ask a running proxy for /ping
+       doorward demo [flags]          a small fleet to look at
+       doorward version
+       doorward COMMAND --help
+
+";
+
 const COMMANDS: [&str; 5] = ["check", "demo", "healthcheck", "help", "version"];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let result = match args.first().map(String::as_str) {
-        _ if args.iter().any(|arg| matches!(arg.as_str(), "-h" | "-help" | "--help")) => help(),
-        Some("help") => help(),
+        command if args.iter().any(|arg| matches!(arg.as_str(), "-h" | "-help" | "--help")) => {
+            help(command)
+        }
+        Some("help") => help(args.get(1).map(String::as_str)),
         Some("version") => version(),
         Some("check") => app::check::command(&args[1..], &mut std::io::stdout().lock()),
         Some("healthcheck") => healthcheck(&args[1..]),
@@ -53,12 +67,13 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn help_text() -> String {
-    doorward::config::help::print_help()
-}
-
-fn help() -> anyhow::Result<ExitCode> {
-    print(&help_text())
+/// `--help` of a command, or of the proxy.
+fn help(command: Option<&str>) -> anyhow::Result<ExitCode> {
+    match command {
+        Some("check") => print(app::check::USAGE),
+        Some("demo") => print(demo::HELP),
+        _ => print(&[USAGE, &doorward::config::help::print_help()].concat()),
+    }
 }
 
 fn version() -> anyhow::Result<ExitCode> {
@@ -71,7 +86,7 @@ fn version() -> anyhow::Result<ExitCode> {
 }
 
 fn unknown_command(word: &str) -> anyhow::Result<ExitCode> {
-    print(&help_text())?;
+    say(USAGE);
     match did_you_mean(word, COMMANDS) {
         Some(known) => bail!("command not found: {word}; did you mean `{known}`?"),
         None => bail!("command not found: {word}"),

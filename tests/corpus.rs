@@ -1,7 +1,12 @@
 //! Every input that the fuzz targets start from, and every one that once broke something, on the stable toolchain and
 //! without libFuzzer.
 
-#[expect(clippy::panic, clippy::missing_panics_doc, reason = "a target's verdict is a panic")]
+#[expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "a target's verdict is a panic"
+)]
 #[path = "../fuzz/src/lib.rs"]
 pub mod fuzz;
 

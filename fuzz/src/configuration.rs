@@ -1,8 +1,10 @@
-//! `configuration`: a text, read as YAML, TOML and JSON and then as the dynamic configuration.
+//! `configuration`: a text, read as YAML, TOML and JSON, then as the dynamic configuration, merged and compiled.
 
 use doorward::config::diagnostics::Diagnostic;
 use doorward::config::dynamic_config::{DynamicConfig, Object, Section};
 use doorward::config::tree::{self, Format, Node, Source, Value};
+
+use super::compiled;
 
 /// Reads a text in every format and prints all that is wrong with it.
 pub fn run(data: &[u8]) {
@@ -13,6 +15,7 @@ pub fn run(data: &[u8]) {
             Ok(root) => {
                 check_spans(&root);
                 read(&root);
+                compiled::check(data.len(), |provider| DynamicConfig::read(&root, provider));
             }
             Err(diagnostics) => {
                 assert!(!diagnostics.is_empty(), "refused without a reason");
@@ -52,7 +55,7 @@ fn print_section<T>(section: &Section<T>) {
 }
 
 /// Every diagnostic can be shown, and in the log it is one line.
-fn print(diagnostics: &[Diagnostic]) {
+pub(super) fn print(diagnostics: &[Diagnostic]) {
     for diagnostic in diagnostics {
         assert!(!diagnostic.message.is_empty(), "an error says nothing");
         assert!(!diagnostic.render(false).is_empty());

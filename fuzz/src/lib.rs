@@ -2,10 +2,12 @@
 //!
 //! `src/bin` hands them to libFuzzer, and `tests/corpus.rs` of the proxy, which includes this file, replays the corpora.
 
+mod compiled;
 pub mod configuration;
 pub mod gate;
 pub mod host;
 pub mod request_path;
+pub mod response;
 pub mod rules;
 
 /// What a target does with one input.
@@ -17,5 +19,6 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("gate", gate::run),
     ("host", host::run),
     ("request_path", request_path::run),
+    ("response", response::run),
     ("rules", rules::run),
 ];

@@ -4,6 +4,7 @@
 //! changes nothing. Shapes, paging and error texts are Traefik's.
 
 pub mod ping;
+mod redact;
 mod views;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 use crate::compile::{Report, StaticFacts, Status};
 use crate::exchange::error::{empty, text};
 use crate::exchange::{Body, Context, Handler, Request, Response, ResponseFuture, ready};
+use crate::values::Profile;
 
 /// What the API shows of the static configuration.
 #[derive(Default)]
@@ -69,7 +71,7 @@ impl Api {
         match path.split('/').collect::<Vec<_>>()[..] {
             ["version"] => ok(&self.version()),
             ["overview"] => ok(&self.overview(&report)),
-            ["rawdata"] => ok(&views::raw_data(&report, &self.facts)),
+            ["rawdata"] => ok(&self.shown(views::raw_data(&report, &self.facts))),
             ["entrypoints"] => query.page(self.view.entry_points.values().cloned().collect()),
             ["entrypoints", name] => {
                 one("entryPoint", name, |name| self.view.entry_points.get(name).cloned())
@@ -78,14 +80,16 @@ impl Api {
             ["http", "routers", name] => {
                 one("router", name, |name| views::router(&report, &self.facts, name))
             }
-            ["http", "services"] => query.page(views::services(&report, &query)),
-            ["http", "services", name] => {
-                one("service", name, |name| views::service(&report, name))
+            ["http", "services"] => query.page(self.all_shown(views::services(&report, &query))),
+            ["http", "services", name] => one("service", name, |name| {
+                views::service(&report, name).map(|one| self.shown(one))
+            }),
+            ["http", "middlewares"] => {
+                query.page(self.all_shown(views::middlewares(&report, &query)))
             }
-            ["http", "middlewares"] => query.page(views::middlewares(&report, &query)),
-            ["http", "middlewares", name] => {
-                one("middleware", name, |name| views::middleware(&report, name))
-            }
+            ["http", "middlewares", name] => one("middleware", name, |name| {
+                views::middleware(&report, name).map(|one| self.shown(one))
+            }),
             ["tcp", "routers" | "services" | "middlewares"] | ["udp", "routers" | "services"] => {
                 query.page(Vec::new())
             }
@@ -98,6 +102,18 @@ impl Api {
             }
             _ => not_found(),
         }
+    }
+
+    /// A view as the profile lets it be seen.
+    fn shown(&self, mut view: Value) -> Value {
+        if self.facts.profile != Profile::Exact {
+            redact::hide_credentials(&mut view);
+        }
+        view
+    }
+
+    fn all_shown(&self, views: Vec<Value>) -> Vec<Value> {
+        views.into_iter().map(|view| self.shown(view)).collect()
     }
 
     fn version(&self) -> Value {

@@ -1,6 +1,6 @@
 //! Objects of the report as Traefik's API shows them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -20,11 +20,12 @@ pub(super) fn raw_data(report: &Report, facts: &StaticFacts) -> Value {
         }
     };
     add("routers", by_name(&report.routers, |one| (&one.name, router_body(one, facts))));
-    add(
-        "middlewares",
-        by_name(&report.middlewares, |one| (&one.name, middleware_body(one, report))),
-    );
-    let services = by_name(&report.services, |one| (&one.name, service_body(one, report)));
+    let users = Users::of_middlewares(report);
+    let middlewares =
+        by_name(&report.middlewares, |one| (&one.name, middleware_body(one, &users)));
+    add("middlewares", middlewares);
+    let users = Users::of_services(report);
+    let services = by_name(&report.services, |one| (&one.name, service_body(one, &users)));
     add("services", services);
     Value::Object(raw)
 }
@@ -82,20 +83,21 @@ pub(super) fn services(report: &Report, query: &Query) -> Vec<Value> {
         .services
         .iter()
         .filter(|service| named(service.name.as_str(), query) && of_status(service.status, query));
-    sorted(found.map(|service| service_view(service, report)), query)
+    let users = Users::of_services(report);
+    sorted(found.map(|service| service_view(service, &users)), query)
 }
 
 pub(super) fn service(report: &Report, name: &str) -> Option<Value> {
     let service = report.services.iter().find(|service| service.name.as_str() == name)?;
-    Some(service_view(service, report))
+    Some(service_view(service, &Users::of_services(report)))
 }
 
-fn service_view(service: &ServiceReport, report: &Report) -> Value {
+fn service_view(service: &ServiceReport, users: &Users<'_>) -> Value {
     let kind = service.object.as_ref().and_then(|one| one.config.kind());
-    listed(&service.name, service_body(service, report), kind)
+    listed(&service.name, service_body(service, users), kind)
 }
 
-fn service_body(service: &ServiceReport, report: &Report) -> Map<String, Value> {
+fn service_body(service: &ServiceReport, users: &Users<'_>) -> Map<String, Value> {
     let mut body = match &service.object {
         Some(object_) => object(&object_.config),
         None => Map::new(),
@@ -110,14 +112,7 @@ fn service_body(service: &ServiceReport, report: &Report) -> Map<String, Value> 
         body.insert("error".to_owned(), json!(service.errors));
     }
     body.insert("status".to_owned(), json!(service.status));
-    let used_by = report.routers.iter().filter(|router| {
-        let wanted = QualifiedName::resolve(&router.config().service, router.name.provider());
-        wanted == service.name
-    });
-    let used_by: Vec<_> = used_by.map(|router| router.name.as_str()).collect();
-    if !used_by.is_empty() {
-        body.insert("usedBy".to_owned(), json!(used_by));
-    }
+    users.add_to(&mut body, &service.name);
     let status = service.service.as_ref().map(|one| one.server_status()).unwrap_or_default();
     if !status.is_empty() {
         let status: BTreeMap<_, _> = status
@@ -134,46 +129,79 @@ pub(super) fn middlewares(report: &Report, query: &Query) -> Vec<Value> {
         .middlewares
         .iter()
         .filter(|one| named(one.name.as_str(), query) && of_status(one.status, query));
-    sorted(found.map(|one| middleware_view(one, report)), query)
+    let users = Users::of_middlewares(report);
+    sorted(found.map(|one| middleware_view(one, &users)), query)
 }
 
 pub(super) fn middleware(report: &Report, name: &str) -> Option<Value> {
     let found = report.middlewares.iter().find(|one| one.name.as_str() == name)?;
-    Some(middleware_view(found, report))
+    Some(middleware_view(found, &Users::of_middlewares(report)))
 }
 
-fn middleware_view(one: &MiddlewareReport, report: &Report) -> Value {
+fn middleware_view(one: &MiddlewareReport, users: &Users<'_>) -> Value {
     let set = one.object.config.set();
     let kind = set.first().map(|(kind, _)| kind.to_lowercase());
-    listed(&one.name, middleware_body(one, report), kind.as_deref())
+    listed(&one.name, middleware_body(one, users), kind.as_deref())
 }
 
-fn middleware_body(one: &MiddlewareReport, report: &Report) -> Map<String, Value> {
+fn middleware_body(one: &MiddlewareReport, users: &Users<'_>) -> Map<String, Value> {
     let mut body = object(&one.object.config);
     redact(&mut body);
     if !one.errors.is_empty() {
         body.insert("error".to_owned(), json!(one.errors));
     }
     body.insert("status".to_owned(), json!(one.status));
-    let used_by: Vec<_> = report
-        .routers
-        .iter()
-        .filter(|router| router.links.contains(&one.name) || names(router, one))
-        .map(|router| router.name.as_str())
-        .collect();
-    if !used_by.is_empty() {
-        body.insert("usedBy".to_owned(), json!(used_by));
-    }
+    users.add_to(&mut body, &one.name);
     body
 }
 
-/// Whether a router names a middleware itself: a chain is not among what it is taken apart to.
-fn names(router: &RouterReport, middleware: &MiddlewareReport) -> bool {
-    let names = &router.config().middlewares;
-    middleware.object.config.chain.is_some()
-        && names
-            .iter()
-            .any(|name| QualifiedName::resolve(name, router.name.provider()) == middleware.name)
+/// The routers that use each object, in the order of the report: one walk for all objects.
+#[derive(Default)]
+struct Users<'r>(HashMap<QualifiedName, Vec<&'r RouterReport>>);
+
+impl<'r> Users<'r> {
+    fn of_services(report: &'r Report) -> Self {
+        let mut users = Self::default();
+        for router in &*report.routers {
+            let provider = router.name.provider();
+            users.note(QualifiedName::resolve(&router.config().service, provider), router);
+        }
+        users
+    }
+
+    /// A chain is used by the routers that name it: it is not among what it is taken apart to.
+    fn of_middlewares(report: &'r Report) -> Self {
+        let chains = report.middlewares.iter().filter(|one| one.object.config.chain.is_some());
+        let chains: HashSet<&QualifiedName> = chains.map(|one| &one.name).collect();
+        let mut users = Self::default();
+        for router in &*report.routers {
+            for link in &router.links {
+                users.note(link.clone(), router);
+            }
+            for name in &router.config().middlewares {
+                let name = QualifiedName::resolve(name, router.name.provider());
+                if chains.contains(&name) {
+                    users.note(name, router);
+                }
+            }
+        }
+        users
+    }
+
+    fn note(&mut self, name: QualifiedName, router: &'r RouterReport) {
+        let routers = self.0.entry(name).or_default();
+        // A router that names an object twice is noted twice in a row.
+        if !routers.last().is_some_and(|last| std::ptr::eq(*last, router)) {
+            routers.push(router);
+        }
+    }
+
+    fn add_to(&self, body: &mut Map<String, Value>, name: &QualifiedName) {
+        if let Some(routers) = self.0.get(name) {
+            let names: Vec<_> = routers.iter().map(|router| router.name.as_str()).collect();
+            body.insert("usedBy".to_owned(), json!(names));
+        }
+    }
 }
 
 /// Credentials that are plain text in Traefik's schema are hidden (Traefik shows them).

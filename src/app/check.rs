@@ -31,7 +31,8 @@ use crate::service::ServerGauge;
 use crate::state::SharedState;
 use crate::values::{BuildError, Disk, QualifiedName};
 
-const USAGE: &str = "usage: doorward check [--format text|json] FILE…\n\n\
+/// What `doorward check --help` prints.
+pub const USAGE: &str = "usage: doorward check [--format text|json] FILE…\n\n\
     Reads static and dynamic configuration files (told apart by their root keys), and directories\n\
     of dynamic files; decodes, merges and compiles them, and prints everything that is wrong with\n\
     its place. Nothing is started. A static file brings the dynamic files along that it names,\n\

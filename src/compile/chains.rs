@@ -11,6 +11,10 @@ use crate::exchange::{Handler, Middleware};
 use crate::middleware::{BuildContext, MiddlewareConfig};
 use crate::values::{BuildError, QualifiedName};
 
+/// How many middlewares a router may have, chains counted with all that they hold. Chains of chains
+/// grow without bound: thirty that name each other twice are a billion.
+const MAX_LINKS: usize = 1000;
+
 /// A middleware that a router uses, chains already taken apart.
 pub(super) type Link = (QualifiedName, Arc<Object<MiddlewareConfig>>);
 
@@ -19,6 +23,14 @@ pub(super) type Middlewares = Vec<(QualifiedName, Arc<Object<MiddlewareConfig>>)
 
 /// A service that something uses, and what was there under its name.
 pub(super) type UsedService = (QualifiedName, Result<Arc<dyn Handler>, Missing>);
+
+/// Where in chains the names of one router have led.
+#[derive(Default)]
+struct Walk {
+    /// Chains that are being taken apart.
+    path: Vec<QualifiedName>,
+    links: usize,
+}
 
 impl Compiler<'_> {
     /// Remembers the middlewares, and finds out whether they are those of the previous time.
@@ -49,9 +61,9 @@ impl Compiler<'_> {
         provider: &str,
         links: &mut Vec<Link>,
     ) -> Result<(), String> {
-        let mut path = Vec::new();
+        let mut walk = Walk::default();
         for name in names {
-            self.link(&QualifiedName::resolve(name, provider), &mut path, links)?;
+            self.link(&QualifiedName::resolve(name, provider), &mut walk, links)?;
         }
         Ok(())
     }
@@ -59,16 +71,25 @@ impl Compiler<'_> {
     fn link(
         &self,
         name: &QualifiedName,
-        path: &mut Vec<QualifiedName>,
+        walk: &mut Walk,
         links: &mut Vec<Link>,
     ) -> Result<(), String> {
+        walk.links += 1;
+        if walk.links > MAX_LINKS {
+            return Err(format!("more than {MAX_LINKS} middlewares, those of chains counted"));
+        }
         let Some(object) = self.config.middlewares.get(name) else {
             return Err(format!("middleware \"{name}\" does not exist"));
         };
-        if path.contains(name) {
+        if walk.path.contains(name) {
             return Err(format!(
                 "could not instantiate middleware {name}: recursion detected in {}",
-                path.iter().chain([name]).map(QualifiedName::as_str).collect::<Vec<_>>().join("->")
+                walk.path
+                    .iter()
+                    .chain([name])
+                    .map(QualifiedName::as_str)
+                    .collect::<Vec<_>>()
+                    .join("->")
             ));
         }
         if !object.is_good() {
@@ -78,11 +99,11 @@ impl Compiler<'_> {
         let one_kind = object.config.set().len() == 1;
         match &object.config.chain {
             Some(chain) if one_kind => {
-                path.push(name.clone());
+                walk.path.push(name.clone());
                 for member in &chain.middlewares {
-                    self.link(&QualifiedName::resolve(member, name.provider()), path, links)?;
+                    self.link(&QualifiedName::resolve(member, name.provider()), walk, links)?;
                 }
-                path.pop();
+                walk.path.pop();
             }
             _ => links.push((name.clone(), Arc::clone(object))),
         }

@@ -156,6 +156,7 @@ pub fn compile(
         unchanged: Unchanged::default(),
         services: ServiceMap::default(),
         building: Vec::new(),
+        too_high: false,
         diagnostics: config.diagnostics.clone(),
         not_ready: Vec::new(),
     };
@@ -178,6 +179,8 @@ struct Compiler<'a> {
     services: ServiceMap,
     /// Services that are being built, to find cycles.
     building: Vec<QualifiedName>,
+    /// What is being built was given up because too many services stand in each other.
+    too_high: bool,
     diagnostics: Vec<Diagnostic>,
     /// Why this configuration must not count as ready.
     not_ready: Vec<String>,

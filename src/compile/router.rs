@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::chains::{Link, UsedService};
 use super::inputs::{FileInputs, RecordedFiles, same, unchanged};
 use super::report::Status;
@@ -23,11 +25,14 @@ use crate::values::{BuildError, QualifiedName};
 /// Users may not go above this; what is above belongs to routers of provider `internal`.
 const MAX_USER_PRIORITY: i64 = i64::MAX - 1000;
 
+/// Positions of entry points.
+pub(super) type EntryPoints = SmallVec<[usize; 2]>;
+
 /// Where one copy of a router stands.
 #[derive(Clone)]
 pub(super) struct Instance {
     pub(super) name: QualifiedName,
-    pub(super) entry_points: Vec<usize>,
+    pub(super) entry_points: EntryPoints,
     pub(super) model: Option<usize>,
     /// Name of the TLS options that it wants, if it serves TLS.
     pub(super) tls: Option<QualifiedName>,

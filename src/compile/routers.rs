@@ -2,14 +2,14 @@
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 
 use super::inputs::same;
-use super::router::{BuiltRouter, Instance};
-use super::tls::{BuiltTls, TlsPlan};
+use super::router::{BuiltRouter, EntryPoints, Instance};
+use super::tls::{BuiltTls, Claim, TlsPlan, TlsPlanner};
 use super::{Compiler, EntryPointModel};
 use crate::config::dynamic_config::Object;
 use crate::router::{
@@ -17,6 +17,9 @@ use crate::router::{
 };
 use crate::rule::Rule;
 use crate::values::QualifiedName;
+
+/// Hosts of a rule, if TLS options are chosen by them.
+type TlsHosts = SmallVec<[Arc<str>; 1]>;
 
 /// A router of the configuration, and its copies.
 pub(super) struct Placed {
@@ -26,8 +29,7 @@ pub(super) struct Placed {
     /// Its provider's place in the precedence.
     rank: usize,
     rule: Option<Arc<Rule>>,
-    /// Hosts of the rule, if TLS options are chosen by them.
-    hosts: Box<[Arc<str>]>,
+    hosts: TlsHosts,
     pub(super) copies: SmallVec<[Arc<BuiltRouter>; 1]>,
 }
 
@@ -41,7 +43,7 @@ pub(super) struct Draft {
     /// What is odd about its entry points.
     pub(super) warnings: Vec<String>,
     rank: usize,
-    hosts: Box<[Arc<str>]>,
+    hosts: TlsHosts,
     instances: Vec<Instance>,
     previous: Option<Arc<Placed>>,
 }
@@ -62,8 +64,9 @@ struct Side {
 }
 
 impl Placed {
-    fn is_tls(&self) -> bool {
-        self.copies.iter().any(|built| built.instance.tls.is_some())
+    /// What its copies want TLS options for.
+    fn claims(&self) -> impl Iterator<Item = Claim<'_>> {
+        claims(self.copies.iter().map(|built| &built.instance), &self.hosts)
     }
 
     /// Higher priority first; ties go to the provider named earlier, then by name, so that the
@@ -76,19 +79,31 @@ impl Placed {
 }
 
 impl Draft {
-    fn is_tls(&self) -> bool {
-        self.instances.iter().any(|instance| instance.tls.is_some())
+    fn claims(&self) -> impl Iterator<Item = Claim<'_>> {
+        claims(self.instances.iter(), &self.hosts)
     }
+}
+
+fn claims<'r>(
+    instances: impl Iterator<Item = &'r Instance>,
+    hosts: &'r [Arc<str>],
+) -> impl Iterator<Item = Claim<'r>> {
+    let with_tls = |instance: &'r Instance| Some((instance.tls.as_ref()?, instance));
+    instances.filter_map(with_tls).map(move |(options, instance)| Claim {
+        options,
+        entry_points: &instance.entry_points,
+        hosts,
+    })
 }
 
 impl Compiler<'_> {
     /// Builds all routers and the table of them.
     pub(super) fn build_routers(&mut self, tls: &mut BuiltTls) -> RoutingTable {
         let previous = Arc::clone(&self.previous.routers);
-        let (entries, tls_touched) = self.entries(&previous);
+        let (entries, same_claims) = self.entries(&previous);
         let kept_tls = self.previous.tls.as_deref().filter(|then| then.same_inputs(tls));
         let plan = match kept_tls {
-            Some(kept) if !tls_touched => {
+            Some(kept) if same_claims => {
                 TlsPlan::keep(tls, kept, self.env.facts.strict_tls_options)
             }
             kept => self.plan(tls, kept, &entries),
@@ -102,13 +117,13 @@ impl Compiler<'_> {
             }
         }
         insert_in_order(&mut placed, fresh);
-        let routes = plan.finish(kept_tls);
+        let routes = plan.routes;
         let entry_points = self.sides(&placed).into_iter().enumerate().map(|(position, sides)| {
             let [http, https] = sides.map(Side::in_match_order);
             EntryPointRoutes {
                 http: HttpRouters::new(http),
                 https: HttpRouters::new(https),
-                tls: routes.get(position).map(|(_, routes)| Arc::clone(routes)),
+                tls: routes.get(position).cloned(),
             }
         });
         let table = RoutingTable { entry_points: entry_points.collect() };
@@ -118,20 +133,20 @@ impl Compiler<'_> {
     }
 
     /// All routers: those of the previous time in their order, then the new ones. Also whether
-    /// any that serves TLS came, went or changed.
+    /// all together want the same TLS options for the same hosts.
     fn entries<'p>(&self, previous: &'p [Arc<Placed>]) -> (Vec<Entry<'p>>, bool) {
         let routers = &self.config.routers;
         let mut entries = Vec::with_capacity(routers.len());
-        let mut tls_touched = false;
+        let mut same_claims = true;
         for placed in previous {
             match routers.get(&placed.name) {
                 Some(object) if same(object, &placed.object) => entries.push(Entry::Same(placed)),
                 Some(object) => {
                     let draft = self.draft(&placed.name, object, Some(placed));
-                    tls_touched |= placed.is_tls() || draft.is_tls();
+                    same_claims &= placed.claims().eq(draft.claims());
                     entries.push(Entry::New(draft));
                 }
-                None => tls_touched |= placed.is_tls(),
+                None => same_claims &= placed.claims().next().is_none(),
             }
         }
         if entries.len() < routers.len() {
@@ -139,11 +154,11 @@ impl Compiler<'_> {
             let known: HashSet<&QualifiedName, RandomState> = names.collect();
             for (name, object) in routers.iter().filter(|(name, _)| !known.contains(name)) {
                 let draft = self.draft(name, object, None);
-                tls_touched |= draft.is_tls();
+                same_claims &= draft.claims().next().is_none();
                 entries.push(Entry::New(draft));
             }
         }
-        (entries, tls_touched)
+        (entries, same_claims)
     }
 
     fn plan<'t>(
@@ -153,19 +168,14 @@ impl Compiler<'_> {
         entries: &[Entry<'_>],
     ) -> TlsPlan<'t> {
         let facts = self.env.facts;
-        let count = facts.entry_points.len();
-        let mut plan = TlsPlan::new(tls, kept, count, facts.strict_tls_options);
+        let mut plan = TlsPlanner::new(tls, kept, facts.entry_points.len(), facts.strict_tls_options);
         for entry in entries {
             match entry {
-                Entry::Same(placed) => {
-                    placed.copies.iter().for_each(|one| plan.claim(&one.instance, &placed.hosts));
-                }
-                Entry::New(draft) => {
-                    draft.instances.iter().for_each(|one| plan.claim(one, &draft.hosts));
-                }
+                Entry::Same(placed) => placed.claims().for_each(|claim| plan.claim(&claim)),
+                Entry::New(draft) => draft.claims().for_each(|claim| plan.claim(&claim)),
             }
         }
-        plan
+        plan.finish()
     }
 
     /// What the router itself says: its copies, rule and priority.
@@ -209,7 +219,7 @@ impl Compiler<'_> {
         warnings: &mut Vec<String>,
     ) -> Vec<Instance> {
         let models = &self.env.facts.entry_points;
-        let mut wanted: Vec<usize> = Vec::new();
+        let mut wanted = EntryPoints::new();
         if object.config.entry_points.is_empty() {
             wanted
                 .extend((0..).zip(models).filter(|(_, model)| model.is_default).map(|(at, _)| at));
@@ -230,7 +240,7 @@ impl Compiler<'_> {
             model,
         };
         let alone = wanted.len() == 1;
-        let (shaped, plain): (Vec<usize>, Vec<usize>) = wanted.into_iter().partition(has_model);
+        let (shaped, plain): (EntryPoints, EntryPoints) = wanted.into_iter().partition(has_model);
         let mut instances = Vec::with_capacity(1 + shaped.len());
         if !plain.is_empty() || shaped.is_empty() {
             instances.push(copy(name.clone(), plain, None));
@@ -242,7 +252,7 @@ impl Compiler<'_> {
                 }
                 _ => name.clone(),
             };
-            instances.push(copy(own_name, vec![position], Some(position)));
+            instances.push(copy(own_name, EntryPoints::from_elem(position, 1), Some(position)));
         }
         instances
     }
@@ -363,8 +373,10 @@ fn read_rule(text: &str, known: Option<&Arc<Rule>>) -> Result<Arc<Rule>, String>
 
 /// The options that a router's `tls.options` means. `default` belongs to no provider.
 fn options_name(reference: &str, router: &QualifiedName) -> QualifiedName {
+    // One for all, because most routers have it.
+    static DEFAULT: LazyLock<QualifiedName> = LazyLock::new(|| QualifiedName::global("default"));
     match reference {
-        "" | "default" => QualifiedName::global("default"),
+        "" | "default" => DEFAULT.clone(),
         other => QualifiedName::resolve(other, router.provider()),
     }
 }

@@ -25,6 +25,9 @@ pub(super) type TransportMap = HashMap<QualifiedName, Arc<BuiltTransport>>;
 /// Services by name.
 pub(super) type ServiceMap = hashbrown::HashMap<QualifiedName, Arc<BuiltService>, RandomState>;
 
+/// How deep services may stand in services. A request goes down as many calls.
+const MAX_HEIGHT: usize = 32;
+
 /// All services, and what they have to say together.
 #[derive(Default)]
 pub(super) struct Services {
@@ -40,6 +43,8 @@ pub(super) struct BuiltService {
     pub(super) diagnostics: Vec<Diagnostic>,
     transport: Option<(QualifiedName, Arc<ServersTransport>)>,
     children: Vec<QualifiedName>,
+    /// How many services stand in each other, this one counted.
+    height: usize,
 }
 
 /// A servers transport, or why there is none.
@@ -124,6 +129,7 @@ impl Compiler<'_> {
         anew.sort_unstable();
         for name in anew {
             let _ = self.service(name);
+            self.too_high = false;
         }
         self.memo.services = Arc::new(Services::new(std::mem::take(&mut self.services)));
     }
@@ -142,7 +148,12 @@ impl Compiler<'_> {
 
     /// The service of this name, built if it is not there yet.
     fn service(&mut self, name: &QualifiedName) -> Result<Arc<dyn Service>, Missing> {
-        if let Some(built) = self.services.get(name) {
+        let known = self.services.get(name);
+        if self.building.len() + known.map_or(1, |built| built.height) > MAX_HEIGHT {
+            self.too_high = true;
+            return Err(String::new());
+        }
+        if let Some(built) = known {
             return built.service.clone();
         }
         let Some(object) = self.config.services.get(name) else {
@@ -159,7 +170,11 @@ impl Compiler<'_> {
         let built = Arc::new(self.build_service(name, &object));
         self.building.pop();
         let service = built.service.clone();
-        self.services.insert(name.clone(), built);
+        // Only the one at the top is too high: those in it are asked again for themselves, so that
+        // the order of names does not matter.
+        if !self.too_high || self.building.is_empty() {
+            self.services.insert(name.clone(), built);
+        }
         service
     }
 
@@ -184,14 +199,20 @@ impl Compiler<'_> {
         for warning in &warnings {
             diagnostics.push(object.diagnose(Severity::Warning, "service", name, warning));
         }
-        let service = built.map_err(|error| {
+        let service = built.map_err(|mut error| {
+            if self.too_high {
+                // Said of the one at the top, and the same however far memory reached.
+                error.message = format!("more than {MAX_HEIGHT} services stand in each other");
+            }
             if object.is_good() {
                 diagnostics.push(object.diagnose(Severity::Error, "service", name, &error));
             }
             format!("the service \"{name}\" is in error: {}", summary(&diagnostics))
         });
         let object = Arc::clone(object);
-        BuiltService { object, service, diagnostics, transport: used, children }
+        let below = children.iter().filter_map(|child| self.services.get(child));
+        let height = 1 + below.map(|child| child.height).max().unwrap_or_default();
+        BuiltService { object, service, diagnostics, transport: used, children, height }
     }
 
     /// The servers transport that a service names.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use smallvec::SmallVec;
 
 use super::Compiler;
 use super::router::Instance;
@@ -15,7 +14,7 @@ use super::services::summary;
 use crate::config::diagnostics::{Diagnostic, Severity};
 use crate::tls::{
     BrokenOptions, CertificateStore, Consequence, OptionsRef, TlsOptions, TlsOptionsConfig,
-    TlsRoutes,
+    TlsRoutes, TlsRoutesBuilder,
 };
 use crate::values::QualifiedName;
 
@@ -27,11 +26,8 @@ pub(super) struct BuiltTls {
     routes: Routes,
 }
 
-/// The options that routers want for each host: sorted, each once.
-type Claims = HashMap<Arc<str>, SmallVec<[QualifiedName; 1]>, RandomState>;
-
-/// What each entry point got, and what it was made of.
-pub(super) type Routes = Arc<[(Claims, Arc<TlsRoutes>)]>;
+/// What each entry point got.
+pub(super) type Routes = Arc<[Arc<TlsRoutes>]>;
 
 /// The TLS options that a router gets, and why they cannot be used.
 #[derive(Clone, PartialEq, Eq)]
@@ -192,19 +188,37 @@ impl BuiltTls {
 /// Which options the hosts of each entry point get.
 pub(super) struct TlsPlan<'t> {
     tls: &'t BuiltTls,
-    /// Everything is as it was, so nobody has to be asked.
-    kept: Option<Routes>,
-    claims: Vec<Claims>,
-    /// Whether any host is claimed with several options.
-    conflicting: bool,
+    /// For each entry point; nothing if there is no certificate to serve with.
+    pub(super) routes: Routes,
+    /// The routes are those of the previous time, so nobody has to be asked.
+    kept: bool,
     /// Options and certificates are those of the previous time.
     same_options: bool,
     strict: bool,
 }
 
-impl<'t> TlsPlan<'t> {
-    /// A plan for `count` entry points. With `strict`, contradictions take the routers of their
-    /// host out of service; without, as in Traefik, these get the default options.
+/// What one copy of a router wants.
+#[derive(PartialEq)]
+pub(super) struct Claim<'r> {
+    pub(super) options: &'r QualifiedName,
+    pub(super) entry_points: &'r [usize],
+    pub(super) hosts: &'r [Arc<str>],
+}
+
+/// Collects the claims of all routers.
+pub(super) struct TlsPlanner<'t> {
+    tls: &'t BuiltTls,
+    /// For each entry point; nothing if there is no certificate to serve with.
+    builders: Vec<TlsRoutesBuilder<'t>>,
+    /// The options of the last claim, which most others want too.
+    last: Option<(QualifiedName, OptionsRef)>,
+    same_options: bool,
+    strict: bool,
+}
+
+impl<'t> TlsPlanner<'t> {
+    /// Begins a plan for `count` entry points. With `strict`, contradictions take the routers of
+    /// their host out of service; without, as in Traefik, these get the default options.
     /// `previous` has the same options and certificates.
     pub(super) fn new(
         tls: &'t BuiltTls,
@@ -212,41 +226,45 @@ impl<'t> TlsPlan<'t> {
         count: usize,
         strict: bool,
     ) -> Self {
-        let before = |position| {
-            let routes = previous.and_then(|previous| previous.routes.get(position));
-            routes.map_or(0, |routes: &(Claims, _)| routes.0.len())
+        let builder = |at: usize, store| {
+            let before = previous.and_then(|previous| previous.routes.get(at));
+            let expected = before.map_or(0, |routes| routes.exact_hosts());
+            TlsRoutesBuilder::new(&tls.default, store, expected)
         };
-        let empty =
-            |position| Claims::with_capacity_and_hasher(before(position), RandomState::default());
-        Self {
-            tls,
-            kept: None,
-            claims: (0..count).map(empty).collect(),
-            conflicting: false,
-            same_options: previous.is_some(),
-            strict,
-        }
+        let builders = tls.store.iter().flat_map(|store| (0..count).map(|at| builder(at, store)));
+        let builders = builders.collect();
+        Self { tls, builders, last: None, same_options: previous.is_some(), strict }
     }
 
-    /// The plan of the previous time, when neither options nor routers with TLS have changed.
-    pub(super) fn keep(tls: &'t BuiltTls, previous: &BuiltTls, strict: bool) -> Self {
-        let kept = Some(Arc::clone(&previous.routes));
-        Self { tls, kept, claims: Vec::new(), conflicting: true, same_options: true, strict }
-    }
-
-    /// A router wants its options for these hosts.
-    pub(super) fn claim(&mut self, instance: &Instance, hosts: &[Arc<str>]) {
-        let Some(options) = &instance.tls else { return };
-        for &entry_point in &instance.entry_points {
-            let Some(claims) = self.claims.get_mut(entry_point) else { continue };
-            for host in hosts {
-                let claimed = claims.entry(Arc::clone(host)).or_default();
-                if let Err(place) = claimed.binary_search(options) {
-                    claimed.insert(place, options.clone());
-                    self.conflicting |= claimed.len() > 1;
-                }
+    /// Adds what one copy of a router wants.
+    pub(super) fn claim(&mut self, claim: &Claim<'_>) {
+        let options = match &self.last {
+            Some((name, options)) if name == claim.options => options,
+            _ => {
+                let options = self.tls.options(claim.options);
+                &self.last.insert((claim.options.clone(), options)).1
+            }
+        };
+        for &entry_point in claim.entry_points {
+            if let Some(builder) = self.builders.get_mut(entry_point) {
+                builder.claim(claim.hosts, options);
             }
         }
+    }
+
+    /// The plan.
+    pub(super) fn finish(self) -> TlsPlan<'t> {
+        let Self { tls, builders, same_options, strict, .. } = self;
+        let routes = builders.into_iter().map(|builder| Arc::new(builder.finish())).collect();
+        TlsPlan { tls, routes, kept: false, same_options, strict }
+    }
+}
+
+impl<'t> TlsPlan<'t> {
+    /// The plan of the previous time, when neither options nor claims have changed.
+    pub(super) fn keep(tls: &'t BuiltTls, previous: &BuiltTls, strict: bool) -> Self {
+        let routes = Arc::clone(&previous.routes);
+        Self { tls, routes, kept: true, same_options: true, strict }
     }
 
     /// Whether a router that once got `then` still gets it.
@@ -256,7 +274,7 @@ impl<'t> TlsPlan<'t> {
         instance: &Instance,
         hosts: &[Arc<str>],
     ) -> bool {
-        if self.kept.is_some() || instance.tls.is_none() && then.is_none() {
+        if self.kept || instance.tls.is_none() && then.is_none() {
             return true;
         }
         // The usual case, without a look at any host.
@@ -264,7 +282,8 @@ impl<'t> TlsPlan<'t> {
             let options = instance.tls.as_ref().map(QualifiedName::as_str);
             then.problem.is_none() && options == Some(&*then.options)
         };
-        self.same_options && !self.conflicting && !hosts.is_empty() && then.is_some_and(own)
+        let agreed = || !self.routes.iter().any(|routes| routes.has_conflicts());
+        self.same_options && agreed() && !hosts.is_empty() && then.is_some_and(own)
             || self.choose(instance, hosts).as_ref() == then
     }
 
@@ -279,58 +298,20 @@ impl<'t> TlsPlan<'t> {
             // Options are chosen by server name: without a host there is none to choose by.
             return Some(TlsChoice { options: Arc::from("default"), problem: None });
         }
-        let conflict = self.conflict(&instance.entry_points, hosts);
-        let Some((host, names)) = conflict else {
+        let at_entry_points = instance.entry_points.iter().filter_map(|&at| self.routes.get(at));
+        let mut conflicts = at_entry_points
+            .flat_map(|routes| hosts.iter().filter_map(|host| routes.conflict(host)));
+        let Some(conflict) = conflicts.next() else {
             return Some(TlsChoice { options: options.shared(), problem: None });
         };
-        let names: Vec<_> = names.iter().map(QualifiedName::as_str).collect();
         let problem = self.strict.then(|| {
             format!(
-                "conflicting TLS options for host {host} on one entry point ({}): no router of \
+                "conflicting TLS options for host {} on one entry point ({}): no router of \
                  this host is served",
-                names.join(", ")
+                conflict.host,
+                conflict.options.join(", ")
             )
         });
         Some(TlsChoice { options: Arc::from("default"), problem })
-    }
-
-    /// The first of `hosts` that routers want several options for.
-    fn conflict<'h>(
-        &self,
-        entry_points: &[usize],
-        hosts: &'h [Arc<str>],
-    ) -> Option<(&'h str, &[QualifiedName])> {
-        let claims = |&position: &usize| match &self.kept {
-            Some(routes) => routes.get(position).map(|(claims, _)| claims),
-            None => self.claims.get(position),
-        };
-        entry_points.iter().filter_map(claims).find_map(|claims| {
-            let claimed = |host: &'h Arc<str>| Some((&**host, claims.get(host)?.as_slice()));
-            hosts.iter().filter_map(claimed).find(|(_, names)| names.len() > 1)
-        })
-    }
-
-    /// The routes of each entry point with what they were made of; those of the previous table
-    /// where nothing changed. `previous` has the same options and certificates.
-    pub(super) fn finish(self, previous: Option<&BuiltTls>) -> Routes {
-        let Some(store) = &self.tls.store else { return Routes::default() };
-        if let Some(kept) = self.kept {
-            return kept;
-        }
-        let mut all = Vec::with_capacity(self.claims.len());
-        for (position, claims) in self.claims.into_iter().enumerate() {
-            let kept = previous
-                .and_then(|previous| previous.routes.get(position))
-                .filter(|(then, _)| *then == claims)
-                .map(|(_, routes)| Arc::clone(routes));
-            let routes = kept.unwrap_or_else(|| {
-                let hosts = claims.iter().flat_map(|(host, names)| {
-                    names.iter().map(|name| (host.to_string(), self.tls.options(name)))
-                });
-                Arc::new(TlsRoutes::build(hosts, &self.tls.default, store))
-            });
-            all.push((claims, routes));
-        }
-        all.into()
     }
 }

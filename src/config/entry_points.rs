@@ -163,7 +163,8 @@ pub struct HttpConfig {
     /// Most bytes of a request's head. Default: 1048576; 65536 under `hardened`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_header_bytes: Option<i64>,
-    /// Most header fields of a request; Traefik has no such limit. Default: 1000; 100 under `hardened`.
+    /// Most header fields of a request; Traefik has no such limit. Default: 1000; 100 under `hardened`; at
+    /// most 16384.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_header_fields: Option<i64>,
     /// What happens to headers with `_` in their name. Default: `keep`; `delete` under `hardened`.
@@ -208,6 +209,8 @@ impl HttpConfig {
 const MAX_HEADER_BYTES: i64 = 1 << 20;
 /// Far above what any client sends, and below the size at which header maps get slow.
 const MAX_HEADER_FIELDS: i64 = 1000;
+/// More than this, a request could hold more names than the `http` crate's map does.
+pub const MOST_HEADER_FIELDS: usize = 1 << 14;
 const HARDENED_MAX_HEADER_BYTES: i64 = 64 << 10;
 const HARDENED_MAX_HEADER_FIELDS: i64 = 100;
 

@@ -286,7 +286,7 @@ const FLAGS: [(&str, &str, &str); 157] = [
     (
         "entryPoints.<name>.http.maxHeaderFields",
         "1000",
-        "Most header fields of a request; 100 under hardened.",
+        "Most header fields of a request, 16384 at most; 100 under hardened.",
     ),
     (
         "entryPoints.<name>.http.middlewares",

@@ -7,7 +7,7 @@ use http::HeaderName;
 use regex::Regex;
 
 use crate::config::diagnostics::{Diagnostic, did_you_mean};
-use crate::config::entry_points::{Address, EntryPointConfig, parse_range};
+use crate::config::entry_points::{Address, EntryPointConfig, MOST_HEADER_FIELDS, parse_range};
 use crate::config::static_config::{PRECEDENCE, StaticConfig};
 use crate::config::tree::{Format, Node, Span};
 use crate::observability::access_log::FIELDS;
@@ -158,6 +158,10 @@ impl Check<'_> {
         if encoder >= 0 && encoder != 4096 {
             let path = format!("{path}.http2.maxEncoderHeaderTableSize");
             self.warning(&path, "the table that answers are written with always has 4096 bytes");
+        }
+        if entry_point.http.max_header_fields() > MOST_HEADER_FIELDS {
+            let message = format!("`http.maxHeaderFields` is {MOST_HEADER_FIELDS} at most");
+            self.error(&format!("{path}.http.maxHeaderFields"), message);
         }
         let transport = &entry_point.transport;
         let timeouts = &transport.responding_timeouts;

@@ -18,6 +18,7 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connection::{Door, Stream};
+use super::cork::cork;
 use super::exchange::answer;
 use super::rest::{Home, Lent, REST_AFTER, rest};
 use crate::exchange::{Connection, Response};
@@ -189,6 +190,7 @@ pub(super) async fn serve_http2<S: Stream>(
         let conversation = Arc::clone(&conversation);
         async move { Ok::<Response, Infallible>(answer(&conversation, request).await) }
     });
+    let (corked, cork) = cork(stream);
     let list_size = u32::try_from(entry_point.limits.max_bytes).unwrap_or(u32::MAX);
     let mut served = pin!(
         http2::Builder::new(LocalExecutor { write: entry_point.timeouts.write })
@@ -196,7 +198,7 @@ pub(super) async fn serve_http2<S: Stream>(
             .max_concurrent_streams(entry_point.http2_max_concurrent_streams)
             .max_header_list_size(list_size)
             .header_table_size(entry_point.http2_max_decoder_table)
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(TokioIo::new(corked), service)
     );
     let idle = entry_point.timeouts.idle;
     let mut timer = pin!(sleep_until(Instant::now() + idle.unwrap_or_default()));
@@ -239,6 +241,10 @@ pub(super) async fn serve_http2<S: Stream>(
                 return Poll::Ready(Ok(()));
             }
             timer.as_mut().reset(end.max(now + LEAVE_TIME / 10));
+        }
+        if let (Poll::Ready(Err(error)), true) = (cork.pull(task), polled.is_pending()) {
+            tracing::trace!(%error, "a client does not take its answers");
+            return Poll::Ready(Ok(()));
         }
         polled
     })

@@ -3,6 +3,7 @@
 //! Invariant: whatever a client sends becomes either a refusal or one canonical request.
 
 pub mod connection;
+mod cork;
 mod deadline;
 mod exchange;
 pub mod http;

@@ -247,7 +247,7 @@ impl std::fmt::Debug for Body {
 
 /// Takes out of trailers what frames or addresses a message, or speaks of its connection (RFC 9110, 6.5.1): it says
 /// nothing there, and HTTP/2 would reset the stream for it.
-fn without_misplaced_trailers(mut frame: Frame<Bytes>) -> Frame<Bytes> {
+pub fn without_misplaced_trailers(mut frame: Frame<Bytes>) -> Frame<Bytes> {
     if let Some(trailers) = frame.trailers_mut() {
         for name in &NEVER_TRAILERS {
             trailers.remove(name);

@@ -15,7 +15,7 @@ pub mod view;
 
 use std::pin::Pin;
 
-pub use body::{Body, BodyEnd, BodyError, EndHook, Ending};
+pub use body::{Body, BodyEnd, BodyError, EndHook, Ending, without_misplaced_trailers};
 pub use chain::{Chain, Middleware, Next};
 pub use context::{ClientTls, Connection, Context, EntryPointFacts, OpenWork, Scheme};
 pub use error::{Outcome, ProxyError};

@@ -1,5 +1,7 @@
 //! The hosts a rule names: what the host index needs, and what certificates need.
 
+use smallvec::{SmallVec, smallvec};
+
 use super::matcher::Matcher;
 use super::tree::Node;
 
@@ -9,7 +11,7 @@ pub enum IndexHosts<'r> {
     /// The rule may match whatever the host is.
     Any,
     /// Only a request for one of these can match; none at all if the list is empty.
-    Hosts(Vec<HostPattern<'r>>),
+    Hosts(SmallVec<[HostPattern<'r>; 1]>),
 }
 
 /// A host as a rule names it, in lower case.
@@ -26,11 +28,11 @@ impl Node {
         match self {
             Self::Test(test) if test.negated => IndexHosts::Any,
             Self::Test(test) => match &test.matcher {
-                Matcher::Host(host) => IndexHosts::Hosts(vec![HostPattern::Exact(host)]),
+                Matcher::Host(host) => IndexHosts::Hosts(smallvec![HostPattern::Exact(host)]),
                 Matcher::HostBelow(parent) => {
-                    IndexHosts::Hosts(vec![HostPattern::Wildcard(parent)])
+                    IndexHosts::Hosts(smallvec![HostPattern::Wildcard(parent)])
                 }
-                Matcher::NoHost(_) | Matcher::NoHeader => IndexHosts::Hosts(Vec::new()),
+                Matcher::NoHost(_) | Matcher::NoHeader => IndexHosts::Hosts(SmallVec::new()),
                 _ => IndexHosts::Any,
             },
             // Each side is a set that must be hit, so any one of them will do.
@@ -38,7 +40,7 @@ impl Node {
                 group.nodes.iter().map(Self::index_hosts).fold(IndexHosts::Any, IndexHosts::smaller)
             }
             Self::Any(group) => {
-                let nothing = IndexHosts::Hosts(Vec::new());
+                let nothing = IndexHosts::Hosts(SmallVec::new());
                 group.nodes.iter().map(Self::index_hosts).fold(nothing, IndexHosts::union)
             }
         }

@@ -361,7 +361,7 @@ fn names_its_hosts() {
 fn hosts_for_the_index() {
     use HostPattern::{Exact, Wildcard};
     let hosts = |text: &str, expected: &[HostPattern<'_>]| {
-        assert_eq!(rule(text).index_hosts(), IndexHosts::Hosts(expected.to_vec()), "{text}");
+        assert_eq!(rule(text).index_hosts(), IndexHosts::Hosts(expected.into()), "{text}");
     };
     hosts("Host(`A`) && Path(`/`)", &[Exact("a")]);
     hosts("Host(`a`) || Host(`*.b`)", &[Exact("a"), Wildcard("b")]);

@@ -26,4 +26,6 @@ pub use config::{
 pub use hello::{Hello, MAX_HELLO, read_hello};
 pub use options::{TlsOptions, TlsProfile};
 pub use prefixed::PrefixedStream;
-pub use routes::{BrokenOptions, OptionsConflict, OptionsRef, Selected, TlsRoutes};
+pub use routes::{
+    BrokenOptions, OptionsConflict, OptionsRef, Selected, TlsRoutes, TlsRoutesBuilder,
+};

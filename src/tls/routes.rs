@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use smallvec::SmallVec;
 
 use super::certificates::CertificateStore;
 use super::options::{TlsOptions, TlsProfile};
@@ -31,7 +30,7 @@ pub type OptionsRef = Result<Arc<TlsOptions>, BrokenOptions>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OptionsConflict {
     /// The host, canonical.
-    pub host: Box<str>,
+    pub host: Arc<str>,
     /// Names of the options, sorted.
     pub options: Vec<Arc<str>>,
 }
@@ -52,13 +51,21 @@ pub struct TlsRoutes {
     exact: Hosts,
     /// By what follows `*.`.
     wildcard: Hosts,
-    any: Option<usize>,
+    any: Option<Asked>,
     default: Target,
     conflicts: Vec<OptionsConflict>,
 }
 
-/// `None`: a conflict, and so the default options, whatever a wildcard would say.
-type Hosts = HashMap<Box<str>, Option<usize>, RandomState>;
+type Hosts = HashMap<Arc<str>, Asked, RandomState>;
+
+/// What routers ask for a host with.
+#[derive(Debug, Clone, Copy)]
+enum Asked {
+    /// With the options of this target.
+    Target(usize),
+    /// With those of this conflict, and so it gets the default ones, whatever a wildcard says.
+    Conflict(usize),
+}
 
 #[derive(Debug)]
 enum Target {
@@ -66,45 +73,82 @@ enum Target {
     Broken(BrokenOptions),
 }
 
-impl TlsRoutes {
-    /// The routes of an entry point: the hosts of its TLS routers with their options, what
-    /// everybody else gets, and the certificates.
-    pub fn build(
-        hosts: impl IntoIterator<Item = (String, OptionsRef)>,
-        default: &OptionsRef,
-        store: &Arc<CertificateStore>,
-    ) -> Self {
-        let mut builder = Builder::new(store);
-        for (host, options) in hosts {
-            let index = builder.target(&options);
-            builder.host(&host, index);
-        }
-        let default = target(default, store);
-        let Builder { targets, hosts, .. } = builder;
-        let mut conflicts = Vec::new();
-        let (mut exact, mut wildcard, mut any) = (Hosts::default(), Hosts::default(), None);
-        for (host, asked) in hosts {
-            let index = match asked.as_slice() {
-                [only] => Some(*only),
-                several => {
-                    let names = several.iter().filter_map(|index| targets.get(*index));
-                    let mut options: Vec<_> =
-                        names.map(|target| Arc::clone(target.name())).collect();
-                    options.sort_unstable();
-                    conflicts.push(OptionsConflict { host: host.clone(), options });
-                    None
-                }
-            };
-            match host.strip_prefix("*.") {
-                Some(rest) => drop(wildcard.insert(rest.into(), index)),
-                None if &*host == "*" => any = index,
-                None => drop(exact.insert(host, index)),
-            }
-        }
-        conflicts.sort_unstable_by(|a, b| a.host.cmp(&b.host));
-        Self { targets, exact, wildcard, any, default, conflicts }
+/// Collects the hosts of one entry point.
+pub struct TlsRoutesBuilder<'a> {
+    store: &'a Arc<CertificateStore>,
+    routes: TlsRoutes,
+    /// Targets by the name of their options.
+    by_name: HashMap<Arc<str>, usize, RandomState>,
+}
+
+impl<'a> TlsRoutesBuilder<'a> {
+    /// Begins with what everybody gets for whom no router asks, and room for `hosts`.
+    pub fn new(default: &OptionsRef, store: &'a Arc<CertificateStore>, hosts: usize) -> Self {
+        let routes = TlsRoutes {
+            targets: Vec::new(),
+            exact: Hosts::with_capacity_and_hasher(hosts, RandomState::default()),
+            wildcard: Hosts::default(),
+            any: None,
+            default: target(default, store),
+            conflicts: Vec::new(),
+        };
+        Self { store, routes, by_name: HashMap::default() }
     }
 
+    /// A router asks for `hosts` with `options`. They are as [`Rule::domains`] gives them.
+    ///
+    /// [`Rule::domains`]: crate::rule::Rule::domains
+    pub fn claim(&mut self, hosts: &[Arc<str>], options: &OptionsRef) {
+        let index = self.target(options);
+        let TlsRoutes { targets, exact, wildcard, any, conflicts, .. } = &mut self.routes;
+        for host in hosts {
+            let asked = match host.strip_prefix("*.") {
+                Some(rest) => wildcard.entry_ref(rest).or_insert(Asked::Target(index)),
+                None if &**host == "*" => any.get_or_insert(Asked::Target(index)),
+                None => exact.entry(Arc::clone(host)).or_insert(Asked::Target(index)),
+            };
+            let name = |index: usize| targets.get(index).map(Target::name);
+            match *asked {
+                Asked::Target(before) if before != index => {
+                    let mut options: Vec<_> =
+                        [before, index].into_iter().filter_map(name).cloned().collect();
+                    options.sort_unstable();
+                    *asked = Asked::Conflict(conflicts.len());
+                    conflicts.push(OptionsConflict { host: Arc::clone(host), options });
+                }
+                Asked::Target(_) => {}
+                Asked::Conflict(number) => {
+                    if let (Some(conflict), Some(name)) = (conflicts.get_mut(number), name(index))
+                        && let Err(place) = conflict.options.binary_search(name)
+                    {
+                        conflict.options.insert(place, Arc::clone(name));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The routes.
+    pub fn finish(self) -> TlsRoutes {
+        self.routes
+    }
+
+    fn target(&mut self, options: &OptionsRef) -> usize {
+        let name = match options {
+            Ok(options) => options.name(),
+            Err(broken) => &broken.name,
+        };
+        if let Some(index) = self.by_name.get(name) {
+            return *index;
+        }
+        let index = self.routes.targets.len();
+        self.routes.targets.push(target(options, self.store));
+        self.by_name.insert(Arc::clone(name), index);
+        index
+    }
+}
+
+impl TlsRoutes {
     /// What a client that asks for `server_name` gets.
     pub fn select(&self, server_name: Option<&str>) -> Selected<'_> {
         match self.target(server_name.unwrap_or_default()) {
@@ -119,20 +163,45 @@ impl TlsRoutes {
         self.target(host).name()
     }
 
-    /// Hosts with contradicting options, by name. Their connections get the default options.
-    pub fn conflicts(&self) -> &[OptionsConflict] {
-        &self.conflicts
+    /// The contradiction about `host`, as a rule names it, if there is one. Connections for such
+    /// a host get the default options.
+    pub fn conflict(&self, host: &str) -> Option<&OptionsConflict> {
+        if !self.has_conflicts() {
+            return None;
+        }
+        let asked = match host.strip_prefix("*.") {
+            Some(rest) => self.wildcard.get(rest).copied(),
+            None if host == "*" => self.any,
+            None => self.exact.get(host).copied(),
+        };
+        match asked? {
+            Asked::Target(_) => None,
+            Asked::Conflict(number) => self.conflicts.get(number),
+        }
+    }
+
+    /// How many exact hosts there are.
+    pub fn exact_hosts(&self) -> usize {
+        self.exact.len()
+    }
+
+    /// Whether routers contradict each other about any host.
+    pub fn has_conflicts(&self) -> bool {
+        !self.conflicts.is_empty()
     }
 
     fn target(&self, host: &str) -> &Target {
         let host = canonical(host);
-        let found = self.exact.get(&*host).copied();
-        let found = found.or_else(|| {
-            let (_, rest) = host.split_once('.')?;
-            self.wildcard.get(rest).copied()
-        });
-        let index = found.unwrap_or(self.any);
-        index.and_then(|index| self.targets.get(index)).unwrap_or(&self.default)
+        let wildcard = || {
+            // As for rules: `*.` is any host of one label, and no host at all has no label.
+            let parent = host.split_once('.').map_or("", |(_, parent)| parent);
+            self.wildcard.get(parent).filter(|_| !host.is_empty()).copied()
+        };
+        let asked = self.exact.get(&*host).copied().or_else(wildcard).or(self.any);
+        match asked {
+            Some(Asked::Target(index)) => self.targets.get(index).unwrap_or(&self.default),
+            Some(Asked::Conflict(_)) | None => &self.default,
+        }
     }
 }
 
@@ -162,41 +231,6 @@ fn target(options: &OptionsRef, store: &Arc<CertificateStore>) -> Target {
     }
 }
 
-struct Builder<'a> {
-    store: &'a Arc<CertificateStore>,
-    targets: Vec<Target>,
-    by_name: HashMap<Arc<str>, usize, RandomState>,
-    /// The targets that each host was asked with, each once.
-    hosts: HashMap<Box<str>, SmallVec<[usize; 1]>, RandomState>,
-}
-
-impl<'a> Builder<'a> {
-    fn new(store: &'a Arc<CertificateStore>) -> Self {
-        Self { store, targets: Vec::new(), by_name: HashMap::default(), hosts: HashMap::default() }
-    }
-
-    fn target(&mut self, options: &OptionsRef) -> usize {
-        let name = match options {
-            Ok(options) => options.name(),
-            Err(broken) => &broken.name,
-        };
-        if let Some(index) = self.by_name.get(name) {
-            return *index;
-        }
-        let index = self.targets.len();
-        self.targets.push(target(options, self.store));
-        self.by_name.insert(Arc::clone(name), index);
-        index
-    }
-
-    fn host(&mut self, host: &str, index: usize) {
-        let asked = self.hosts.entry_ref(&*canonical(host)).or_default();
-        if !asked.contains(&index) {
-            asked.push(index);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,7 +254,8 @@ mod tests {
         let hosts = [
             ("x.corp.test".to_owned(), Ok(a)),
             ("*.corp.test".to_owned(), Ok(b)),
-            ("Corp.test.".to_owned(), Ok(Arc::clone(&c))),
+            ("corp.test".to_owned(), Ok(Arc::clone(&c))),
+            ("*.".to_owned(), Ok(Arc::clone(&c))),
         ];
         let store = store(&[]);
         let routes = TlsRoutes::build(hosts.clone(), &Ok(Arc::clone(&default)), &store);
@@ -231,6 +266,7 @@ mod tests {
             ("a.b.corp.test", "default"),
             ("corp.test", "c@file"),
             ("other.test", "default"),
+            ("localhost", "c@file"),
             ("", "default"),
         ] {
             assert_eq!(name(&routes, host), expected, "{host}");
@@ -249,13 +285,18 @@ mod tests {
         let (a, b, default) = (options("a@file"), options("b@file"), options("default"));
         let hosts = [
             ("x.test".to_owned(), Ok(Arc::clone(&a))),
-            ("x.test.".to_owned(), Ok(b)),
+            ("x.test".to_owned(), Ok(Arc::clone(&b))),
+            ("x.test".to_owned(), Ok(Arc::clone(&default))),
+            ("x.test".to_owned(), Ok(b)),
             ("*.test".to_owned(), Ok(Arc::clone(&a))),
             ("*.test".to_owned(), Ok(a)),
         ];
         let routes = TlsRoutes::build(hosts, &Ok(default), &store(&[]));
-        let names = vec!["a@file".into(), "b@file".into()];
-        assert_eq!(routes.conflicts(), [OptionsConflict { host: "x.test".into(), options: names }]);
+        let options = vec!["a@file".into(), "b@file".into(), "default".into()];
+        let conflict = OptionsConflict { host: "x.test".into(), options };
+        assert_eq!(routes.conflict("x.test"), Some(&conflict));
+        assert_eq!(routes.conflict("*.test"), None);
+        assert_eq!(routes.conflict("y.test"), None);
         assert_eq!(name(&routes, "x.test"), "default");
         assert_eq!(name(&routes, "y.test"), "a@file");
     }

@@ -135,6 +135,20 @@ fn auth(kind: &str, ca: Option<&Ca>) -> TlsOptionsConfig {
 }
 
 /// Routes where everybody gets these options.
+impl TlsRoutes {
+    pub(super) fn build(
+        hosts: impl IntoIterator<Item = (String, OptionsRef)>,
+        default: &OptionsRef,
+        store: &Arc<CertificateStore>,
+    ) -> Self {
+        let mut builder = TlsRoutesBuilder::new(default, store, 0);
+        for (host, options) in hosts {
+            builder.claim(&[host.into()], &options);
+        }
+        builder.finish()
+    }
+}
+
 fn routes(config: &TlsOptionsConfig, pairs: &[&Pair]) -> TlsRoutes {
     let options = options_of("default", config, &SharedState::default());
     TlsRoutes::build([], &Ok(options), &store(pairs))

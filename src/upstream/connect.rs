@@ -7,7 +7,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -36,8 +35,6 @@ pub(super) struct Connected {
     pub(super) stream: Stream,
     /// Whether HTTP/2 is to be spoken.
     pub(super) http2: bool,
-    /// See `Socket`.
-    pub(super) look: Arc<AtomicBool>,
 }
 
 /// Connects to `origin`; with `http1`, without an offer of HTTP/2.
@@ -59,15 +56,14 @@ pub(super) async fn connect(
             _ => ProxyError::ConnectFailed,
         }
     })?;
-    let look = Arc::new(AtomicBool::new(false));
-    let socket = Socket::new(stream, Arc::clone(&look));
+    let socket = Socket::new(stream);
     if origin.scheme != TargetScheme::Https {
         let http2 = origin.scheme == TargetScheme::H2c && !http1;
-        return Ok(Connected { stream: Stream::Plain(socket), http2, look });
+        return Ok(Connected { stream: Stream::Plain(socket), http2 });
     }
     let stream = handshake(transport, origin, http1, socket).await?;
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    Ok(Connected { stream: Stream::Tls(Box::new(stream)), http2, look })
+    Ok(Connected { stream: Stream::Tls(Box::new(stream)), http2 })
 }
 
 async fn dial(origin: &Origin, deadline: Option<Instant>) -> io::Result<TcpStream> {
@@ -149,15 +145,15 @@ fn is_reset(error: &io::Error) -> bool {
 /// has closed in the meantime is found out before a request is written to it.
 pub(super) struct Socket {
     stream: TcpStream,
-    look: Arc<AtomicBool>,
+    look: bool,
     read_ended: bool,
     /// Who waits to write after a write has failed.
     write_failed: Option<Waker>,
 }
 
 impl Socket {
-    fn new(stream: TcpStream, look: Arc<AtomicBool>) -> Self {
-        Self { stream, look, read_ended: false, write_failed: None }
+    fn new(stream: TcpStream) -> Self {
+        Self { stream, look: false, read_ended: false, write_failed: None }
     }
 
     /// A server may answer early, close and reset what we still send: then its answer is to be
@@ -186,11 +182,10 @@ impl Socket {
     }
 
     fn read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.look.load(Ordering::Relaxed) {
-            self.look.store(false, Ordering::Relaxed);
-            if let Some(result) = self.look_now(buf) {
-                return Poll::Ready(result);
-            }
+        if std::mem::take(&mut self.look)
+            && let Some(result) = self.look_now(buf)
+        {
+            return Poll::Ready(result);
         }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
@@ -267,6 +262,16 @@ impl AsyncWrite for Socket {
 pub(super) enum Stream {
     Plain(Socket),
     Tls(Box<TlsStream<Socket>>),
+}
+
+impl Stream {
+    /// Makes the next read ask the socket itself: see `Socket`.
+    pub(super) fn look(&mut self) {
+        match self {
+            Self::Plain(socket) => socket.look = true,
+            Self::Tls(stream) => stream.get_mut().0.look = true,
+        }
+    }
 }
 
 impl AsyncRead for Stream {

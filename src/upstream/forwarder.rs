@@ -8,7 +8,9 @@ use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 
+use super::connect::Stream;
 use super::headers::{RequestFacts, UpgradeName, prepare_request, prepare_response, set_host};
+use super::http1::Answer;
 use super::send::{Failure, Line, origin_form};
 use super::target::Target;
 use super::transport::{Origin, ServersTransport};
@@ -16,8 +18,9 @@ use super::upgrade::tunnel;
 use super::upload::Upload;
 use crate::exchange::forwarded::ForwardedForRemoved;
 use crate::exchange::{
-    Body, Context, Handler, Outcome, ProxyError, Request, Response, ResponseFuture, error,
+    Context, Handler, Outcome, ProxyError, Request, Response, ResponseFuture, error,
 };
+use crate::tls::PrefixedStream;
 use crate::wire::GateControl;
 
 /// How requests are changed for one server.
@@ -75,7 +78,8 @@ impl Forwarder {
         self.set_path(request.uri_mut(), false);
         set_host(request.headers_mut(), self.target.host_header(), true);
         let request = request.map(|body| Upload::new(body, false, None));
-        self.line(false).send(request).await.map_err(|failure| failure.error)
+        let answer = self.line(false).send(request).await;
+        answer.map(|answer| answer.response).map_err(|failure| failure.error)
     }
 
     async fn run(&self, cx: &Context, mut request: Request) -> Response {
@@ -85,7 +89,7 @@ impl Forwarder {
         let upgrade = self.prepare(cx, &mut request);
         let client = request.extensions().get::<Arc<GateControl>>().cloned();
         let client_side = upgrade.as_ref().map(|_| hyper::upgrade::on(&mut request));
-        // What our own layers left there is not for hyper's client.
+        // What our own layers left there is not for hyper's HTTP/2 client.
         request.extensions_mut().clear();
         let hold = expects_continue(&request);
         let request = request.map(|body| Upload::new(body, hold, client.clone()));
@@ -96,14 +100,14 @@ impl Forwarder {
         let outcome =
             Outcome { server: Some(Arc::clone(self.target.text())), ..Outcome::default() };
         let response = match sent {
-            Ok(response) => {
+            Ok(Answer { response, switched }) => {
                 let outcome = Outcome {
                     origin_status: Some(response.status()),
                     origin_duration: Some(elapsed),
                     sent: true,
                     ..outcome
                 };
-                answer(cx, response, outcome, upgrade.zip(client_side))
+                answer(cx, response, switched, outcome, upgrade.zip(client_side))
             }
             Err(Failure { error, sent }) => {
                 let mut response = error.into_response();
@@ -194,6 +198,7 @@ fn expects_continue(request: &Request) -> bool {
 fn answer(
     cx: &Context,
     mut response: Response,
+    switched: Option<PrefixedStream<Stream>>,
     outcome: Outcome,
     upgrade: Option<(UpgradeName, OnUpgrade)>,
 ) -> Response {
@@ -201,17 +206,15 @@ fn answer(
     let mut open = None;
     if switching {
         let granted = upgrade.filter(|(name, _)| name.is_granted_by(response.headers()));
-        let Some((_, client_side)) = granted else {
+        let (Some((_, client_side)), Some(server_side)) = (granted, switched) else {
             let error = ProxyError::UnexpectedUpgrade;
             let mut response = error.into_response();
             *Outcome::of(&mut response) = Outcome { error: Some(error), ..outcome };
             return response;
         };
-        open = Some(tunnel(cx, client_side, hyper::upgrade::on(&mut response)));
-        *response.body_mut() = Body::empty();
+        open = Some(tunnel(cx, client_side, server_side));
     }
-    // The entry point's connection decides the version; hyper's extensions (a reason phrase) are
-    // not passed on, as in Traefik.
+    // The entry point's connection decides the version.
     *response.version_mut() = Version::HTTP_11;
     response.extensions_mut().clear();
     response.extensions_mut().insert(outcome);

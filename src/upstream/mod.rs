@@ -9,6 +9,7 @@ mod connect;
 pub mod copy;
 mod forwarder;
 pub mod headers;
+mod http1;
 mod pool;
 mod relay;
 mod send;

@@ -1,7 +1,7 @@
-//! The body of an answer on its way to the client, and what must happen when it is over.
+//! The body of an HTTP/2 answer on its way to the client, and what must happen when it is over.
 //!
-//! An answer that is over while its request's body still goes on ends the upload: the connection
-//! is closed (HTTP/1) or the stream reset (HTTP/2), so the rest can never be taken for a request.
+//! An answer that is over while its request's body still goes on ends the upload: the stream is
+//! reset.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::pool::{Kill, StreamPermit};
+use super::pool::StreamPermit;
 use super::upload::UploadState;
 use crate::exchange::{Body, BodyError};
 
@@ -19,21 +19,14 @@ use crate::exchange::{Body, BodyError};
 #[derive(Default)]
 pub(super) struct AtEnd {
     pub(super) upload: Option<Arc<UploadState>>,
-    /// The connection that cannot be used again while the upload goes on.
-    pub(super) kill: Option<Arc<Kill>>,
     /// The stream that is counted until the end.
     pub(super) permit: Option<StreamPermit>,
 }
 
 impl Drop for AtEnd {
     fn drop(&mut self) {
-        if let Some(upload) = &self.upload
-            && !upload.is_over()
-        {
+        if let Some(upload) = &self.upload {
             upload.stop();
-            if let Some(kill) = &self.kill {
-                kill.kill();
-            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Sends one request over a connection and waits for the head of the answer.
 //!
 //! A request goes out a second time only when nothing of it can have been acted upon, or when
-//! repeating it does no harm: hyper gave it back unsent, or it is idempotent, has no body, went
+//! repeating it does no harm: not a byte of it was written, or it is idempotent, has no body, went
 //! over a connection that was idle before, and not one byte of an answer came.
 
 use std::future::poll_fn;
@@ -11,16 +11,16 @@ use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Method, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, Uri, Version};
 use http_body::Body as _;
 
-use super::pool::{self, Http1, Http2Lease, Lease, Unsent, Wanted};
+use super::http1::{self, Answer, Connection, Unanswered};
+use super::pool::{self, Http2Lease, Lease, Wanted};
 use super::relay::{AtEnd, relay};
 use super::target::{Target, TargetScheme};
 use super::transport::{Origin, ServersTransport};
 use super::upload::{Upload, UploadState};
-use crate::exchange::{ProxyError, Response};
-use crate::wire::ResponseControl;
+use crate::exchange::ProxyError;
 
 /// How long a body is held back for a server that does not answer `Expect: 100-continue`.
 const EXPECT_CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -44,7 +44,7 @@ pub(super) struct Failure {
 
 impl Line<'_> {
     /// Sends `request`, whose URI is in origin form and whose headers are ready but for framing.
-    pub(super) async fn send(&self, request: http::Request<Upload>) -> Result<Response, Failure> {
+    pub(super) async fn send(&self, request: http::Request<Upload>) -> Result<Answer, Failure> {
         let mut request = request;
         let mut wanted = Wanted { http1: self.upgrade, fresh: false };
         loop {
@@ -52,11 +52,11 @@ impl Line<'_> {
                 .await
                 .map_err(|error| Failure { error, sent: false })?;
             let outcome = match lease {
-                Lease::Http1(connection) => self.over_http1(&connection, request).await,
+                Lease::Http1(connection) => self.over_http1(connection, request).await,
                 Lease::Http2(lease) => self.over_http2(lease, request).await,
             };
             match outcome {
-                Ok(response) => return Ok(response),
+                Ok(answer) => return Ok(answer),
                 Err((_, Some(again))) if !wanted.fresh => {
                     request = again;
                     wanted.fresh = true;
@@ -68,41 +68,24 @@ impl Line<'_> {
 
     async fn over_http1(
         &self,
-        connection: &Http1,
+        connection: Connection,
         mut request: http::Request<Upload>,
-    ) -> Result<Response, Failed> {
+    ) -> Result<Answer, Failed> {
         shape_http1(&mut request, self.target);
         let upload = request.body().state().cloned();
-        if let Some(upload) = upload.as_ref().filter(|upload| upload.is_held()) {
-            let upload = Arc::clone(upload);
-            hyper::ext::on_informational(&mut request, move |interim| {
-                if interim.status() == StatusCode::CONTINUE {
-                    upload.release();
-                }
-            });
-        }
         let reused = connection.is_reused();
-        let spare = if reused { spare(&request) } else { None };
-        let pending = match connection.send(request, self.upgrade, spare.is_some()) {
-            Ok(pending) => pending,
-            Err(request) => {
-                let failure = Failure { error: ProxyError::UpstreamClosed, sent: false };
-                return Err((failure, Some(*request)));
-            }
-        };
+        let repeatable = reused && upload.is_none() && is_repeatable(request.method());
+        let pending = http1::exchange(connection, request, self.upgrade, repeatable);
         let waited = wait(pending, upload.as_deref(), self.transport.timeouts.response_header);
         match waited.await {
-            Ok(response) => {
-                let kill = upload.is_some().then(|| Arc::clone(&connection.kill));
-                Ok(response.map(|body| relay(body, AtEnd { upload, kill, permit: None })))
-            }
+            Ok(answer) => Ok(answer),
             Err(None) => Err((TIMED_OUT, None)),
-            Err(Some(mut unsent)) => {
-                let gate = &*connection.gate;
-                let again = unsent.take_message().or_else(|| spare.filter(|_| !gate.replied()));
-                let error = classify(unsent.error(), Some(gate), upload.as_deref());
-                let failure = Failure { error, sent: gate.request_written() };
-                Err((failure, again.filter(|_| reused)))
+            Err(Some(unanswered)) => {
+                let Unanswered { failure, written, replied, request } = unanswered;
+                let error = blame(&failure, upload.as_deref());
+                let may_repeat = reused && (!written || repeatable && !replied);
+                let again = request.filter(|_| may_repeat).map(|request| *request);
+                Err((Failure { error, sent: written }, again))
             }
         }
     }
@@ -111,7 +94,7 @@ impl Line<'_> {
         &self,
         mut lease: Http2Lease,
         mut request: http::Request<Upload>,
-    ) -> Result<Response, Failed> {
+    ) -> Result<Answer, Failed> {
         shape_http2(&mut request, self.target);
         let upload = request.body().state().cloned();
         if let Some(upload) = &upload {
@@ -123,15 +106,15 @@ impl Line<'_> {
         let waited = wait(pending, upload.as_deref(), self.transport.timeouts.response_header);
         match waited.await {
             Ok(response) => {
-                let at_end = AtEnd { upload, kill: None, permit: Some(lease.permit) };
-                Ok(response.map(|body| relay(body, at_end)))
+                let at_end = AtEnd { upload, permit: Some(lease.permit) };
+                Ok(Answer { response: response.map(|body| relay(body, at_end)), switched: None })
             }
             Err(None) => Err((TIMED_OUT, None)),
             Err(Some(mut unsent)) => {
                 let message = unsent.take_message();
                 let untouched = message.is_some() || was_refused(unsent.error());
                 let failure = Failure {
-                    error: classify(unsent.error(), None, upload.as_deref()),
+                    error: classify(unsent.error(), upload.as_deref()),
                     sent: !untouched,
                 };
                 let again = spare
@@ -149,13 +132,13 @@ const TIMED_OUT: Failure = Failure { error: ProxyError::ResponseTimeout, sent: t
 
 /// Waits for an answer; `Err(None)` when its head does not come in time. The time runs from the
 /// end of the upload (Go `ResponseHeaderTimeout`).
-async fn wait<F, T>(
+async fn wait<F, T, E>(
     pending: F,
     upload: Option<&UploadState>,
     limit: Option<Duration>,
-) -> Result<T, Option<Unsent>>
+) -> Result<T, Option<E>>
 where
-    F: Future<Output = Result<T, Unsent>>,
+    F: Future<Output = Result<T, E>>,
 {
     let held = upload.filter(|upload| upload.is_held());
     if limit.is_none() && held.is_none() {
@@ -181,20 +164,27 @@ where
     tokio::time::timeout(limit, pending).await.map_err(|_| None)?.map_err(Some)
 }
 
-/// What a failure means (Traefik reference, section on generated responses).
-fn classify(
-    error: &hyper::Error,
-    gate: Option<&ResponseControl>,
-    upload: Option<&UploadState>,
-) -> ProxyError {
+/// What a failure of an HTTP/1 exchange means (Traefik reference, section on generated responses).
+fn blame(failure: &http1::Failure, upload: Option<&UploadState>) -> ProxyError {
+    tracing::debug!(error = %failure, "no answer from the server");
+    if let Some(blamed) = upload.and_then(UploadState::error) {
+        return blamed;
+    }
+    match failure {
+        http1::Failure::Invalid(_) => ProxyError::UpstreamInvalid,
+        http1::Failure::Connection(_) => ProxyError::UpstreamClosed,
+        // It is not what was announced.
+        http1::Failure::Upload => ProxyError::BadRequestBody,
+    }
+}
+
+/// What a failure of an HTTP/2 stream means.
+fn classify(error: &hyper::Error, upload: Option<&UploadState>) -> ProxyError {
     tracing::debug!(%error, cause = ?std::error::Error::source(error), "no answer from the server");
     if let Some(blamed) = upload.and_then(UploadState::error) {
         return blamed;
     }
-    if error.is_parse() || gate.is_some_and(|gate| gate.violation().is_some()) {
-        return ProxyError::UpstreamInvalid;
-    }
-    ProxyError::UpstreamClosed
+    if error.is_parse() { ProxyError::UpstreamInvalid } else { ProxyError::UpstreamClosed }
 }
 
 /// Whether the server has said that it did nothing with a stream (RFC 9113, 8.7): it refused it,
@@ -213,11 +203,6 @@ fn was_refused(error: &hyper::Error) -> bool {
 /// decides).
 fn is_repeatable(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
-}
-
-/// A second copy of a request without a body that may be repeated.
-fn spare(request: &http::Request<Upload>) -> Option<http::Request<Upload>> {
-    if is_repeatable(request.method()) { copy(request) } else { None }
 }
 
 /// A second copy of a request that has no body.
@@ -249,12 +234,12 @@ fn shape_http1(request: &mut http::Request<Upload>, target: &Target) {
         let path = origin_form(request.uri_mut());
         *request.uri_mut() = Uri::from(path);
     }
-    // Said explicitly: hyper would send a GET without its body otherwise.
-    if request.body().state().is_some()
-        && request.body().size_hint().exact().is_none()
-        && !request.headers().contains_key(CONTENT_LENGTH)
-    {
-        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    if request.body().state().is_some() && !request.headers().contains_key(CONTENT_LENGTH) {
+        let (name, value) = match request.body().size_hint().exact() {
+            Some(length) => (CONTENT_LENGTH, HeaderValue::from(length)),
+            None => (TRANSFER_ENCODING, HeaderValue::from_static("chunked")),
+        };
+        request.headers_mut().insert(name, value);
     }
 }
 

@@ -6,20 +6,21 @@
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
+use super::connect::Stream;
 use super::copy::both_ways;
 use crate::exchange::{BodyEnd, Context, Ending, Tunnel};
+use crate::tls::PrefixedStream;
 
-/// Joins the client's connection and the server's as soon as both have switched. Who wants to
-/// know when the tunnel is over asks what this returns.
-pub(super) fn tunnel(cx: &Context, client: OnUpgrade, server: OnUpgrade) -> Tunnel {
+/// Joins the client's connection, as soon as it has switched, and the server's. Who wants to know
+/// when the tunnel is over asks what this returns.
+pub(super) fn tunnel(cx: &Context, client: OnUpgrade, server: PrefixedStream<Stream>) -> Tunnel {
     let work = cx.connection.work.begin();
     let tunnel = Tunnel::default();
     let over = tunnel.clone();
     tokio::task::spawn_local(async move {
         let copying = async {
-            let server = server.await?;
             let client = client.await?;
-            Ok::<_, hyper::Error>(both_ways(TokioIo::new(client), TokioIo::new(server)).await)
+            Ok::<_, hyper::Error>(both_ways(TokioIo::new(client), server).await)
         };
         let mut end = BodyEnd { ending: Ending::Failed, bytes: 0 };
         tokio::select! {

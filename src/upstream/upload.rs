@@ -75,6 +75,12 @@ impl UploadState {
         if self.is_over() { Poll::Ready(()) } else { Poll::Pending }
     }
 
+    /// Completes when the body has failed.
+    pub(super) fn poll_failed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.waits.register(cx.waker());
+        if self.phase.load(Ordering::Acquire) == FAILED { Poll::Ready(()) } else { Poll::Pending }
+    }
+
     fn change(&self, from: u8, to: u8) {
         let changed =
             self.phase.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok();

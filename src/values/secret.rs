@@ -40,9 +40,46 @@ impl Serialize for Secret {
     }
 }
 
+/// Whether a header of this name carries a credential, as far as the name tells.
+pub fn is_credential_header(name: &str) -> bool {
+    const WORDS: [&str; 8] = [
+        "authorization",
+        "cookie",
+        "credential",
+        "passwd",
+        "password",
+        "secret",
+        "token",
+        "apikey",
+    ];
+    let name = name.to_ascii_lowercase().replace('_', "-");
+    name.ends_with("-key") || WORDS.iter().any(|word| name.contains(word))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn credentials_by_their_names() {
+        for name in [
+            "Authorization",
+            "proxy-authorization",
+            "Cookie",
+            "Set-Cookie",
+            "X-Auth-Token",
+            "X_API_KEY",
+            "ApiKey",
+            "X-Client-Secret",
+            "X-Odoo-Master-Password",
+        ] {
+            assert!(is_credential_header(name), "{name}");
+        }
+        for name in ["X-Tenant", "Host", "X-Forwarded-Proto", "Content-Security-Policy", "Keyboard"]
+        {
+            assert!(!is_credential_header(name), "{name}");
+        }
+    }
 
     #[test]
     fn a_secret_is_not_printed() {

@@ -1,5 +1,7 @@
-//! The scanner of chunked bodies (RFC 9112 7.1), shared by both gates. It only watches: the bytes go on to hyper as they
-//! are, so the invariant is that hyper sees no byte that this scanner has not accepted.
+//! The scanner of chunked bodies (RFC 9112 7.1), of requests and of responses. It tells where the payload is and where
+//! the body ends; the invariant is that no byte behind the first unacceptable one is ever called good.
+
+use std::ops::Range;
 
 use super::bytes_class::{is_token, is_value};
 
@@ -21,6 +23,8 @@ pub(super) struct ChunkScan {
     trailer_bytes: usize,
     trailers: usize,
     max_trailers: usize,
+    /// The trailer section as it came, where somebody wants it.
+    kept: Option<Vec<u8>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,30 +64,53 @@ impl ChunkScan {
             trailer_bytes: 0,
             trailers: 0,
             max_trailers,
+            kept: None,
         }
+    }
+
+    /// The same, with the trailer section kept.
+    pub(super) fn keeping_trailers(max_trailers: usize) -> Self {
+        Self { kept: Some(Vec::new()), ..Self::new(max_trailers) }
+    }
+
+    /// The trailer section of a complete body: its field lines, without the empty one.
+    pub(super) fn take_trailers(&mut self) -> Vec<u8> {
+        self.kept.take().unwrap_or_default()
     }
 
     /// Looks at the next bytes and says how many of them are good.
     pub(super) fn scan(&mut self, data: &[u8]) -> (usize, Chunked) {
+        let mut at = 0;
+        loop {
+            let (payload, state) = self.run(data.get(at..).unwrap_or_default());
+            at += payload.end;
+            if state != Chunked::More || at == data.len() {
+                return (at, state);
+            }
+        }
+    }
+
+    /// Looks at the next bytes up to the end of the first run of payload among them. All bytes before the payload, which
+    /// may be empty, are good framing.
+    pub(super) fn run(&mut self, data: &[u8]) -> (Range<usize>, Chunked) {
         let mut at = 0;
         while let Some(&byte) = data.get(at) {
             if self.state == State::Data {
                 let here = data.len() - at;
                 let taken = usize::try_from(self.size).map_or(here, |left| left.min(here));
                 self.size -= taken as u64;
-                at += taken;
                 if self.size == 0 {
                     self.state = State::DataCr;
                 }
-                continue;
+                return (at..at + taken, Chunked::More);
             }
             match self.step(byte) {
                 Ok(false) => at += 1,
-                Ok(true) => return (at + 1, Chunked::Done),
-                Err(reason) => return (at, Chunked::Bad(reason)),
+                Ok(true) => return (at + 1..at + 1, Chunked::Done),
+                Err(reason) => return (at..at, Chunked::Bad(reason)),
             }
         }
-        (at, Chunked::More)
+        (at..at, Chunked::More)
     }
 
     /// One byte of framing. `true` when it was the last one of the body.
@@ -109,7 +136,10 @@ impl ChunkScan {
             (State::DataCr | State::DataLf, _) => return Err("no CRLF behind the chunk data"),
             (State::TrailerStart, b'\r') => State::EndLf,
             (State::EndLf, b'\n') => return Ok(true),
-            (State::TrailerLf, b'\n') => State::TrailerStart,
+            (State::TrailerLf, b'\n') => {
+                self.keep(b"\r\n");
+                State::TrailerStart
+            }
             (State::SizeLf | State::EndLf | State::TrailerLf, _) => {
                 return Err("bare CR in a chunked body");
             }
@@ -165,7 +195,16 @@ impl ChunkScan {
             (State::TrailerValue, _) if is_value(byte) => State::TrailerValue,
             _ => return Err("invalid trailer field"),
         };
+        if byte != b'\r' {
+            self.keep(&[byte]);
+        }
         Ok(())
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        if let Some(kept) = &mut self.kept {
+            kept.extend_from_slice(bytes);
+        }
     }
 }
 
@@ -224,6 +263,27 @@ mod tests {
         assert_eq!(scan(&long).1, Chunked::Bad("chunk extensions too large"));
         let many = [b"0\r\n".as_slice(), &b"a: b\r\n".repeat(11)].concat();
         assert_eq!(scan(&many).1, Chunked::Bad("too many trailer fields"));
+    }
+
+    #[test]
+    fn payload_and_trailers_are_found_however_the_bytes_come() {
+        let body = b"5;a=b\r\nhello\r\n1\r\n \r\nA\r\n0123456789\r\n0\r\nX-Sum: 1\r\nb:\r\n\r\n";
+        for size in 1..=body.len() {
+            let mut scan = ChunkScan::keeping_trailers(10);
+            let (mut payload, mut last) = (Vec::new(), Chunked::More);
+            for piece in body.chunks(size) {
+                let mut rest = piece;
+                while !rest.is_empty() {
+                    let (run, state) = scan.run(rest);
+                    payload.extend_from_slice(&rest[run.clone()]);
+                    rest = &rest[run.end..];
+                    last = state;
+                }
+            }
+            assert_eq!(last, Chunked::Done);
+            assert_eq!(payload, b"hello 0123456789");
+            assert_eq!(scan.take_trailers(), b"X-Sum: 1\r\nb:\r\n");
+        }
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //! It can be resumed when more bytes have come, and gives the same verdict however the bytes were split: every line is
 //! judged from left to right, and what counts against a limit is the place in the head, not the size of a read.
 
+use std::ops::Range;
+
 use http::StatusCode;
 
 use super::authority;
@@ -63,6 +65,8 @@ pub(super) struct Head {
     pub(super) upgrade: bool,
     /// The status of a response, 0 for a request.
     pub(super) status: u16,
+    /// Whether it is an HTTP/1.0 message.
+    pub(super) http10: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,8 +225,26 @@ impl HeadScan {
             chunked: fields.chunked,
             upgrade: fields.upgrade && !start.http10,
             status: start.status,
+            http10: start.http10,
         })
     }
+}
+
+/// The field lines of a head, or of a trailer section, that was scanned: names and trimmed values, as places in `head`.
+/// `start` is where the first of them begins.
+pub(super) fn fields(head: &[u8], start: usize) -> impl Iterator<Item = (&[u8], Range<usize>)> {
+    let mut at = start;
+    std::iter::from_fn(move || {
+        let field = field_line(head.get(at..).unwrap_or_default()).ok()??;
+        if field.len == 2 {
+            return None;
+        }
+        let value = trim(field.value);
+        let before = field.value.len() - field.value.trim_ascii_start().len();
+        let from = at + field.name.len() + 1 + if value.is_empty() { 0 } else { before };
+        at += field.len;
+        Some((field.name, from..from + value.len()))
+    })
 }
 
 /// What the field lines say about framing.

@@ -1,4 +1,4 @@
-//! HTTP/1 on the wire: strict gates in front of hyper's server and behind its client.
+//! HTTP/1 on the wire: a strict gate in front of hyper's server, and the decoder of what backends answer.
 //! hyper's parser is lenient; what a message is, and where it ends, is decided here (RFC 9112). The invariant: hyper is
 //! given whole, validated heads and validated body bytes only, so that it can never see another message than we do.
 
@@ -19,4 +19,4 @@ pub use authority::{Authority, AuthorityError};
 pub use control::{GateControl, InFlight, Rejection};
 pub use head::{FRAGMENT, HeadLimits};
 pub use request::{BodyTimeout, GateTimeouts, RequestGate};
-pub use response::{ResponseControl, ResponseGate};
+pub use response::{FinalHead, Part, ResponseBody, ResponseDecoder, Scanned, response_fields};

@@ -14,6 +14,8 @@ mod faults;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod hosts;
+#[cfg(test)]
 mod middlewares;
 #[cfg(test)]
 mod operations;

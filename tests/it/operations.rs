@@ -489,10 +489,19 @@ fn commands() {
     let version = run(&["version"]);
     assert_eq!(version.status.code(), Some(0));
     assert!(String::from_utf8(version.stdout).unwrap().contains(env!("CARGO_PKG_VERSION")));
-    for help in [&["--help"][..], &["-h"], &["help"], &["check", "--help"]] {
+    for (help, words) in [
+        (&["--help"][..], ["doorward healthcheck", "--entrypoints.<name>.address"]),
+        (&["-h"], ["doorward check FILE", "--core.profile"]),
+        (&["help"], ["doorward demo", "--providers.file.directory"]),
+        (&["healthcheck", "--help"], ["doorward healthcheck", "--ping.entrypoint"]),
+        (&["check", "--help"], ["doorward check", "--format"]),
+        (&["demo", "--help"], ["doorward demo", "--https-port"]),
+        (&["help", "demo"], ["doorward demo", "--https-port"]),
+    ] {
         let helped = run(help);
         assert_eq!(helped.status.code(), Some(0), "{help:?}");
-        assert!(String::from_utf8(helped.stdout).unwrap().to_lowercase().contains("entrypoints"));
+        let said = String::from_utf8(helped.stdout).unwrap();
+        assert!(words.iter().all(|word| said.contains(word)), "{help:?}: {said}");
     }
     let unknown = run(&["chekc"]);
     assert_eq!(unknown.status.code(), Some(1));

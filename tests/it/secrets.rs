@@ -6,10 +6,16 @@ use std::fs;
 use serde_json::json;
 
 use crate::harness::binary::Process;
-use crate::harness::{Ask, Client, Origin, until};
+use crate::harness::{Ask, Client, Origin, Proxy, until};
 
-const MARKS: [&str; 5] =
-    ["markOfTheHash", "markOfTheHeader", "markOfTheCookie", "markOfTheServer", "markOfTheToken"];
+const MARKS: [&str; 6] = [
+    "markOfTheHash",
+    "markOfTheHeader",
+    "markOfTheCookie",
+    "markOfTheServer",
+    "markOfTheToken",
+    "markOfTheConfiguration",
+];
 
 #[test]
 fn no_secret_is_shown() {
@@ -25,10 +31,11 @@ fn no_secret_is_shown() {
             broken:
               rule: PathPrefix(`/broken`)
               service: app
-              middlewares: [wrong]
+              middlewares: [wrong, unwritable]
             open:
               rule: PathPrefix(`/`)
               service: app
+              middlewares: [key]
           middlewares:
             guard:
               basicAuth:
@@ -38,11 +45,27 @@ fn no_secret_is_shown() {
               basicAuth:
                 users:
                   - 'markOfTheHash'
+            key:
+              headers:
+                customRequestHeaders:
+                  X-Api-Key: markOfTheConfiguration
+            unwritable:
+              headers:
+                customRequestHeaders:
+                  Authorization: \"markOfTheConfiguration\\n\"
           services:
             app:
               loadBalancer:
                 servers:
                   - url: http://user:markOfTheServer@{}
+            probed:
+              loadBalancer:
+                healthCheck:
+                  path: /
+                  headers:
+                    Authorization: Bearer markOfTheConfiguration
+                servers:
+                  - url: http://127.0.0.1:1
         ",
         origin.address()
     );
@@ -71,8 +94,11 @@ fn no_secret_is_shown() {
         "/api/http/middlewares",
         "/api/http/middlewares/guard@file",
         "/api/http/middlewares/wrong@file",
+        "/api/http/middlewares/key@file",
+        "/api/http/middlewares/unwritable@file",
         "/api/http/services",
         "/api/http/services/app@file",
+        "/api/http/services/probed@file",
         "/api/entrypoints",
         "/metrics",
         "/ready",
@@ -88,5 +114,28 @@ fn no_secret_is_shown() {
             assert!(!text.contains(mark), "{mark} stands in {place}:\n{text}");
         }
     }
-    assert_eq!(origin.last().header("cookie"), Some("session_id=markOfTheCookie"));
+    let asked = origin.last();
+    assert_eq!(asked.header("cookie"), Some("session_id=markOfTheCookie"));
+    assert_eq!(asked.header("x-api-key"), Some("markOfTheConfiguration"));
+}
+
+/// Traefik shows the headers that are configured.
+#[test]
+fn under_exact_configured_headers_are_shown() {
+    let origin = Origin::start();
+    let text = format!(
+        "
+        http:
+          routers:
+            open: {{rule: PathPrefix(`/`), service: app, middlewares: [key]}}
+          middlewares:
+            key: {{headers: {{customRequestHeaders: {{X-Api-Key: shown}}}}}}
+          services:
+            app: {{loadBalancer: {{servers: [{{url: '{}'}}]}}}}
+        ",
+        origin.url()
+    );
+    let proxy = Proxy::with(json!({"core": {"profile": "exact"}})).start(&text);
+    let key = proxy.api("/api/http/middlewares/key@file");
+    assert_eq!(key["headers"]["customRequestHeaders"]["X-Api-Key"], "shown");
 }

@@ -358,9 +358,11 @@ fn a_backend_that_dies_in_its_body_is_an_error_for_the_client() {
         for target in ["/length", "/chunked"] {
             let request = Request::get(format!("http://a.test{target}"));
             let request = request.body(http_body_util::Full::default()).unwrap();
-            let answer = sender.send_request(request).await.unwrap();
-            let body = http_body_util::BodyExt::collect(answer.into_body()).await;
-            assert!(body.is_err(), "{target}");
+            // A stream that is reset in the same moment may not even show its head.
+            if let Ok(answer) = sender.send_request(request).await {
+                let body = http_body_util::BodyExt::collect(answer.into_body()).await;
+                assert!(body.is_err(), "{target}");
+            }
         }
     });
 }

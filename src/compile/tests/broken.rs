@@ -99,6 +99,57 @@ fn services_in_a_circle_are_errors_the_same_way_every_time() {
 }
 
 #[test]
+fn chains_that_multiply_are_an_error_of_their_router() {
+    use std::fmt::Write as _;
+
+    for last in ["    c40: {addPrefix: {prefix: /x}}\n", "    c40: {chain: {middlewares: []}}\n"] {
+        let mut text = with_service(
+            "  routers:\n    r: {rule: Host(`a.test`), service: s, middlewares: [c0]}\n    \
+             other: {rule: Host(`b.test`), service: s, middlewares: [c35]}\n  middlewares:\n",
+        );
+        for level in 0..40 {
+            let next = level + 1;
+            let _ = writeln!(text, "    c{level}: {{chain: {{middlewares: [c{next}, c{next}]}}}}");
+        }
+        text += last;
+        let compiled = World::new().text(&text);
+        assert_eq!(names(&compiled), ["other@file", "r@file!"]);
+        assert_eq!(messages(&compiled), ["more than 1000 middlewares, those of chains counted"]);
+    }
+}
+
+#[test]
+fn services_may_not_stand_in_each_other_without_end() {
+    use std::fmt::Write as _;
+
+    let world = World::new();
+    // Whether the one that holds all others comes first or last by name.
+    for reversed in [false, true] {
+        let name = |at: usize| format!("s{:05}", if reversed { 5000 - at } else { at });
+        let mut text = "http:\n  services:\n".to_owned();
+        for at in 0..5000 {
+            let (one, next) = (name(at), name(at + 1));
+            let _ = writeln!(text, "    {one}: {{weighted: {{services: [{{name: {next}}}]}}}}");
+        }
+        let last = name(5000);
+        let _ = writeln!(text, "    {last}: {{loadBalancer: {{servers: [{{url: 'http://a'}}]}}}}");
+        let config = read(&text);
+        let compiled = world.compile(&config, None);
+        let works = |at: usize| {
+            let services = &compiled.report.services;
+            let found =
+                services.iter().find(|one| one.name.as_str() == format!("{}@file", name(at)));
+            found.unwrap().status == Status::Enabled
+        };
+        assert!((4969..=5000).all(works));
+        assert!(![0, 1, 2500, 4967, 4968].into_iter().any(works));
+        assert_eq!(compiled.report.counts(), (4969, 0));
+        let again = world.compile(&config, Some(&compiled.memo));
+        assert_eq!(messages(&again), messages(&compiled));
+    }
+}
+
+#[test]
 fn routers_without_entry_points_stand_at_the_default_ones() {
     let compiled = World::new().text(&with_service(GOOD));
     let at = |entry_point| names_at(&compiled.table, entry_point);

@@ -147,7 +147,8 @@ fn said(compiled: &Compiled) -> Vec<String> {
         for host in ["a.test", "b.test", "x.test", "other"] {
             said.push(format!("{position} {host} {}", tls.options_name_for(host)));
         }
-        said.push(format!("{:?}", tls.conflicts()));
+        let hosts = ["a.test", "b.test", "*.test"];
+        said.extend(hosts.map(|host| format!("{:?}", tls.conflict(host))));
     }
     let report = &compiled.report;
     for one in &*report.routers {

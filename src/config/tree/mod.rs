@@ -229,7 +229,12 @@ impl Node {
 
 /// True when a value of this name must not appear in messages or excerpts.
 pub fn is_secret(key: &str) -> bool {
-    const WORDS: [&str; 6] = ["password", "secret", "token", "key", "users", "hmac"];
+    const WORDS: [&str; 8] =
+        ["password", "secret", "token", "key", "users", "hmac", "authorization", "set-cookie"];
+    // A header as it is written; `cookie` is a section of `sticky`.
+    if key == "Cookie" {
+        return true;
+    }
     let key = key.to_ascii_lowercase();
     // The path of a file is none, but a `keyFile` may hold the key itself.
     if key.ends_with("file") && !key.ends_with("keyfile") {
@@ -295,6 +300,9 @@ mod tests {
         for name in ["password", "clientSecret", "ACCESSTOKEN", "keyFile", "users", "hmacEncoded"] {
             assert!(is_secret(name), "{name}");
         }
-        assert!(!is_secret("address"));
+        for header in ["Authorization", "Cookie", "X-Api-Key", "Set-Cookie"] {
+            assert!(is_secret(header), "{header}");
+        }
+        assert!(!is_secret("address") && !is_secret("cookie"));
     }
 }

@@ -3,10 +3,11 @@
 //! After `canonicalize_host` a request has one `Host` line, and every reader of the host reads that line.
 
 use std::borrow::Cow;
-use std::net::Ipv6Addr;
 
 use http::header::{HOST, HeaderMap, HeaderValue};
 use http::{Uri, Version};
+
+use crate::wire::authority;
 
 /// Why the host of a request is refused (all answers are 400).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -40,44 +41,28 @@ pub fn canonicalize_host(
     if line.is_some_and(|value| !is_valid_host(value.as_bytes())) {
         return Err(HostError::Malformed);
     }
-    let Some(authority) = uri.authority().map(http::uri::Authority::as_str) else {
+    let Some(named) = uri.authority().map(http::uri::Authority::as_str) else {
         return match line {
             None if version >= Version::HTTP_11 => Err(HostError::Missing),
             _ => Ok(()),
         };
     };
     // User information has no place in a request (RFC 9110, 4.2.4) and fails this test.
-    if !is_valid_host(authority.as_bytes()) {
+    if !is_valid_host(named.as_bytes()) {
         return Err(HostError::Malformed);
     }
-    if line.is_none_or(|value| value != authority) {
-        let value = HeaderValue::from_str(authority).map_err(|_| HostError::Malformed)?;
+    if line.is_none_or(|value| value != named) {
+        let value = HeaderValue::from_str(named).map_err(|_| HostError::Malformed)?;
         headers.insert(HOST, value);
     }
     Ok(())
 }
 
-/// Whether this is a host with an optional port: a registered name, an IPv4 address or a bracketed IPv6 address.
+/// Whether this is a host with an optional port, as `wire::authority` reads it.
 ///
-/// Stricter than RFC 3986, whose names may hold `%`, `,` and other delimiters that no host name has and that two
-/// parsers split differently. An empty host is valid, a port without a host is not.
+/// An empty host is valid, a port without a host is not.
 pub fn is_valid_host(raw: &[u8]) -> bool {
-    let (host_is_valid, port) = if let Some(rest) = raw.strip_prefix(b"[") {
-        let Some(end) = memchr::memchr(b']', rest) else { return false };
-        let (address, rest) = rest.split_at(end);
-        let valid = str::from_utf8(address).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok());
-        (valid, rest.get(1..).unwrap_or_default())
-    } else {
-        let (name, rest) = raw.split_at(memchr::memchr(b':', raw).unwrap_or(raw.len()));
-        (name.len() <= 255 && name.iter().all(|&byte| is_name_byte(byte)), rest)
-    };
-    host_is_valid
-        && match port {
-            [] => true,
-            [b':'] => raw.len() > 1,
-            [b':', digits @ ..] => raw.len() > digits.len() + 1 && is_port(digits),
-            _ => false,
-        }
+    raw.is_empty() || authority::parse(raw).is_ok()
 }
 
 /// The host as `Host` and `HostRegexp` compare it: no port, no brackets, no trailing dot, lower case.
@@ -92,17 +77,6 @@ pub fn canonical_host(raw: &str) -> Cow<'_, str> {
     } else {
         Cow::Borrowed(host)
     }
-}
-
-fn is_port(digits: &[u8]) -> bool {
-    // `parse` alone would take a sign.
-    digits.len() <= 5
-        && digits.iter().all(u8::is_ascii_digit)
-        && str::from_utf8(digits).is_ok_and(|text| text.parse::<u16>().is_ok())
-}
-
-fn is_name_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
 fn without_port(raw: &str) -> &str {

@@ -12,7 +12,7 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::Instant;
 
-use super::{Lease, POOL, sweep_within};
+use super::{Lease, POOL};
 use crate::exchange::ProxyError;
 use crate::upstream::connect::{Connected, Stream};
 use crate::upstream::transport::{Origin, ServersTransport};
@@ -81,7 +81,7 @@ impl Http2 {
                 host.http2.push(Rc::clone(&this));
                 this.lease()
             });
-            sweep_within(pool, transport.timeouts.idle);
+            pool.look_within(Instant::now(), transport.timeouts.idle);
             lease.map(Lease::Http2).ok_or(ProxyError::UpstreamClosed)
         })
     }

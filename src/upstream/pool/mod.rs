@@ -1,28 +1,30 @@
 //! Connections to servers, kept by each worker for itself.
 //!
-//! Everything here stays on the thread that made it, so nothing needs a lock; only the number of
-//! idle connections per server is shared. A connection is in the pool only while nothing is sent
-//! or expected on it: what looks dead, poisoned or surplus is dropped and never used again.
-//!
-//! The rest of the module sees `Lease` alone, so that another codec can take hyper's place.
+//! A pool belongs to one thread, so nothing needs a lock; only the number of idle connections per
+//! server is shared. A connection is in the pool only while nothing is sent or expected on it: one
+//! task per worker, the tender, watches all of them, and drops what has expired, what the server
+//! has closed, and what it speaks on unasked.
 
-mod http1;
 mod http2;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::task::coop::unconstrained;
 use tokio::time::Instant;
 
-pub(super) use self::http1::{Http1, Kill, Unsent};
 use self::http2::Http2;
 pub(super) use self::http2::{Http2Lease, StreamPermit};
 use super::connect::connect;
+use super::http1::Connection;
 use super::target::TargetScheme;
 use super::transport::{Origin, ServersTransport};
 use crate::exchange::ProxyError;
@@ -38,7 +40,7 @@ thread_local! {
 
 /// A connection that one request may use.
 pub(super) enum Lease {
-    Http1(Rc<Http1>),
+    Http1(Connection),
     Http2(Http2Lease),
 }
 
@@ -70,7 +72,15 @@ pub(super) async fn lease(
         let connected = connect(transport, origin, wanted.http1).await;
         let result = match connected {
             Ok(connected) if connected.http2 => Http2::open(transport, origin, connected).await,
-            Ok(connected) => Http1::open(transport, origin, connected).await,
+            Ok(connected) => {
+                if origin.scheme == TargetScheme::Https {
+                    POOL.with_borrow_mut(|pool| {
+                        pool.host(transport, origin).speaks_http2 = false;
+                    });
+                }
+                let connection = Connection::new(connected.stream, origin, transport.max_idle);
+                Ok(Lease::Http1(connection))
+            }
             Err(error) => Err(error),
         };
         if let Some(dialing) = dialing {
@@ -78,6 +88,12 @@ pub(super) async fn lease(
         }
         return result;
     }
+}
+
+/// Keeps a connection for the next request. `false` when it was closed instead.
+pub(super) fn keep(origin: &Origin, connection: Connection) -> bool {
+    POOL.try_with(|pool| pool.try_borrow_mut().is_ok_and(|mut pool| pool.keep(origin, connection)))
+        .unwrap_or(false)
 }
 
 enum Step {
@@ -91,21 +107,26 @@ enum Step {
 struct Pool {
     hosts: HashMap<u64, Host, foldhash::fast::RandomState>,
     /// Set while something is idle.
-    sweep: Option<Sweep>,
+    tender: Option<Tender>,
 }
 
-struct Sweep {
-    /// When the next look is due.
+struct Tender {
+    /// When it looks again at the latest.
     next: Instant,
-    /// To be told when it must be earlier.
-    earlier: Rc<Notify>,
+    /// Wakes it; `None` until it has run for the first time.
+    waker: Option<Waker>,
+}
+
+struct Idle {
+    connection: Connection,
+    since: Instant,
 }
 
 struct Host {
     origin: Weak<Origin>,
     idle_timeout: Option<Duration>,
     /// Longest idle first.
-    idle: Vec<(Rc<Http1>, Instant)>,
+    idle: Vec<Idle>,
     http2: Vec<Rc<Http2>>,
     /// The server speaks HTTP/2, so requests wait for one connection instead of making many.
     speaks_http2: bool,
@@ -145,36 +166,61 @@ impl Pool {
         })
     }
 
-    /// Drops what has been idle for too long; says when to look again.
-    fn sweep(&mut self) -> Option<Instant> {
+    fn keep(&mut self, origin: &Origin, mut connection: Connection) -> bool {
+        let Some(host) = self.hosts.get_mut(&origin.id) else { return false };
+        if let Some(Tender { waker: Some(waker), .. }) = &self.tender
+            && connection.poll_surplus(&mut Context::from_waker(waker)).is_ready()
+        {
+            return false;
+        }
+        let now = Instant::now();
+        host.idle.push(Idle { connection, since: now });
+        let limit = host.idle_timeout;
+        self.look_within(now, limit);
+        true
+    }
+
+    /// Sees to it that the tender looks for expired connections by then.
+    fn look_within(&mut self, now: Instant, limit: Option<Duration>) {
+        let due = now + limit.unwrap_or(MAX_SWEEP).clamp(MIN_SWEEP, MAX_SWEEP);
+        match &mut self.tender {
+            Some(tender) if due + MIN_SWEEP < tender.next => {
+                tender.next = due;
+                if let Some(waker) = &tender.waker {
+                    waker.wake_by_ref();
+                }
+            }
+            Some(_) => {}
+            None => {
+                self.tender = Some(Tender { next: due, waker: None });
+                tokio::task::spawn_local(unconstrained(tend()));
+            }
+        }
+    }
+
+    /// Drops what is not to be used any more; says when to look again, `None` when nothing is left.
+    fn tend(&mut self, cx: &mut Context<'_>) -> Option<Instant> {
         let now = Instant::now();
         let mut next: Option<Duration> = None;
         for host in self.hosts.values_mut() {
-            if let Some(left) = host.sweep(now) {
+            if let Some(left) = host.tend(now, cx) {
                 next = Some(next.map_or(left, |next| next.min(left)));
             }
         }
         self.hosts.retain(|_, host| !host.is_unused());
         let due = now + next?.clamp(MIN_SWEEP, MAX_SWEEP);
-        if let Some(sweep) = &mut self.sweep {
-            sweep.next = due;
-        }
+        self.tender = Some(Tender { next: due, waker: Some(cx.waker().clone()) });
         Some(due)
     }
 }
 
 impl Host {
     /// The connection that was used last: the others get a chance to expire.
-    fn take_idle(&mut self, origin: &Origin) -> Option<Rc<Http1>> {
-        while let Some((connection, since)) = self.idle.pop() {
-            origin.idle.fetch_sub(1, Ordering::Relaxed);
-            if connection.is_usable() {
-                connection.take(since);
-                return Some(connection);
-            }
-            connection.close();
-        }
-        None
+    fn take_idle(&mut self, origin: &Origin) -> Option<Connection> {
+        let Idle { mut connection, since } = self.idle.pop()?;
+        origin.idle.fetch_sub(1, Ordering::Relaxed);
+        connection.take(since);
+        Some(connection)
     }
 
     fn share(&mut self) -> Option<Http2Lease> {
@@ -182,7 +228,7 @@ impl Host {
         self.http2.iter().find_map(Http2::lease)
     }
 
-    fn sweep(&mut self, now: Instant) -> Option<Duration> {
+    fn tend(&mut self, now: Instant, cx: &mut Context<'_>) -> Option<Duration> {
         let origin = self.origin.upgrade();
         let limit = match (&origin, self.idle_timeout) {
             // Nobody can ask for them any more.
@@ -191,18 +237,18 @@ impl Host {
             (Some(_), Some(limit)) => limit,
         };
         let age = |since: Instant| now.saturating_duration_since(since);
-        let expired = self.idle.partition_point(|(_, since)| age(*since) >= limit);
-        for (connection, _) in self.idle.drain(..expired) {
-            if let Some(origin) = &origin {
-                origin.idle.fetch_sub(1, Ordering::Relaxed);
-            }
-            connection.close();
+        let before = self.idle.len();
+        self.idle.retain_mut(|idle| {
+            age(idle.since) < limit && idle.connection.poll_surplus(cx).is_pending()
+        });
+        if let Some(origin) = &origin {
+            origin.idle.fetch_sub(before - self.idle.len(), Ordering::Relaxed);
         }
         self.http2.retain(|connection| {
             let idle = connection.streams.load(Ordering::Relaxed) == 0;
             !(connection.is_closed() || idle && age(connection.last_used.get()) >= limit)
         });
-        let oldest = self.idle.first().map(|(_, since)| limit.saturating_sub(age(*since)));
+        let oldest = self.idle.first().map(|idle| limit.saturating_sub(age(idle.since)));
         let http2 = self.http2.iter().map(|it| match it.streams.load(Ordering::Relaxed) {
             0 => limit.saturating_sub(age(it.last_used.get())),
             _ => limit,
@@ -218,43 +264,31 @@ impl Host {
     }
 }
 
-/// Sees to it that somebody looks for expired connections by then.
-fn sweep_within(pool: &mut Pool, limit: Option<Duration>) {
-    let due = Instant::now() + limit.unwrap_or(MAX_SWEEP).clamp(MIN_SWEEP, MAX_SWEEP);
-    if let Some(sweep) = &mut pool.sweep {
-        if due + MIN_SWEEP < sweep.next {
-            sweep.next = due;
-            sweep.earlier.notify_one();
-        }
-        return;
-    }
-    let earlier = Rc::new(Notify::new());
-    pool.sweep = Some(Sweep { next: due, earlier: Rc::clone(&earlier) });
-    tokio::task::spawn_local(async move {
-        let _guard = SweepGuard;
-        let mut next = due;
+/// Watches the idle connections of this worker until there are none. It must not run under tokio's
+/// budget: a connection that could not be looked at for that would wake it again at once.
+async fn tend() {
+    let _guard = TenderGuard;
+    let mut sleep = pin!(tokio::time::sleep(MAX_SWEEP));
+    poll_fn(|cx| {
         loop {
-            let changed = tokio::select! {
-                () = tokio::time::sleep_until(next) => false,
-                () = earlier.notified() => true,
+            let Some(due) = POOL.with_borrow_mut(|pool| pool.tend(cx)) else {
+                return Poll::Ready(());
             };
-            let due = POOL.with_borrow_mut(|pool| {
-                if changed { pool.sweep.as_ref().map(|sweep| sweep.next) } else { pool.sweep() }
-            });
-            let Some(due) = due else { return };
-            next = due;
+            sleep.as_mut().reset(due);
+            std::task::ready!(sleep.as_mut().poll(cx));
         }
-    });
+    })
+    .await;
 }
 
 /// Also when the task is dropped with its runtime, the next one must be able to start another.
-struct SweepGuard;
+struct TenderGuard;
 
-impl Drop for SweepGuard {
+impl Drop for TenderGuard {
     fn drop(&mut self) {
         let _ = POOL.try_with(|pool| {
             if let Ok(mut pool) = pool.try_borrow_mut() {
-                pool.sweep = None;
+                pool.tender = None;
             }
         });
     }

@@ -496,3 +496,200 @@ async fn answer_trailers_are_passed_on() {
     let collected = response.into_body().collect().await.unwrap();
     assert_eq!(collected.trailers().unwrap()["x-sum"], "7");
 }
+
+#[tokio::test(flavor = "local")]
+async fn an_answer_and_its_request_flow_at_the_same_time() {
+    // An echo: it reads nothing more before its answer was taken, and the client neither.
+    const SIZE: usize = 8 << 20;
+    let (address, accepted) = server(|number, mut stream| async move {
+        if number > 0 {
+            return serve_ok(stream).await;
+        }
+        read_head(&mut stream).await;
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let (mut from, mut to) = stream.split();
+        tokio::io::copy(&mut from, &mut to).await.unwrap();
+    })
+    .await;
+    let (forwarder, cx) = (forwarder(&format!("http://{address}")), context());
+    let (feed, body) = fed_body();
+    let mut request = request("POST", "/", body);
+    request.headers_mut().insert("content-length", HeaderValue::from(SIZE));
+    let response = forwarder.forward(&cx, request).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let feeding = tokio::task::spawn_local(async move {
+        for _ in 0..SIZE / 65536 {
+            feed.send(Ok(Bytes::from(vec![b'x'; 65536]))).await.unwrap();
+        }
+    });
+    // The whole request is taken although nobody reads the answer yet, as far as the sockets hold it.
+    let mut body = response.into_body();
+    let mut read = 0;
+    while let Some(frame) = body.frame().await {
+        read += frame.unwrap().into_data().unwrap().len();
+    }
+    feeding.await.unwrap();
+    assert_eq!(read, SIZE);
+    // Such a connection is not used again.
+    text(forwarder.forward(&cx, get("/")).await).await;
+    assert_eq!(*accepted.borrow(), 2);
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_request_that_fails_during_its_answer_fails_the_answer() {
+    let (address, _) = server(|_, mut stream| async move {
+        read_head(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf").await.unwrap();
+        let mut sink = Vec::new();
+        let _ = stream.read_to_end(&mut sink).await;
+    })
+    .await;
+    let (forwarder, cx) = (forwarder(&format!("http://{address}")), context());
+    let (feed, body) = fed_body();
+    let response = forwarder.forward(&cx, request("POST", "/", body)).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let mut body = response.into_body();
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "half");
+    feed.send(Err(BodyError::Malformed("chunk"))).await.unwrap();
+    assert!(body.frame().await.unwrap().is_err());
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_body_is_as_long_as_it_was_announced() {
+    let (address, _) = server(|_, mut stream| async move {
+        let mut sink = Vec::new();
+        let _ = stream.read_to_end(&mut sink).await;
+    })
+    .await;
+    let (forwarder, cx) = (forwarder(&format!("http://{address}")), context());
+    for said in ["4", "6"] {
+        let (feed, body) = fed_body();
+        feed.send(Ok(Bytes::from_static(b"hello"))).await.unwrap();
+        drop(feed);
+        let mut request = request("POST", "/", body);
+        request.headers_mut().insert("content-length", HeaderValue::from_static(said));
+        let response = forwarder.forward(&cx, request).await;
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{said}");
+    }
+}
+
+#[tokio::test(flavor = "local")]
+async fn answers_come_in_any_pieces() {
+    let answer = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nX-App: 1\r\n\
+        Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n";
+    for size in [1, 2, 3, 7, 40, 60, 100] {
+        let (address, accepted) = server(move |_, mut stream| async move {
+            while read_head(&mut stream).await.is_some() {
+                for piece in answer.as_bytes().chunks(size) {
+                    stream.write_all(piece).await.unwrap();
+                    tokio::task::yield_now().await;
+                }
+            }
+        })
+        .await;
+        let (forwarder, cx) = (forwarder(&format!("http://{address}")), context());
+        for _ in 0..3 {
+            let response = forwarder.forward(&cx, get("/")).await;
+            assert_eq!(response.headers()["x-app"], "1");
+            assert!(!response.headers().contains_key("link"));
+            assert_eq!(text(response).await, "hello world");
+        }
+        assert_eq!(*accepted.borrow(), 1, "pieces of {size}");
+    }
+}
+
+#[tokio::test(flavor = "local")]
+async fn large_answers_come_whole() {
+    const SIZE: usize = 3 << 20;
+    let (address, accepted) = server(|_, mut stream| async move {
+        while let Some(head) = read_head(&mut stream).await {
+            let body: Vec<u8> = (0..=250u8).cycle().take(SIZE).collect();
+            if head.starts_with("GET /chunked") {
+                stream
+                    .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+                    .await
+                    .unwrap();
+                for piece in body.chunks(50_000) {
+                    let size = format!("{:x}\r\n", piece.len());
+                    stream.write_all(&[size.as_bytes(), piece, b"\r\n"].concat()).await.unwrap();
+                }
+                stream.write_all(b"0\r\n\r\n").await.unwrap();
+            } else {
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n");
+                stream.write_all(&[head.as_bytes(), &body].concat()).await.unwrap();
+            }
+        }
+    })
+    .await;
+    let (forwarder, cx) = (forwarder(&format!("http://{address}")), context());
+    for path in ["/", "/chunked", "/", "/chunked"] {
+        let response = forwarder.forward(&cx, get(path)).await;
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body.len(), SIZE);
+        assert!(body.iter().copied().eq((0..=250u8).cycle().take(SIZE)), "{path}");
+    }
+    assert_eq!(*accepted.borrow(), 1);
+}
+
+#[tokio::test(flavor = "local")]
+async fn what_a_server_closes_does_not_stay_in_the_pool() {
+    let (close, closed) = tokio::sync::watch::channel(false);
+    let (address, accepted) = server(move |_, mut stream| {
+        let mut closed = closed.clone();
+        async move {
+            read_head(&mut stream).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            stream.write_all(OK).await.unwrap();
+            let _ = closed.changed().await;
+        }
+    })
+    .await;
+    let config = ServersTransportConfig {
+        max_idle_conns_per_host: 500,
+        ..ServersTransportConfig::default()
+    };
+    let (forwarder, cx) = (forwarder_with(&format!("http://{address}"), &config), context());
+    // More than tokio lets one task look at in one go.
+    let many = (0..200).map(|_| async { text(forwarder.forward(&cx, get("/")).await).await });
+    futures_util::future::join_all(many).await;
+    assert_eq!((idle_here(forwarder.origin()), *accepted.borrow()), (200, 200));
+    close.send(true).unwrap();
+    let emptied = async {
+        while idle_here(forwarder.origin()) > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), emptied).await.unwrap();
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_server_may_end_the_connection_with_its_answer() {
+    for says in ["HTTP/1.1 200 OK\r\nConnection: close\r\n", "HTTP/1.0 200 OK\r\n"] {
+        let (address, accepted) = server(move |_, mut stream| async move {
+            while read_head(&mut stream).await.is_some() {
+                let answer = format!("{says}Content-Length: 2\r\n\r\nok");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        })
+        .await;
+        let (forwarder, cx) = (forwarder(&format!("http://{address}")), context());
+        for _ in 0..2 {
+            assert_eq!(text(forwarder.forward(&cx, get("/")).await).await, "ok");
+        }
+        assert_eq!(*accepted.borrow(), 2, "{says}");
+    }
+    let (address, accepted) = server(|_, mut stream| async move {
+        while read_head(&mut stream).await.is_some() {
+            let answer =
+                b"HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 2\r\n\r\nok";
+            stream.write_all(answer).await.unwrap();
+        }
+    })
+    .await;
+    let (forwarder, cx) = (forwarder(&format!("http://{address}")), context());
+    for _ in 0..2 {
+        assert_eq!(text(forwarder.forward(&cx, get("/")).await).await, "ok");
+    }
+    assert_eq!(*accepted.borrow(), 1);
+}

@@ -40,6 +40,7 @@ async fn a_tunnel_carries_both_ways_and_half_closes() {
         let head = read_head(&mut stream).await.unwrap();
         assert!(head.contains("Connection: Upgrade\r\n"), "{head}");
         assert!(head.contains("Upgrade: WebSocket\r\n"), "{head}");
+        assert!(head.contains("Sec-WebSocket-Key: dGhl"), "{head}");
         // Bytes behind the head are part of the tunnel.
         let answer = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n\
             Upgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\nhello";

@@ -1,6 +1,5 @@
-//! Tests of the gates: verdicts by vector and split, round trips through httparse, and real hyper connections.
+//! Tests of the gate and the decoder: verdicts by vector and split, round trips through httparse, and real hyper connections.
 
-mod backend;
 mod server;
 mod timeouts;
 mod vectors;
@@ -11,10 +10,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::Method;
+use http::{HeaderMap, Method};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{GateTimeouts, HeadLimits, Rejection, RequestGate, ResponseGate};
+use super::{
+    GateTimeouts, HeadLimits, Part, Rejection, RequestGate, ResponseDecoder, Scanned,
+    response_fields,
+};
 
 /// A peer that sends its pieces one per read and then closes. What is written goes nowhere.
 #[derive(Debug)]
@@ -104,48 +106,74 @@ pub(super) fn request(pieces: Vec<Vec<u8>>, limits: HeadLimits, room: usize) -> 
     Outcome { delivered, end, rejection }
 }
 
-/// What a response gate makes of these pieces, and whether it was poisoned.
-pub(super) fn response(pieces: Vec<Vec<u8>>, method: &Method, upgrade: bool) -> (Outcome, bool) {
-    let (gate, control) = ResponseGate::new(Late(None, Pieces::new(pieces)), HeadLimits::default());
-    let mut gate = gate;
-    control.expect(method, upgrade);
-    let mut cx = Context::from_waker(Waker::noop());
-    assert!(matches!(Pin::new(&mut gate).poll_write(&mut cx, b"x"), Poll::Ready(Ok(1))));
-    let (delivered, end) = drain(gate, 8192);
-    (Outcome { delivered, end, rejection: None }, control.poisoned())
+/// What the decoder makes of a response.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Decoded {
+    status: u16,
+    fields: HeaderMap,
+    payload: Vec<u8>,
+    trailers: Option<HeaderMap>,
+    end: DecodedEnd,
 }
 
-/// A backend that says nothing before it was asked.
-struct Late(Option<()>, Pieces);
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum DecodedEnd {
+    /// It is whole, with so many bytes behind it.
+    Whole(usize),
+    /// The stream ended inside.
+    Short,
+    Bad(&'static str),
+}
 
-impl AsyncRead for Late {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.0.is_none() {
-            return Poll::Pending;
+/// What the decoder makes of these pieces, behind which the stream ends.
+pub(super) fn response(pieces: Vec<Vec<u8>>, method: &Method, upgrade: bool) -> Decoded {
+    let mut decoded = Decoded {
+        status: 0,
+        fields: HeaderMap::new(),
+        payload: Vec::new(),
+        trailers: None,
+        end: DecodedEnd::Short,
+    };
+    let mut decoder = ResponseDecoder::new(method, upgrade, HeadLimits::default());
+    let mut body = None;
+    let mut held = Vec::new();
+    for piece in pieces {
+        held.extend_from_slice(&piece);
+        while body.is_none() {
+            match decoder.scan(&held) {
+                Ok(Scanned::Partial) => break,
+                Ok(Scanned::Interim { len, .. }) => drop(held.drain(..len)),
+                Ok(Scanned::Final(head)) => {
+                    decoded.status = head.status.as_u16();
+                    decoded.fields = response_fields(&held.drain(..head.len).collect());
+                    body = Some(head.body);
+                }
+                Err(reason) => return Decoded { end: DecodedEnd::Bad(reason), ..decoded },
+            }
         }
-        Pin::new(&mut self.1).poll_read(cx, buf)
+        let Some(body) = &mut body else { continue };
+        if decoded.end != DecodedEnd::Short {
+            continue;
+        }
+        let mut raw = Bytes::from(std::mem::take(&mut held));
+        loop {
+            match body.take(&mut raw) {
+                Ok(Part::Data(data)) => decoded.payload.extend_from_slice(&data),
+                Ok(Part::Trailers(trailers)) => decoded.trailers = Some(trailers),
+                Ok(Part::More) => break,
+                Ok(Part::End) => {
+                    held = raw.to_vec();
+                    decoded.end = DecodedEnd::Whole(0);
+                    break;
+                }
+                Err(reason) => return Decoded { end: DecodedEnd::Bad(reason), ..decoded },
+            }
+        }
     }
-}
-
-impl AsyncWrite for Late {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        b: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.0 = Some(());
-        Poll::Ready(Ok(b.len()))
+    match body {
+        Some(body) if body.is_over() => decoded.end = DecodedEnd::Whole(held.len()),
+        Some(body) if body.ends_with_the_stream() => decoded.end = DecodedEnd::Whole(0),
+        _ => {}
     }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
+    decoded
 }

@@ -301,7 +301,8 @@ fn the_prefix_comes_first_and_nothing_is_lost() {
     }
 }
 
-fn responses(raw: &[u8], method: &Method, upgrade: bool) -> (Outcome, bool) {
+/// However the bytes are split, the verdict is the same.
+fn responses(raw: &[u8], method: &Method, upgrade: bool) -> Decoded {
     let mut outcomes = splits(raw).into_iter().map(|pieces| response(pieces, method, upgrade));
     let first = outcomes.next().unwrap();
     for other in outcomes {
@@ -311,31 +312,64 @@ fn responses(raw: &[u8], method: &Method, upgrade: bool) -> (Outcome, bool) {
 }
 
 #[test]
-fn good_responses_pass_unchanged() {
-    for (raw, method, upgrade) in [
-        ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", Method::GET, false),
-        ("HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", Method::GET, false),
+fn good_responses_are_read() {
+    for (raw, method, upgrade, status, payload) in [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", Method::GET, false, 200, "ok"),
+        ("HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", Method::GET, false, 200, ""),
         (
             "HTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nA: b\r\n\r\n",
             Method::GET,
             false,
+            200,
+            "ok",
         ),
-        ("HTTP/1.0 200 OK\r\nServer: x\r\n\r\nall of it", Method::GET, false),
-        ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", Method::HEAD, false),
-        ("HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", Method::GET, false),
-        ("HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n", Method::GET, false),
+        ("HTTP/1.0 200 OK\r\nServer: x\r\n\r\nall of it", Method::GET, false, 200, "all of it"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", Method::HEAD, false, 200, ""),
+        ("HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", Method::GET, false, 304, ""),
+        (
+            "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n",
+            Method::GET,
+            false,
+            204,
+            "",
+        ),
         (
             "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
             Method::GET,
             false,
+            200,
+            "ok",
         ),
-        ("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\nraw\0bytes", Method::GET, true),
-        ("HTTP/1.1 200 OK\r\n\r\nraw\0bytes", Method::CONNECT, false),
+        (
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\nraw\0bytes",
+            Method::GET,
+            true,
+            101,
+            "raw\0bytes",
+        ),
+        ("HTTP/1.1 200 OK\r\n\r\nraw\0bytes", Method::CONNECT, false, 200, "raw\0bytes"),
     ] {
-        let (outcome, poisoned) = responses(raw.as_bytes(), &method, upgrade);
-        assert_eq!(outcome.delivered, raw.as_bytes());
-        assert_eq!((outcome.end, poisoned), (End::Eof, false), "{raw:?}");
+        let decoded = responses(raw.as_bytes(), &method, upgrade);
+        assert_eq!(decoded.status, status, "{raw:?}");
+        assert_eq!(decoded.payload, payload.as_bytes(), "{raw:?}");
+        assert_eq!(decoded.end, DecodedEnd::Whole(0), "{raw:?}");
     }
+}
+
+#[test]
+fn fields_and_trailers_are_those_that_came() {
+    let raw = "HTTP/1.1 200 OK\r\nX-A:  b c \t\r\nx-a:\r\nX-Latin: \u{e9}\r\nTransfer-Encoding: \
+        chunked\r\n\r\n0\r\nX-Sum: 7\r\nx-b:\t 8\r\n\r\n";
+    let decoded = responses(raw.as_bytes(), &Method::GET, false);
+    let all: Vec<_> = decoded.fields.get_all("x-a").iter().collect();
+    assert_eq!(all, ["b c", ""]);
+    assert_eq!(decoded.fields["x-latin"].as_bytes(), "\u{e9}".as_bytes());
+    assert_eq!(decoded.fields.len(), 4);
+    let trailers = decoded.trailers.unwrap();
+    assert_eq!(
+        (&trailers["x-sum"], &trailers["x-b"], trailers.len()),
+        (&"7".parse().unwrap(), &"8".parse().unwrap(), 2)
+    );
 }
 
 #[test]
@@ -362,45 +396,41 @@ fn bad_responses_fail() {
         "\r\nHTTP/1.1 200 OK\r\n\r\n",
         &interim,
     ] {
-        let (outcome, _) = responses(raw.as_bytes(), &Method::GET, false);
-        assert!(matches!(outcome.end, End::Error(io::ErrorKind::InvalidData, _)), "{raw:?}");
+        let decoded = responses(raw.as_bytes(), &Method::GET, false);
+        assert!(matches!(decoded.end, DecodedEnd::Bad(_)), "{raw:?}: {decoded:?}");
     }
     let large = format!("HTTP/1.1 200 OK\r\nX-Big: {}\r\n\r\n", "a".repeat(4 << 20));
-    let (outcome, _) = response(vec![large.into_bytes()], &Method::GET, false);
-    assert_eq!(
-        (outcome.delivered.len(), outcome.end),
-        (0, End::Error(io::ErrorKind::InvalidData, "header section too large".to_owned()))
-    );
+    let decoded = response(vec![large.into_bytes()], &Method::GET, false);
+    assert_eq!(decoded.end, DecodedEnd::Bad("header section too large"));
 }
 
 #[test]
-fn a_response_cut_short_is_an_error() {
+fn a_response_cut_short_is_not_whole() {
     for raw in [
         "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n0123456789",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n",
         "HTTP/1.1 200 OK\r\nContent-Le",
     ] {
-        let (outcome, _) = responses(raw.as_bytes(), &Method::GET, false);
-        assert!(matches!(outcome.end, End::Error(io::ErrorKind::UnexpectedEof, _)), "{raw:?}");
+        let decoded = responses(raw.as_bytes(), &Method::GET, false);
+        assert_eq!(decoded.end, DecodedEnd::Short, "{raw:?}");
     }
 }
 
 #[test]
 fn surplus_is_not_delivered() {
-    for (response, surplus) in [
+    for (response, payload, surplus) in [
         (
             "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+            "ok",
             "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\npoisoned",
         ),
-        ("HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", "hello"),
-        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "\r\n"),
+        ("HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", "", "hello"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "", "\r\n"),
     ] {
-        let (outcome, poisoned) =
-            responses(format!("{response}{surplus}").as_bytes(), &Method::GET, false);
-        assert_eq!(String::from_utf8(outcome.delivered).unwrap(), response);
-        assert!(poisoned);
-        assert_eq!(outcome.end, End::Eof);
+        let decoded = responses(format!("{response}{surplus}").as_bytes(), &Method::GET, false);
+        assert_eq!(decoded.payload, payload.as_bytes());
+        assert_eq!(decoded.end, DecodedEnd::Whole(surplus.len()));
     }
 }
 

@@ -1,0 +1,227 @@
+//! Collects what is written in one turn of a connection's task, to write it in one go.
+//!
+//! The HTTP/2 codec writes, and flushes, each DATA frame by itself: over TLS that is one record and one system call per
+//! answer. Here a flush only asks for one; the task calls [`Cork::pull`] when its turn is over. What is kept is bounded,
+//! and a client that takes nothing is waited for as before.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Bytes that are kept before they are written after all.
+const LIMIT: usize = 64 * 1024;
+
+thread_local! {
+    /// A buffer is full in one turn and empty in the next, so one serves the connections of a worker.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// The stream, as the codec has it.
+pub(super) struct Corked<S>(Rc<RefCell<Core<S>>>);
+
+/// The stream, as the connection's task has it.
+pub(super) struct Cork<S>(Rc<RefCell<Core<S>>>);
+
+struct Core<S> {
+    stream: S,
+    out: Vec<u8>,
+    at: usize,
+    unflushed: bool,
+}
+
+/// Puts a cork on `stream`.
+pub(super) fn cork<S>(stream: S) -> (Corked<S>, Cork<S>) {
+    let core = Core { stream, out: Vec::new(), at: 0, unflushed: false };
+    let core = Rc::new(RefCell::new(core));
+    (Corked(Rc::clone(&core)), Cork(core))
+}
+
+impl<S: AsyncWrite + Unpin> Cork<S> {
+    /// Writes what was collected. When the client does not take all of it, the task is woken when it does; then it has
+    /// to call again.
+    pub(super) fn pull(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.borrow_mut().poll_empty(cx)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Core<S> {
+    fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(rest @ [_, ..]) = self.out.get(self.at..) {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, rest))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.at += written;
+        }
+        self.at = 0;
+        let mut spare = std::mem::take(&mut self.out);
+        if spare.capacity() > 0 {
+            spare.clear();
+            SPARE.set(spare);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_empty(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_out(cx))?;
+        if self.unflushed {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_collect(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let length: usize = slices.iter().map(|slice| slice.len()).sum();
+        if self.out.len() + length > LIMIT && !self.out.is_empty() {
+            ready!(self.poll_out(cx))?;
+        }
+        self.unflushed = true;
+        if self.out.is_empty() && length > LIMIT / 2 {
+            return Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        }
+        if self.out.capacity() == 0 {
+            self.out = SPARE.take();
+        }
+        for slice in slices {
+            self.out.extend_from_slice(slice);
+        }
+        Poll::Ready(Ok(length))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Corked<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.borrow_mut().stream).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Corked<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.0.borrow_mut().poll_collect(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.0.borrow_mut().poll_collect(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let core = &mut *self.0.borrow_mut();
+        ready!(core.poll_empty(cx))?;
+        Pin::new(&mut core.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    /// Takes `room` bytes and notes what each write brought.
+    #[derive(Default)]
+    struct Client {
+        writes: Vec<usize>,
+        received: Vec<u8>,
+        room: usize,
+        flushes: usize,
+    }
+
+    impl AsyncWrite for Client {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            if self.room == 0 {
+                return Poll::Pending;
+            }
+            let taken = buf.len().min(self.room);
+            self.room -= taken;
+            self.writes.push(taken);
+            self.received.extend_from_slice(&buf[..taken]);
+            Poll::Ready(Ok(taken))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.flushes += 1;
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn many_writes_become_one() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let (mut corked, cork) = cork(Client { room: usize::MAX, ..Client::default() });
+        for _ in 0..3 {
+            for _ in 0..10 {
+                assert!(Pin::new(&mut corked).poll_write(&mut cx, &[7; 1000]).is_ready());
+                assert!(Pin::new(&mut corked).poll_flush(&mut cx).is_ready());
+            }
+            assert!(cork.pull(&mut cx).is_ready());
+        }
+        assert!(cork.pull(&mut cx).is_ready());
+        let core = cork.0.borrow();
+        assert_eq!(core.stream.writes, [10_000; 3]);
+        assert_eq!(core.stream.flushes, 3);
+        assert_eq!(core.out.capacity(), 0, "an idle connection keeps no buffer");
+    }
+
+    #[test]
+    fn nothing_is_lost_or_kept_without_bound() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let (mut corked, cork) = cork(Client::default());
+        let mut sent = Vec::new();
+        for number in 0..1_000_u32 {
+            let part = vec![number.to_le_bytes()[0]; 1000];
+            let Poll::Ready(taken) = Pin::new(&mut corked).poll_write(&mut cx, &part) else {
+                break;
+            };
+            sent.extend_from_slice(&part[..taken.unwrap()]);
+        }
+        assert!((LIMIT - 1000..=LIMIT).contains(&sent.len()), "{}", sent.len());
+        assert!(cork.pull(&mut cx).is_pending());
+        cork.0.borrow_mut().stream.room = 100;
+        assert!(cork.pull(&mut cx).is_pending());
+        cork.0.borrow_mut().stream.room = usize::MAX;
+        let large = [IoSlice::new(b"head"), IoSlice::new(&[9; LIMIT])];
+        let Poll::Ready(taken) = Pin::new(&mut corked).poll_write_vectored(&mut cx, &large) else {
+            panic!("there is room");
+        };
+        sent.extend_from_slice(&[b"head".as_slice(), &[9; LIMIT]].concat()[..taken.unwrap()]);
+        assert!(Pin::new(&mut corked).poll_shutdown(&mut cx).is_ready());
+        assert!(cork.0.borrow().stream.received == sent);
+    }
+}

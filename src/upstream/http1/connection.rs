@@ -1,0 +1,85 @@
+//! One connection to a server, idle or owned by its exchange.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::time::Instant;
+
+use crate::upstream::connect::Stream;
+use crate::upstream::pool;
+use crate::upstream::transport::Origin;
+
+/// Idle for so long, a connection is looked at before any request goes over it.
+const RESTED: Duration = Duration::from_millis(5);
+
+/// A connection to a server.
+pub(in crate::upstream) struct Connection {
+    pub(super) stream: Stream,
+    origin: Weak<Origin>,
+    max_idle: usize,
+    reused: bool,
+    rested: bool,
+}
+
+impl Connection {
+    /// A connection that was just made.
+    pub(in crate::upstream) fn new(stream: Stream, origin: &Arc<Origin>, max_idle: usize) -> Self {
+        Self { stream, origin: Arc::downgrade(origin), max_idle, reused: false, rested: false }
+    }
+
+    /// Whether a request went over it before.
+    pub(in crate::upstream) fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    /// Marks it as used by a request, after it was idle since then.
+    pub(in crate::upstream) fn take(&mut self, since: Instant) {
+        self.reused = true;
+        self.rested = since.elapsed() >= RESTED;
+    }
+
+    /// Looks for bytes, or an end, that nobody has asked for: with them it must not be used (again). `Pending` when
+    /// there are none; the task is then woken when some come.
+    pub(in crate::upstream) fn poll_surplus(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let mut scratch = [0; 64];
+        let mut buf = ReadBuf::new(&mut scratch);
+        match std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf)) {
+            Err(error) => Poll::Ready(error),
+            Ok(()) if buf.filled().is_empty() => {
+                Poll::Ready(io::Error::new(io::ErrorKind::ConnectionReset, "the server closed it"))
+            }
+            Ok(()) => {
+                Poll::Ready(io::Error::new(io::ErrorKind::InvalidData, "the server spoke unasked"))
+            }
+        }
+    }
+
+    /// As [`Self::poll_surplus`], right before a request is written. The reactor hears of what a server does only now
+    /// and then: asking the socket itself costs a system call. Where a request may be repeated and the connection was
+    /// busy a moment ago, finding it closed is rare and costs nothing but a second try.
+    pub(super) fn poll_before_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        repeatable: bool,
+    ) -> Poll<io::Error> {
+        if self.reused && (self.rested || !repeatable) {
+            self.stream.look();
+        }
+        self.poll_surplus(cx)
+    }
+
+    /// Puts it into the pool, if there is room for it, or closes it.
+    pub(super) fn release(self) {
+        let Some(origin) = self.origin.upgrade() else { return };
+        if origin.idle.fetch_add(1, Ordering::Relaxed) >= self.max_idle
+            || !pool::keep(&origin, self)
+        {
+            origin.idle.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
