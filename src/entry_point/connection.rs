@@ -11,6 +11,7 @@ use http::HeaderValue;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -131,6 +132,9 @@ async fn converse(door: &Arc<Door>, mut stream: TcpStream, peer: SocketAddr) -> 
     }
 }
 
+/// A stream over TLS is large, and handed from one owner to the next.
+type Secured = (Box<TlsStream<tls::PrefixedStream<TcpStream>>>, ClientTls, Alpn);
+
 /// A connection whose client is known.
 struct Arrival<'a> {
     door: &'a Arc<Door>,
@@ -140,24 +144,27 @@ struct Arrival<'a> {
 }
 
 impl Arrival<'_> {
-    async fn secure(self, stream: TcpStream, first: Bytes) -> io::Result<()> {
+    /// The handshake; `None` when nothing came of it.
+    async fn handshake(&self, stream: TcpStream, first: Bytes) -> Option<Secured> {
         let table = self.door.shared.table.current();
         let position = self.door.entry_point.position;
-        let Some(routes) = table.entry_points.get(position).and_then(|routes| routes.tls.clone())
-        else {
-            return Ok(());
-        };
+        let routes = table.entry_points.get(position)?.tls.clone()?;
         drop(table);
         let limit = self.door.entry_point.timeouts.read.unwrap_or(HANDSHAKE_TIMEOUT);
         let deadline = Instant::now() + limit.min(HANDSHAKE_TIMEOUT);
         let accept = tls::accept(stream, first, &routes, self.local.ip(), deadline, deadline);
-        let accepted = Box::pin(accept).await;
-        let (mut stream, client, alpn) = match accepted {
-            Ok(accepted) => accepted,
+        match accept.await {
+            Ok((stream, client, alpn)) => Some((Box::new(stream), client, alpn)),
             Err(error) => {
                 self.refused(&error);
-                return Ok(());
+                None
             }
+        }
+    }
+
+    async fn secure(self, stream: TcpStream, first: Bytes) -> io::Result<()> {
+        let Some((mut stream, client, alpn)) = Box::pin(self.handshake(stream, first)).await else {
+            return Ok(());
         };
         // Read here, where a stop and a silent client are looked after: hyper waits for the
         // preface of HTTP/2 without any limit.

@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::connection::{Door, Stream};
 use super::cork::cork;
 use super::exchange::answer;
+use super::rest::{Home, Lent, REST_AFTER, rest};
 use crate::exchange::{Connection, Response};
 use crate::wire::{GateControl, GateTimeouts, HeadLimits, RequestGate};
 
@@ -51,6 +52,7 @@ impl Conversation {
         door: &Arc<Door>,
         connection: Arc<Connection>,
         gate: Option<Arc<GateControl>>,
+        requests: u64,
     ) -> Arc<Self> {
         let trusted = door.entry_point.trusted.trust(connection.peer_ip);
         Arc::new(Self {
@@ -58,7 +60,7 @@ impl Conversation {
             connection,
             gate,
             trusted,
-            requests: AtomicU64::new(0),
+            requests: AtomicU64::new(requests),
             open: AtomicUsize::new(0),
             last_busy: AtomicU64::new(0),
             closing: AtomicBool::new(false),
@@ -93,6 +95,34 @@ pub(super) async fn serve_http1<S: Stream>(
     stream: S,
     first: Bytes,
 ) -> io::Result<()> {
+    let home = Home::new();
+    let mut lent = home.lend(stream);
+    let mut first = first;
+    let mut requests = 0;
+    loop {
+        let talk = talk(door, Arc::clone(&connection), lent, first, requests);
+        let pause = Box::pin(talk).await?;
+        let (Some(pause), Some(mut stream)) = (pause, home.take()) else { return Ok(()) };
+        let Some(begun) = rest(door, &mut stream, pause.since).await? else { return Ok(()) };
+        (lent, first, requests) = (home.lend(stream), begun, pause.requests);
+    }
+}
+
+/// Why a conversation is over although its connection is not.
+struct Pause {
+    since: Instant,
+    /// Requests so far.
+    requests: u64,
+}
+
+/// Serves HTTP/1 until the connection ends, or nothing has been asked for a while.
+async fn talk<S: Stream>(
+    door: &Arc<Door>,
+    connection: Arc<Connection>,
+    stream: Lent<S>,
+    first: Bytes,
+    requests: u64,
+) -> io::Result<Option<Pause>> {
     let entry_point = &door.entry_point;
     let limits = HeadLimits {
         max_head_bytes: entry_point.limits.max_bytes,
@@ -103,9 +133,10 @@ pub(super) async fn serve_http1<S: Stream>(
         read: entry_point.timeouts.read,
         body: entry_point.timeouts.body,
         write: entry_point.timeouts.write,
+        rest: Some(REST_AFTER),
     };
     let (gate, control) = RequestGate::new(stream, first, limits, timeouts);
-    let conversation = Conversation::new(door, connection, Some(control));
+    let conversation = Conversation::new(door, connection, Some(Arc::clone(&control)), requests);
     let service = service_fn(|request: http::Request<Incoming>| {
         let conversation = Arc::clone(&conversation);
         async move { Ok::<Response, Infallible>(answer(&conversation, request).await) }
@@ -142,7 +173,9 @@ pub(super) async fn serve_http1<S: Stream>(
         served.as_mut().poll(task)
     })
     .await
-    .map_err(io::Error::other)
+    .map_err(io::Error::other)?;
+    let pause = |since| Pause { since, requests: conversation.requests.load(Relaxed) };
+    Ok(control.rests_since().map(pause))
 }
 
 /// Serves HTTP/2 over `stream`.
@@ -152,7 +185,7 @@ pub(super) async fn serve_http2<S: Stream>(
     stream: S,
 ) -> io::Result<()> {
     let entry_point = &door.entry_point;
-    let conversation = Conversation::new(door, connection, None);
+    let conversation = Conversation::new(door, connection, None, 0);
     let service = service_fn(|request: http::Request<Incoming>| {
         let conversation = Arc::clone(&conversation);
         async move { Ok::<Response, Infallible>(answer(&conversation, request).await) }

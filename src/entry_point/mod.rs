@@ -10,6 +10,7 @@ pub mod http;
 pub mod listener;
 mod proxy_protocol;
 mod reply;
+mod rest;
 #[cfg(test)]
 mod tests;
 pub mod worker;

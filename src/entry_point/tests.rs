@@ -19,12 +19,16 @@ use crate::observability::metrics::MetricsConfig;
 use crate::router::{EntryPointRoutes, RoutingTable};
 
 fn door() -> Arc<Door> {
+    door_with(|_| {})
+}
+
+fn door_with(change: impl FnOnce(&mut EntryPoint)) -> Arc<Door> {
     let facts = EntryPointFacts {
         name: Arc::from("web"),
         not_append_forwarded_for: false,
         hardened: false,
     };
-    let entry_point = EntryPoint {
+    let mut entry_point = EntryPoint {
         position: 0,
         facts: Arc::new(facts),
         address: SocketAddr::from(([127, 0, 0, 1], 80)),
@@ -47,6 +51,7 @@ fn door() -> Arc<Door> {
             grace: Duration::from_secs(1),
         },
     };
+    change(&mut entry_point);
     let table = RoutingTable { entry_points: Box::new([EntryPointRoutes::default()]) };
     let shared = Shared {
         table: LiveTable::new(table),
@@ -171,5 +176,81 @@ async fn what_http2_lets_through_is_checked() {
     ] {
         let (status, _, body) = answers(refused).await;
         assert_eq!((status, &body[..]), (StatusCode::BAD_REQUEST, want.as_bytes()));
+    }
+}
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+const NOT_FOUND: &str = "404 page not found\n";
+
+/// Reads one answer.
+async fn answer(client: &mut DuplexStream) -> String {
+    let mut text = String::new();
+    while !text.ends_with(NOT_FOUND) {
+        let mut buf = [0; 1024];
+        let length = client.read(&mut buf).await.unwrap();
+        assert!(length > 0, "closed after {text:?}");
+        text.push_str(std::str::from_utf8(&buf[..length]).unwrap());
+    }
+    text
+}
+
+/// How many connections of hyper there are: each holds the door once, and so does the loop.
+fn talks(door: &Arc<Door>) -> usize {
+    Arc::strong_count(door) - 2
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_connection_rests_between_requests_and_goes_on() {
+    let door = door_with(|entry_point| entry_point.keep_alive_max_requests = 7);
+    let (mut client, server) = duplex(1 << 16);
+    let doors = Arc::clone(&door);
+    let serving =
+        spawn_local(
+            async move { serve_http1(&doors, connection(&doors), server, Bytes::new()).await },
+        );
+    for pause in [1, 3, 1000, 3] {
+        client.write_all(GET).await.unwrap();
+        assert!(answer(&mut client).await.starts_with("HTTP/1.1 404 "));
+        assert_eq!(talks(&door), 1);
+        tokio::time::sleep(Duration::from_secs(pause)).await;
+        assert_eq!(talks(&door), usize::from(pause == 1), "after {pause} s");
+    }
+    // What has begun does not rest, and what comes in pieces comes whole.
+    for part in GET.chunks(20) {
+        client.write_all(part).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+    assert!(answer(&mut client).await.starts_with("HTTP/1.1 404 "));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    client.write_all(&[GET, GET].concat()).await.unwrap();
+    let mut text = String::new();
+    read_all(&mut client, &mut text).await;
+    assert_eq!(text.matches("HTTP/1.1 404 ").count(), 2, "{text}");
+    assert_eq!(text.matches("connection: close").count(), 1, "the seventh is the last: {text}");
+    serving.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_resting_connection_ends_with_the_idle_time_and_with_a_stop() {
+    for stopped in [false, true] {
+        let door =
+            door_with(|entry_point| entry_point.timeouts.idle = Some(Duration::from_mins(3)));
+        let (mut client, server) = duplex(1 << 16);
+        let doors = Arc::clone(&door);
+        let serving = spawn_local(async move {
+            serve_http1(&doors, connection(&doors), server, Bytes::new()).await
+        });
+        client.write_all(GET).await.unwrap();
+        answer(&mut client).await;
+        let start = tokio::time::Instant::now();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(talks(&door), 0);
+        if stopped {
+            door.drain.cancel();
+        }
+        read_all(&mut client, &mut String::new()).await;
+        let end = if stopped { 10 } else { 180 };
+        assert_eq!((start.elapsed() + Duration::from_millis(500)).as_secs(), end);
+        serving.await.unwrap().unwrap();
     }
 }

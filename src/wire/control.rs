@@ -76,6 +76,7 @@ pub struct GateControl {
     upgrade: AtomicU64,
     decision: AtomicU8,
     timed_out: AtomicBool,
+    resting: AtomicBool,
     write_limit: Option<Duration>,
     /// Until when the current response must be written, in milliseconds since `created`; 0 for never.
     write_until: AtomicU64,
@@ -115,6 +116,7 @@ impl GateControl {
             upgrade: AtomicU64::new(0),
             decision: AtomicU8::new(UNDECIDED),
             timed_out: AtomicBool::new(false),
+            resting: AtomicBool::new(false),
             write_limit,
             write_until: AtomicU64::new(0),
             slow: Mutex::default(),
@@ -179,6 +181,12 @@ impl GateControl {
         self.timed_out.load(Ordering::Acquire)
     }
 
+    /// Since when the client has asked for nothing, if the gate has ended the server connection for that and for no
+    /// other reason: the stream is as good as new.
+    pub fn rests_since(&self) -> Option<Instant> {
+        self.resting.load(Ordering::Acquire).then(|| self.last_end())
+    }
+
     /// Only the request that asked may decide, not one that was pipelined in front of it.
     fn decide(&self, decision: u8) {
         let asked = self.upgrade.load(Ordering::Acquire);
@@ -203,6 +211,10 @@ impl GateControl {
             self.decision.store(UNDECIDED, Ordering::Release);
             self.upgrade.store(number, Ordering::Release);
         }
+    }
+
+    pub(super) fn rest(&self) {
+        self.resting.store(true, Ordering::Release);
     }
 
     pub(super) fn request_received(&self) {

@@ -44,6 +44,9 @@ pub struct GateTimeouts {
     /// From the call of the service to the last byte of its response: a write that is held up, or goes on, beyond it
     /// fails with `TimedOut`. A tunnel has no such limit.
     pub write: Option<Duration>,
+    /// After so long without a request the server connection is told that the client has gone, although it has not:
+    /// its stream is free for something that takes less memory (see [`GateControl::rests_since`]).
+    pub rest: Option<Duration>,
 }
 
 /// What the read timeout means for a body.
@@ -71,6 +74,8 @@ pub struct RequestGate<S> {
     waiting: Option<Instant>,
     eof: bool,
     write_blocked: bool,
+    flush_blocked: bool,
+    resting: bool,
     /// Bytes that may still be drained, once the write side is shut.
     linger: Option<usize>,
 }
@@ -213,6 +218,8 @@ impl<S> RequestGate<S> {
             waiting: None,
             eof: false,
             write_blocked: false,
+            flush_blocked: false,
+            resting: false,
             linger: None,
         };
         gate.follow_held();
@@ -288,13 +295,26 @@ impl<S> RequestGate<S> {
             }
             Phase::Head if control.requests() == 0 => Some(control.idle_since()? + read?),
             Phase::Head if self.write_blocked => None,
-            Phase::Head => Some(control.idle_since()? + self.timeouts.idle?),
+            Phase::Head => {
+                let rest = self.timeouts.rest.filter(|_| self.may_rest());
+                let wait = [rest, self.timeouts.idle].into_iter().flatten().min()?;
+                Some(control.idle_since()? + wait)
+            }
             Phase::Length(_) | Phase::Chunked(_) => match self.timeouts.body {
                 BodyTimeout::Total => Some(started?.max(control.current_since()?) + read?),
                 BodyTimeout::PerRead => Some(self.waiting? + read?),
             },
             Phase::Undecided | Phase::Tunnel | Phase::Rejected(_) | Phase::Broken(_) => None,
         }
+    }
+
+    /// Whether nothing is left of what was exchanged so far.
+    fn may_rest(&self) -> bool {
+        matches!(self.track.phase, Phase::Head)
+            && self.held.is_empty()
+            && !self.write_blocked
+            && !self.flush_blocked
+            && self.track.control.requests() > 0
     }
 
     /// A client that always has one more byte never makes us wait: look at the clock, not only at the timer.
@@ -309,6 +329,10 @@ impl<S> RequestGate<S> {
             self.track.control.body_overdue();
             return Err(io::Error::new(io::ErrorKind::TimedOut, "request body took too long"));
         }
+        if self.timeouts.rest.is_some() && self.may_rest() {
+            self.resting = true;
+            self.track.control.rest();
+        }
         self.eof = true;
         self.held.drop_waiting();
         Ok(())
@@ -321,10 +345,8 @@ impl<S> RequestGate<S> {
         if self.timeouts.read.is_some() && self.track.in_body() && self.waiting.is_none() {
             self.waiting = Some(Instant::now());
         }
-        let lull = match (self.timeouts.idle, self.timeouts.read) {
-            (Some(idle), Some(read)) => Some(idle.min(read)),
-            (idle, read) => idle.or(read),
-        };
+        let GateTimeouts { idle, read, rest, .. } = self.timeouts;
+        let lull = [idle, read, rest].into_iter().flatten().min();
         ready!(self.timer.poll(cx, self.deadline(), lull));
         Poll::Ready(self.overdue())
     }
@@ -506,6 +528,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for RequestGate<S> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.io).poll_flush(cx);
+        this.flush_blocked = result.is_pending();
         this.in_time(cx, result)
     }
 
@@ -513,6 +536,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for RequestGate<S> {
     /// with unread bytes resets it, and the client may lose the answer.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.resting {
+            return Poll::Ready(Ok(()));
+        }
         if this.linger.is_none() {
             ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
             if !this.has_unread() {

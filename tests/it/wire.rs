@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
 use crate::harness::certs::{Ca, Pair, Tls};
 use crate::harness::client::{Wire, socket};
 use crate::harness::{
-    Ask, DEADLINE, NOBODY, Origin, Proxy, Reply, block_on, everything_to, http2, until,
+    Ask, DEADLINE, NOBODY, Origin, Proxy, Reply, block_on, everything_to, http2, pause, until,
 };
 
 const BIG: usize = 20 << 20;
@@ -139,6 +139,43 @@ fn connections_are_kept_on_both_sides() {
 }
 
 /// RP 2.2
+/// A connection that has been idle for a while is kept with less than a busy one: nobody notices.
+#[test]
+fn a_connection_goes_on_after_a_rest() {
+    let (origin, chat) = (Origin::start(), websocket_echo());
+    let options = json!({"entryPoints": {"websecure": {"http": {"tls": {}}}}});
+    let proxy = Proxy::with(options).start(&format!(
+        "
+        http:
+          routers:
+            app: {{rule: Host(`app.test`), service: app}}
+            chat: {{rule: Host(`chat.test`), service: chat}}
+          services:
+            app: {{loadBalancer: {{servers: [{{url: '{}'}}]}}}}
+            chat: {{loadBalancer: {{servers: [{{url: '{}'}}]}}}}
+        ",
+        origin.url(),
+        chat.url()
+    ));
+    let at = proxy.address("websecure");
+    let mut clear = proxy.client();
+    let mut secure = Tls::anyone().connect(at, Some("app.test")).unwrap().client;
+    let mut wire = socket(proxy.address("web")).unwrap();
+    for round in 0..2 {
+        for client in [&mut clear, &mut secure] {
+            let answer = client.send(&Ask::post("/", noise(100_000))).unwrap();
+            assert_eq!((answer.status, answer.body), (200, noise(100_000)), "round {round}");
+        }
+        if round == 0 {
+            wire.write_all(b"GET / HTTP/1.1\r\nHost: none.test\r\n\r\n").unwrap();
+            assert!(wire.read(&mut [0; 4096]).unwrap() > 0);
+            pause(Duration::from_millis(2500));
+        }
+    }
+    let mut talk = websocket(wire, "ws://chat.test/");
+    echoed(&mut talk, "after a rest");
+}
+
 #[test]
 fn a_connection_ends_with_the_request_that_the_limit_names() {
     let origin = Origin::start();

@@ -15,6 +15,7 @@ fn timeouts(body: BodyTimeout) -> GateTimeouts {
         read: Some(Duration::from_mins(1)),
         body,
         write: None,
+        rest: None,
     }
 }
 

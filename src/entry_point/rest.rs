@@ -1,0 +1,128 @@
+//! A kept-alive connection between two requests: its stream, and as little else as possible.
+//!
+//! hyper holds two buffers of 8 KiB for each connection, busy or not. A connection that asks for
+//! nothing is taken from it, and goes to a new one with the first byte of the next request.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::connection::{Door, Stream};
+
+/// After so long without a request a connection rests: browsers ask for more within a second.
+pub(super) const REST_AFTER: Duration = Duration::from_secs(2);
+/// For the last words to a client that has asked for nothing.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Waits for the next request, and returns its first bytes; `None` when the connection ends.
+pub(super) async fn rest<S: Stream>(
+    door: &Door,
+    stream: &mut S,
+    since: Instant,
+) -> io::Result<Option<Bytes>> {
+    let mut first = [0; 16];
+    let read = async {
+        match door.entry_point.timeouts.idle {
+            Some(idle) => timeout_at(since + idle, stream.read(&mut first)).await.unwrap_or(Ok(0)),
+            None => stream.read(&mut first).await,
+        }
+    };
+    let count = tokio::select! {
+        biased;
+        count = read => count?,
+        () = door.drain.cancelled() => 0,
+    };
+    if count == 0 {
+        // The client may have left without waiting for it.
+        let _ = timeout(FAREWELL, stream.shutdown()).await;
+        return Ok(None);
+    }
+    Ok(Some(Bytes::copy_from_slice(first.get(..count).unwrap_or_default())))
+}
+
+/// Where a lent stream comes back to.
+pub(super) struct Home<S>(Arc<Mutex<Option<S>>>);
+
+impl<S> Home<S> {
+    pub(super) fn new() -> Self {
+        Self(Arc::default())
+    }
+
+    /// Lends `stream` to somebody who will drop it.
+    pub(super) fn lend(&self, stream: S) -> Lent<S> {
+        Lent { stream: Some(stream), home: Arc::clone(&self.0) }
+    }
+
+    /// The stream, if it was given back.
+    pub(super) fn take(&self) -> Option<S> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// A stream that goes home when it is dropped.
+pub(super) struct Lent<S> {
+    /// `None` while it is dropped, and never else.
+    stream: Option<S>,
+    home: Arc<Mutex<Option<S>>>,
+}
+
+impl<S> Drop for Lent<S> {
+    fn drop(&mut self) {
+        *self.home.lock().unwrap_or_else(PoisonError::into_inner) = self.stream.take();
+    }
+}
+
+impl<S: Unpin> Lent<S> {
+    fn stream(self: Pin<&mut Self>) -> io::Result<Pin<&mut S>> {
+        match &mut self.get_mut().stream {
+            Some(stream) => Ok(Pin::new(stream)),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Lent<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.stream()?.poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Lent<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.stream()?.poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.stream()?.poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.as_ref().is_some_and(AsyncWrite::is_write_vectored)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_shutdown(cx)
+    }
+}
