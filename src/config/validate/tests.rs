@@ -91,7 +91,7 @@ fn numbers() {
     error(&web("http2: {maxDecoderHeaderTableSize: -1}"), &["must not be negative"]);
     error(&web("http2: {maxEncoderHeaderTableSize: -1}"), &["must not be negative"]);
     warning(&web("http2: {maxEncoderHeaderTableSize: 8192}"), &["always has 4096"]);
-    error(&web("http: {maxHeaderFields: 16385}"), &["f.yml:4:28", "is 16384 at most"]);
+    error(&web("http: {maxHeaderFields: 16385}"), &["f.yml:4:29", "is 16384 at most"]);
     assert!(validate(&web("http: {maxHeaderFields: 16384}")).is_empty());
     warning(&web("transport: {lifeCycle: {graceTimeOut: -1}}"), &["f.yml:4:", "negative"]);
     error(&web("observability: {traceVerbosity: much}"), &["unknown value `much`"]);
