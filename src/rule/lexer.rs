@@ -229,7 +229,8 @@ fn unescape(body: &str, offset: usize) -> Result<String, RuleError> {
         bytes.extend_from_slice(plain.as_bytes());
         let start = offset + body.len() - escape.len();
         let (value, length) = escape_value(escape).ok_or_else(|| {
-            RuleError::new("unknown escape sequence", start..start + escape.len().min(2))
+            let length: usize = escape.chars().take(2).map(char::len_utf8).sum();
+            RuleError::new("unknown escape sequence", start..start + length)
         })?;
         match value {
             Escape::Byte(byte) => bytes.push(byte),
