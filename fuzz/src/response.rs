@@ -61,8 +61,9 @@ impl Decoded {
                     Ok(Scanned::Final(head)) => {
                         this.head = Some((start, start + head.len));
                         this.status = head.status.as_u16();
-                        let head_bytes = data.get(..head.len).expect("a head is in its bytes");
-                        this.fields = response_fields(&Bytes::copy_from_slice(head_bytes));
+                        let whole = data.get(..head.len).unwrap_or_default();
+                        assert_eq!(whole.len(), head.len, "a head is in its bytes");
+                        this.fields = response_fields(&Bytes::copy_from_slice(whole));
                         start += head.len;
                         body = Some(head.body);
                         break;
@@ -128,7 +129,7 @@ impl Decoded {
     /// Compares the head with what `httparse` makes of it.
     fn check(&self, stream: &[u8]) {
         let Some((start, end)) = self.head else { return };
-        let head = stream.get(start..end).expect("a head is in the stream");
+        let head = stream.get(start..end).unwrap_or_default();
         let mut fields = [httparse::EMPTY_HEADER; 64];
         let mut other = httparse::Response::new(&mut fields);
         assert_eq!(other.parse(head), Ok(httparse::Status::Complete(head.len())));
