@@ -21,8 +21,7 @@ pub(super) fn raw_data(report: &Report, facts: &StaticFacts) -> Value {
     };
     add("routers", by_name(&report.routers, |one| (&one.name, router_body(one, facts))));
     let users = Users::of_middlewares(report);
-    let middlewares =
-        by_name(&report.middlewares, |one| (&one.name, middleware_body(one, &users)));
+    let middlewares = by_name(&report.middlewares, |one| (&one.name, middleware_body(one, &users)));
     add("middlewares", middlewares);
     let users = Users::of_services(report);
     let services = by_name(&report.services, |one| (&one.name, service_body(one, &users)));

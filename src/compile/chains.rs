@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Compiler;
 use super::inputs::{RecordedFiles, same};
+use super::problem::Problem;
 use super::services::Missing;
 use crate::config::diagnostics::{Diagnostic, Severity};
 use crate::config::dynamic_config::Object;
@@ -42,38 +43,45 @@ impl Compiler<'_> {
         }
     }
 
-    /// Resolves `names`, written in an object of `provider`, to what they mean in order.
+    /// Adds what `name`, as a router's `option` says, means in order.
     pub(super) fn links(
         &self,
-        names: &[String],
-        provider: &str,
+        name: &QualifiedName,
+        option: &str,
         links: &mut Vec<Link>,
-    ) -> Result<(), String> {
-        let mut path = Vec::new();
-        for name in names {
-            self.link(&QualifiedName::resolve(name, provider), &mut path, links)?;
-        }
-        Ok(())
+    ) -> Result<(), Problem> {
+        self.link(name, &mut Vec::new(), links).map_err(|(message, cause)| {
+            let problem = Problem::at(option, message);
+            match cause {
+                Some(cause) => problem.because_of("middleware", &cause),
+                None => problem,
+            }
+        })
     }
 
+    /// What is wrong, and with which other middleware if there is one to blame.
     fn link(
         &self,
         name: &QualifiedName,
         path: &mut Vec<QualifiedName>,
         links: &mut Vec<Link>,
-    ) -> Result<(), String> {
+    ) -> Result<(), (String, Option<QualifiedName>)> {
         let Some(object) = self.config.middlewares.get(name) else {
-            return Err(format!("middleware \"{name}\" does not exist"));
+            let message = format!("middleware \"{name}\" does not exist");
+            return Err((message, path.last().cloned()));
         };
         if path.contains(name) {
-            return Err(format!(
+            let names: Vec<_> = path.iter().chain([name]).map(QualifiedName::as_str).collect();
+            let message = format!(
                 "could not instantiate middleware {name}: recursion detected in {}",
-                path.iter().chain([name]).map(QualifiedName::as_str).collect::<Vec<_>>().join("->")
-            ));
+                names.join("->")
+            );
+            return Err((message, path.first().cloned()));
         }
         if !object.is_good() {
             let reason = super::services::summary(&object.errors);
-            return Err(format!("middleware \"{name}\" is in error: {reason}"));
+            let message = format!("middleware \"{name}\" is in error: {reason}");
+            return Err((message, Some(name.clone())));
         }
         let one_kind = object.config.set().len() == 1;
         match &object.config.chain {
@@ -97,7 +105,7 @@ impl Compiler<'_> {
         files: &RecordedFiles<'_>,
         services: &mut Vec<UsedService>,
         diagnostics: &mut Vec<Diagnostic>,
-    ) -> Result<Arc<dyn Middleware>, String> {
+    ) -> Result<Arc<dyn Middleware>, Problem> {
         let mut warnings = Vec::new();
         let built = match &object.config.set()[..] {
             [(_, Some(config))] => {
@@ -133,7 +141,8 @@ impl Compiler<'_> {
         built.map_err(|error| {
             let error = below_kind(object, error);
             diagnostics.push(object.diagnose(Severity::Error, "middleware", name, &error));
-            format!("middleware \"{name}\" is in error: {}", error.message)
+            let message = format!("middleware \"{name}\" is in error: {}", error.message);
+            Problem::at("middlewares", message).because_of("middleware", name)
         })
     }
 }
