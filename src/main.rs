@@ -1,7 +1,7 @@
 //! The `doorward` command: runs the proxy, checks configurations, asks a running one for its health.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::net::TcpListener;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -63,8 +63,11 @@ fn say(text: &str) {
 }
 
 fn print(text: &str) -> anyhow::Result<ExitCode> {
-    std::io::stdout().write_all(text.as_bytes())?;
-    Ok(ExitCode::SUCCESS)
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // Who reads has seen enough, as `head` does.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(ExitCode::SUCCESS),
+    }
 }
 
 /// `--help` of a command, or of the proxy.

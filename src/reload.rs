@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 use crate::api::LiveReport;
 use crate::api::ping::Readiness;
 use crate::compile::{Compiled, Environment, Memo, Report, StaticFacts, compile};
-use crate::config::diagnostics::{Diagnostic, Severity};
+use crate::config::diagnostics::{Diagnostic, Severity, without_consequences};
 use crate::config::dynamic_config::DynamicConfig;
 use crate::config::merge::merge;
 use crate::config::tree::Node;
@@ -211,9 +211,11 @@ impl Reload {
 /// Logs what is new among the diagnostics, and that what was wrong is mended. `seen` are those of
 /// the previous time. A problem that has only moved within its file is not new.
 fn speak(report: &Report, seen: &mut HashSet<String>) {
-    let (errors, warnings) = report.counts();
-    let mut now = HashSet::with_capacity(report.diagnostics.len());
-    for diagnostic in &*report.diagnostics {
+    let diagnostics = without_consequences(&report.diagnostics);
+    let errors = diagnostics.iter().filter(|one| one.severity == Severity::Error).count();
+    let warnings = diagnostics.len() - errors;
+    let mut now = HashSet::with_capacity(diagnostics.len());
+    for diagnostic in &diagnostics {
         let key = without_place(diagnostic);
         if !seen.contains(&key) {
             match diagnostic.severity {
@@ -234,7 +236,9 @@ fn without_place(diagnostic: &Diagnostic) -> String {
     let file = diagnostic.span.as_ref().map_or("", |span| &*span.source.name);
     let subject = diagnostic.subject.as_ref();
     let (kind, name) = subject.map_or(("", ""), |subject| (subject.kind, &*subject.name));
-    format!("{file}\n{kind}\n{name}\n{}\n{}", diagnostic.severity.as_str(), diagnostic.message)
+    let note = diagnostic.note().unwrap_or_default();
+    let severity = diagnostic.severity.as_str();
+    format!("{file}\n{kind}\n{name}\n{severity}\n{}\n{note}", diagnostic.message)
 }
 
 /// A report before there is any configuration.

@@ -1,6 +1,6 @@
 //! `doorward check FILE…`: decode, merge, compile, and say all that is wrong. Publishes nothing.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::gauges::Gauges;
 use super::hints::Hints;
 use crate::api::Noop;
 use crate::compile::{Environment, Report, compile};
-use crate::config::diagnostics::{Diagnostic, Severity, did_you_mean};
+use crate::config::diagnostics::{Diagnostic, Severity, did_you_mean, without_consequences};
 use crate::config::dynamic_config::{DynamicConfig, Object};
 use crate::config::entry_points::EntryPointConfig;
 use crate::config::loader::{self, Loaded};
@@ -46,10 +46,15 @@ pub fn command(args: &[String], out: &mut dyn Write) -> anyhow::Result<ExitCode>
         bail!("check: name at least one file");
     }
     let findings = check(&options.files)?;
-    if options.json {
-        write_json(&findings, out)?;
+    let written = if options.json {
+        write_json(&findings, out)
     } else {
-        write_text(&findings, out, std::io::stdout().is_terminal())?;
+        write_text(&findings, out, io::stdout().is_terminal())
+    };
+    match written {
+        // Who reads has seen enough, as `head` does.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+        written => written?,
     }
     Ok(if findings.errors() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -136,14 +141,15 @@ pub fn check(files: &[PathBuf]) -> anyhow::Result<Findings> {
     }
     let dynamic = Arc::new(dynamic);
     let compiled = compile_all(static_config.as_ref(), &dynamic)?;
-    let mut found: Vec<_> =
-        compiled.diagnostics.iter().filter_map(|one| told(one, &dynamic)).collect();
+    let found: Vec<_> = compiled.diagnostics.iter().filter_map(|one| told(one, &dynamic)).collect();
+    let mut found = without_consequences(&found);
     found.sort_by(|one, other| place(one).cmp(&place(other)));
     found.dedup_by(|one, other| same_mistake(one, other));
     let hints = Hints::of(&dynamic);
     for one in &mut found {
         hints.add_to(one);
     }
+    diagnostics.retain(|one| !found.iter().any(|other| same_section(one, other)));
     diagnostics.extend(found);
     Ok(Findings { diagnostics, report: compiled })
 }
@@ -194,6 +200,15 @@ fn place(diagnostic: &Diagnostic) -> (Option<(&str, usize)>, &str) {
 fn same_mistake(one: &Diagnostic, other: &Diagnostic) -> bool {
     let kind = |diagnostic: &Diagnostic| diagnostic.subject.as_ref().map(|subject| subject.kind);
     one.span.is_some() && place(one) == place(other) && kind(one) == kind(other)
+}
+
+/// Whether two diagnostics tell of one section of a file that is read as both static and dynamic.
+fn same_section(one: &Diagnostic, other: &Diagnostic) -> bool {
+    let (Some(span), Some(other_span)) = (&one.span, &other.span) else { return false };
+    one.subject.is_none()
+        && other.subject.is_none()
+        && span.start == other_span.start
+        && span.source.text == other_span.source.text
 }
 
 fn kind_of_file(path: &Path) -> anyhow::Result<DocumentKind> {
@@ -281,7 +296,7 @@ fn services() -> InternalServices {
         .collect()
 }
 
-fn write_text(findings: &Findings, out: &mut dyn Write, color: bool) -> anyhow::Result<()> {
+fn write_text(findings: &Findings, out: &mut dyn Write, color: bool) -> io::Result<()> {
     for diagnostic in &findings.diagnostics {
         writeln!(out, "{}\n", diagnostic.render(color))?;
     }
@@ -293,17 +308,15 @@ fn write_text(findings: &Findings, out: &mut dyn Write, color: bool) -> anyhow::
         findings.report.services.iter().filter(|service| service.object.is_some()).count(),
         findings.report.middlewares.len(),
         findings.errors(),
-    )?;
-    Ok(())
+    )
 }
 
-fn write_json(findings: &Findings, out: &mut dyn Write) -> anyhow::Result<()> {
+fn write_json(findings: &Findings, out: &mut dyn Write) -> io::Result<()> {
     let errors = findings.errors();
     let summary = json!({
         "diagnostics": findings.diagnostics,
         "errors": errors,
         "warnings": findings.diagnostics.len() - errors,
     });
-    writeln!(out, "{summary:#}")?;
-    Ok(())
+    writeln!(out, "{summary:#}")
 }

@@ -19,8 +19,9 @@ impl Hints {
         let mut hints = Self::default();
         for (name, object) in &config.routers {
             let router = &object.config;
-            for middleware in &router.middlewares {
-                hints.look(name, object, "middlewares", middleware, &config.middlewares);
+            for (index, middleware) in router.middlewares.iter().enumerate() {
+                let option = format!("middlewares[{index}]");
+                hints.look(name, object, &option, middleware, &config.middlewares);
             }
             hints.look(name, object, "service", &router.service, &config.services);
             if let Some(tls) = router.tls.as_ref().filter(|tls| tls.options != "default") {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Compiler;
 use super::inputs::{RecordedFiles, same};
+use super::problem::Problem;
 use super::services::Missing;
 use crate::config::diagnostics::{Diagnostic, Severity};
 use crate::config::dynamic_config::Object;
@@ -54,47 +55,51 @@ impl Compiler<'_> {
         }
     }
 
-    /// Resolves `names`, written in an object of `provider`, to what they mean in order.
+    /// Adds what `name`, as a router's `option` says, means in order.
     pub(super) fn links(
         &self,
-        names: &[String],
-        provider: &str,
+        name: &QualifiedName,
+        option: &str,
         links: &mut Vec<Link>,
-    ) -> Result<(), String> {
-        let mut walk = Walk::default();
-        for name in names {
-            self.link(&QualifiedName::resolve(name, provider), &mut walk, links)?;
-        }
-        Ok(())
+    ) -> Result<(), Problem> {
+        let mut walk = Walk { links: links.len(), ..Walk::default() };
+        self.link(name, &mut walk, links).map_err(|(message, cause)| {
+            let problem = Problem::at(option, message);
+            match cause {
+                Some(cause) => problem.because_of("middleware", &cause),
+                None => problem,
+            }
+        })
     }
 
+    /// What is wrong, and with which other middleware if there is one to blame.
     fn link(
         &self,
         name: &QualifiedName,
         walk: &mut Walk,
         links: &mut Vec<Link>,
-    ) -> Result<(), String> {
+    ) -> Result<(), (String, Option<QualifiedName>)> {
         walk.links += 1;
         if walk.links > MAX_LINKS {
-            return Err(format!("more than {MAX_LINKS} middlewares, those of chains counted"));
+            let message = format!("more than {MAX_LINKS} middlewares, those of chains counted");
+            return Err((message, walk.path.first().cloned()));
         }
         let Some(object) = self.config.middlewares.get(name) else {
-            return Err(format!("middleware \"{name}\" does not exist"));
+            let message = format!("middleware \"{name}\" does not exist");
+            return Err((message, walk.path.last().cloned()));
         };
         if walk.path.contains(name) {
-            return Err(format!(
+            let names: Vec<_> = walk.path.iter().chain([name]).map(QualifiedName::as_str).collect();
+            let message = format!(
                 "could not instantiate middleware {name}: recursion detected in {}",
-                walk.path
-                    .iter()
-                    .chain([name])
-                    .map(QualifiedName::as_str)
-                    .collect::<Vec<_>>()
-                    .join("->")
-            ));
+                names.join("->")
+            );
+            return Err((message, walk.path.first().cloned()));
         }
         if !object.is_good() {
             let reason = super::services::summary(&object.errors);
-            return Err(format!("middleware \"{name}\" is in error: {reason}"));
+            let message = format!("middleware \"{name}\" is in error: {reason}");
+            return Err((message, Some(name.clone())));
         }
         let one_kind = object.config.set().len() == 1;
         match &object.config.chain {
@@ -118,7 +123,7 @@ impl Compiler<'_> {
         files: &RecordedFiles<'_>,
         services: &mut Vec<UsedService>,
         diagnostics: &mut Vec<Diagnostic>,
-    ) -> Result<Arc<dyn Middleware>, String> {
+    ) -> Result<Arc<dyn Middleware>, Problem> {
         let mut warnings = Vec::new();
         let built = match &object.config.set()[..] {
             [(_, Some(config))] => {
@@ -154,7 +159,8 @@ impl Compiler<'_> {
         built.map_err(|error| {
             let error = below_kind(object, error);
             diagnostics.push(object.diagnose(Severity::Error, "middleware", name, &error));
-            format!("middleware \"{name}\" is in error: {}", error.message)
+            let message = format!("middleware \"{name}\" is in error: {}", error.message);
+            Problem::at("middlewares", message).because_of("middleware", name)
         })
     }
 }

@@ -7,6 +7,7 @@
 
 mod chains;
 mod inputs;
+mod problem;
 mod report;
 mod router;
 mod routers;

@@ -163,14 +163,6 @@ pub struct MiddlewareReport {
     pub errors: Vec<String>,
 }
 
-impl Report {
-    /// How many errors and warnings there are.
-    pub fn counts(&self) -> (usize, usize) {
-        let errors = self.diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
-        (errors, self.diagnostics.len() - errors)
-    }
-}
-
 impl Compiler<'_> {
     /// The report. Its lists hold what compiling remembers anyway.
     pub(super) fn report(&mut self) -> Report {

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use super::chains::{Link, UsedService};
 use super::inputs::{FileInputs, RecordedFiles, same, unchanged};
+use super::problem::Problem;
 use super::report::Status;
 use super::routers::Draft;
 use super::tls::{TlsChoice, TlsPlan};
@@ -16,7 +17,7 @@ use super::{Compiler, OnBrokenRouter};
 use crate::config::diagnostics::{Diagnostic, Severity};
 use crate::config::dynamic_config::Object;
 use crate::exchange::{
-    Chain, Context, Handler, Observer, ProxyError, Request, ResponseFuture, ready,
+    Chain, Context, Handler, Middleware, Observer, ProxyError, Request, ResponseFuture, ready,
 };
 use crate::router::{HttpRouter, RouterConfig, RouterObservabilityConfig};
 use crate::rule::{Rule, readable_hosts};
@@ -64,11 +65,11 @@ impl Compiler<'_> {
         plan: &TlsPlan<'_>,
     ) -> bool {
         let same_links = || {
-            let links = self.links_of(&built.instance, &built.object.config);
-            links.is_ok_and(|links| {
-                links.len() == built.links.len()
-                    && links.iter().zip(&built.links).all(|(one, other)| same(&one.1, &other.1))
-            })
+            let mut problems = Vec::new();
+            let links = self.links_of(&built.instance, &built.object.config, &mut problems);
+            problems.is_empty()
+                && links.len() == built.links.len()
+                && links.iter().zip(&built.links).all(|(one, other)| same(&one.1, &other.1))
         };
         let same_services = || {
             built.services.iter().all(|(name, then)| match (self.handler(name), then) {
@@ -83,14 +84,25 @@ impl Compiler<'_> {
             && (self.unchanged.services || same_services())
     }
 
-    fn links_of(&self, instance: &Instance, config: &RouterConfig) -> Result<Vec<Link>, String> {
+    /// The middlewares of an entry point and of a router, as far as they can be found.
+    fn links_of(
+        &self,
+        instance: &Instance,
+        config: &RouterConfig,
+        problems: &mut Vec<Problem>,
+    ) -> Vec<Link> {
         let mut links = Vec::new();
         let model = instance.model.and_then(|position| self.env.facts.entry_points.get(position));
-        if let Some(model) = model {
-            self.links(&model.middlewares, "internal", &mut links)?;
+        for name in model.iter().flat_map(|model| &model.middlewares) {
+            let name = QualifiedName::resolve(name, "internal");
+            problems.extend(self.links(&name, "", &mut links).err());
         }
-        self.links(&config.middlewares, instance.name.provider(), &mut links)?;
-        Ok(links)
+        for (index, name) in config.middlewares.iter().enumerate() {
+            let name = QualifiedName::resolve(name, instance.name.provider());
+            let option = format!("middlewares[{index}]");
+            problems.extend(self.links(&name, &option, &mut links).err());
+        }
+        links
     }
 
     /// Builds one copy of a router. `previous` is what stood under its name.
@@ -127,12 +139,11 @@ impl Compiler<'_> {
                 built.routers = vec![router];
             }
             (Ok(_), Err(_)) => {}
-            (Err(error), _) => {
-                if error.message.is_empty() {
-                    built.errors.extend(built.object.errors.iter().map(|e| e.message.clone()));
-                } else {
-                    built.errors.push(error.message.clone());
-                    built.diagnose(Severity::Error, &error);
+            (Err(problems), _) => {
+                built.errors.extend(built.object.errors.iter().map(|e| e.message.clone()));
+                for problem in problems {
+                    built.errors.push(problem.error.message.clone());
+                    built.diagnostics.push(problem.diagnose(&built.object, &built.instance.name));
                 }
                 self.place_of_broken(draft, previous, &mut built);
             }
@@ -140,62 +151,61 @@ impl Compiler<'_> {
         built
     }
 
-    /// Everything that a router leads to. An empty message: the object's own errors say it.
-    fn chain_of(&self, draft: &Draft, built: &mut BuiltRouter) -> Result<Chain, BuildError> {
-        let config = &draft.object.config;
-        let provider = draft.name.provider();
+    /// Everything that a router leads to, or all that is wrong with it besides the object's own
+    /// errors.
+    fn chain_of(&self, draft: &Draft, built: &mut BuiltRouter) -> Result<Chain, Vec<Problem>> {
         if !draft.object.is_good() {
-            return Err(BuildError::new(""));
+            return Err(Vec::new());
         }
-        if built.instance.entry_points.is_empty() {
-            return Err(BuildError::at("entryPoints", "no valid entryPoint for this router"));
-        }
-        if config.parent_refs.is_some() {
-            return Err(BuildError::unsupported("parentRefs"));
-        }
-        match &*config.rule_syntax {
-            "" | "v3" | "default" => {}
-            "v2" => {
-                return Err(BuildError::at("ruleSyntax", "`ruleSyntax: v2` is not supported yet"));
-            }
-            other => {
-                let message = format!("unknown rule syntax `{other}`: write v3 or leave it out");
-                return Err(BuildError::at("ruleSyntax", message));
-            }
-        }
-        if let Err(problem) = &draft.rule {
-            return Err(BuildError::at("rule", problem.as_str()));
-        }
-        if built.priority > MAX_USER_PRIORITY && provider != "internal" {
-            let message = format!(
-                "the router priority {} exceeds the max user-defined priority {MAX_USER_PRIORITY}",
-                built.priority
-            );
-            return Err(BuildError::at("priority", message));
-        }
-        if let Some(problem) = built.tls.as_ref().and_then(|tls| tls.problem.clone()) {
-            return Err(BuildError::at("tls.options", problem));
-        }
+        let mut problems = own_problems(draft, built);
         self.resolver_warning(built);
-        built.links =
-            self.links_of(&built.instance, config).map_err(|e| BuildError::at("middlewares", e))?;
+        let middlewares = self.middlewares_of(built, &mut problems);
+        match self.service_of(built) {
+            Ok(service) if problems.is_empty() => return Ok(Chain::new(middlewares, service)),
+            service => problems.extend(service.err()),
+        }
+        Err(problems)
+    }
+
+    fn middlewares_of(
+        &self,
+        built: &mut BuiltRouter,
+        problems: &mut Vec<Problem>,
+    ) -> Vec<Arc<dyn Middleware>> {
+        let before = problems.len();
+        let links = self.links_of(&built.instance, &built.object.config, problems);
+        let all_found = problems.len() == before;
         let files = RecordedFiles::new(self.env.files);
-        let mut middlewares = Vec::with_capacity(built.links.len());
-        for link in &built.links {
+        let mut middlewares = Vec::with_capacity(links.len());
+        for link in &links {
             let owner = &built.instance.name;
             let (services, diagnostics) = (&mut built.services, &mut built.diagnostics);
-            let middleware = self.middleware(link, owner, &files, services, diagnostics);
-            middlewares.push(middleware.map_err(|e| BuildError::at("middlewares", e))?);
+            match self.middleware(link, owner, &files, services, diagnostics) {
+                Ok(middleware) => middlewares.push(middleware),
+                Err(problem) => problems.push(problem),
+            }
         }
         built.files = files.finish();
-        if config.service.is_empty() {
-            return Err(BuildError::new("the service is missing on the router"));
+        if all_found {
+            built.links = links;
         }
-        let service = QualifiedName::resolve(&config.service, provider);
-        let handler = self.handler(&service);
-        built.services.push((service, handler.clone()));
-        let handler = handler.map_err(|missing| BuildError::at("service", missing))?;
-        Ok(Chain::new(middlewares, handler))
+        middlewares
+    }
+
+    fn service_of(&self, built: &mut BuiltRouter) -> Result<Arc<dyn Handler>, Problem> {
+        let reference = &built.object.config.service;
+        if reference.is_empty() {
+            let error = BuildError::new("the service is missing on the router");
+            return Err(Problem::new(error));
+        }
+        let name = QualifiedName::resolve(reference, built.instance.name.provider());
+        let handler = self.handler(&name);
+        built.services.push((name.clone(), handler.clone()));
+        handler.map_err(|missing| {
+            let problem = Problem::at("service", missing);
+            let exists = self.config.services.contains_key(&name);
+            if exists { problem.because_of("service", &name) } else { problem }
+        })
     }
 
     /// A resolver that is not served yet, or that nobody defined: the router works, with another
@@ -285,7 +295,7 @@ impl Compiler<'_> {
                 built.routers.push(Arc::new(router));
             }
             (Err(_), Some(router)) => built.routers.push(router),
-            (Err(problem), None) => self.place_without_rule(problem, built),
+            (Err(problem), None) => self.place_without_rule(&problem.error.message, built),
         }
     }
 
@@ -306,6 +316,47 @@ impl Compiler<'_> {
             self.not_ready.push(reason);
         }
     }
+}
+
+/// What is wrong with a router without a look at what it leads to.
+fn own_problems(draft: &Draft, built: &BuiltRouter) -> Vec<Problem> {
+    let config = &draft.object.config;
+    let mut problems = Vec::new();
+    if built.instance.entry_points.is_empty() {
+        problems.push(Problem::at("entryPoints", "no valid entryPoint for this router"));
+    }
+    if config.parent_refs.is_some() {
+        problems.push(Problem::new(BuildError::unsupported("parentRefs")));
+    }
+    match (&*config.rule_syntax, &draft.rule) {
+        ("" | "v3" | "default", rule) => problems.extend(rule.as_ref().err().cloned()),
+        // What the rule means in another syntax nobody knows.
+        ("v2", _) => {
+            problems.push(Problem::at("ruleSyntax", "`ruleSyntax: v2` is not supported yet"));
+        }
+        (other, _) => {
+            let message = format!("unknown rule syntax `{other}`: write v3 or leave it out");
+            problems.push(Problem::at("ruleSyntax", message));
+        }
+    }
+    if built.priority > MAX_USER_PRIORITY && draft.name.provider() != "internal" {
+        let message = format!(
+            "the router priority {} exceeds the max user-defined priority {MAX_USER_PRIORITY}",
+            built.priority
+        );
+        problems.push(Problem::at("priority", message));
+    }
+    if let Some(tls) = &built.tls
+        && let Some(message) = &tls.problem
+    {
+        let problem = Problem::at("tls.options", message);
+        let options = built.instance.tls.as_ref().filter(|_| tls.of_options);
+        problems.push(match options {
+            Some(options) => problem.because_of("tls options", options),
+            None => problem,
+        });
+    }
+    problems
 }
 
 impl BuiltRouter {

@@ -8,6 +8,7 @@ use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 
 use super::inputs::same;
+use super::problem::Problem;
 use super::router::{BuiltRouter, EntryPoints, Instance};
 use super::tls::{BuiltTls, Claim, TlsPlan, TlsPlanner};
 use super::{Compiler, EntryPointModel};
@@ -39,7 +40,7 @@ pub(super) struct Draft {
     pub(super) object: Arc<Object<RouterConfig>>,
     pub(super) priority: i64,
     /// What it reads, or why nobody can read it.
-    pub(super) rule: Result<Arc<Rule>, String>,
+    pub(super) rule: Result<Arc<Rule>, Problem>,
     /// What is odd about its entry points.
     pub(super) warnings: Vec<String>,
     rank: usize,
@@ -52,7 +53,17 @@ pub(super) struct Draft {
 enum Entry<'p> {
     /// Nobody has touched its configuration.
     Same(&'p Arc<Placed>),
-    New(Draft),
+    New(Box<Draft>),
+}
+
+impl Entry<'_> {
+    fn claims(&self) -> impl Iterator<Item = Claim<'_>> {
+        let (same, new) = match self {
+            Self::Same(placed) => (Some(placed.claims()), None),
+            Self::New(draft) => (None, Some(draft.claims())),
+        };
+        same.into_iter().flatten().chain(new.into_iter().flatten())
+    }
 }
 
 /// Routers of one entry point, for clear text or for TLS, with their ranks.
@@ -113,7 +124,7 @@ impl Compiler<'_> {
         for entry in entries {
             match entry {
                 Entry::Same(kept) => placed.push(self.again(kept, &plan)),
-                Entry::New(draft) => fresh.push(Arc::new(self.place(draft, &plan))),
+                Entry::New(draft) => fresh.push(Arc::new(self.place(*draft, &plan))),
             }
         }
         insert_in_order(&mut placed, fresh);
@@ -144,7 +155,7 @@ impl Compiler<'_> {
                 Some(object) => {
                     let draft = self.draft(&placed.name, object, Some(placed));
                     same_claims &= placed.claims().eq(draft.claims());
-                    entries.push(Entry::New(draft));
+                    entries.push(Entry::New(Box::new(draft)));
                 }
                 None => same_claims &= placed.claims().next().is_none(),
             }
@@ -155,7 +166,7 @@ impl Compiler<'_> {
             for (name, object) in routers.iter().filter(|(name, _)| !known.contains(name)) {
                 let draft = self.draft(name, object, None);
                 same_claims &= draft.claims().next().is_none();
-                entries.push(Entry::New(draft));
+                entries.push(Entry::New(Box::new(draft)));
             }
         }
         (entries, same_claims)
@@ -170,11 +181,11 @@ impl Compiler<'_> {
         let facts = self.env.facts;
         let mut plan =
             TlsPlanner::new(tls, kept, facts.entry_points.len(), facts.strict_tls_options);
-        for entry in entries {
-            match entry {
-                Entry::Same(placed) => placed.claims().for_each(|claim| plan.claim(&claim)),
-                Entry::New(draft) => draft.claims().for_each(|claim| plan.claim(&claim)),
-            }
+        // Whoever is not claimed gets the default options: where nobody wants others, as is usual,
+        // no host has to be looked at.
+        let claims = || entries.iter().flat_map(Entry::claims);
+        if claims().any(|claim| claim.options.as_str() != "default") {
+            claims().for_each(|claim| plan.claim(&claim));
         }
         plan.finish()
     }
@@ -360,16 +371,17 @@ fn insert_in_order(placed: &mut Vec<Arc<Placed>>, fresh: Vec<Arc<Placed>>) {
 }
 
 /// The rule of this text, parsed only when it is not the `known` one.
-fn read_rule(text: &str, known: Option<&Arc<Rule>>) -> Result<Arc<Rule>, String> {
+fn read_rule(text: &str, known: Option<&Arc<Rule>>) -> Result<Arc<Rule>, Problem> {
     if let Some(rule) = known.filter(|rule| rule.text() == text) {
         return Ok(Arc::clone(rule));
     }
     if text.is_empty() {
-        return Err("router has no rule".to_owned());
+        return Err(Problem::at("rule", "router has no rule"));
     }
-    let rule = Rule::parse(text);
-    rule.map(Arc::new)
-        .map_err(|error| format!("error while parsing rule {text}: {}", error.message))
+    Rule::parse(text).map(Arc::new).map_err(|error| {
+        let message = format!("error while parsing rule {text}: {}", error.message);
+        Problem::at("rule", message).within(error.offset..error.end)
+    })
 }
 
 /// The options that a router's `tls.options` means. `default` belongs to no provider.

@@ -34,6 +34,8 @@ pub(super) type Routes = Arc<[Arc<TlsRoutes>]>;
 pub(super) struct TlsChoice {
     pub(super) options: Arc<str>,
     pub(super) problem: Option<String>,
+    /// Whether the problem is one of the options themselves, which they tell.
+    pub(super) of_options: bool,
 }
 
 impl Compiler<'_> {
@@ -291,18 +293,22 @@ impl<'t> TlsPlan<'t> {
     pub(super) fn choose(&self, instance: &Instance, hosts: &[Arc<str>]) -> Option<TlsChoice> {
         let options = instance.tls.as_ref()?;
         if let Err(broken) = self.tls.options(options) {
-            let problem = Some(broken.reason.to_string());
-            return Some(TlsChoice { options: options.shared(), problem });
+            return Some(TlsChoice {
+                options: options.shared(),
+                problem: Some(broken.reason.to_string()),
+                of_options: self.tls.options.contains_key(options),
+            });
         }
+        let choice = |options, problem| Some(TlsChoice { options, problem, of_options: false });
         if hosts.is_empty() {
             // Options are chosen by server name: without a host there is none to choose by.
-            return Some(TlsChoice { options: Arc::from("default"), problem: None });
+            return choice(Arc::from("default"), None);
         }
         let at_entry_points = instance.entry_points.iter().filter_map(|&at| self.routes.get(at));
         let mut conflicts = at_entry_points
             .flat_map(|routes| hosts.iter().filter_map(|host| routes.conflict(host)));
         let Some(conflict) = conflicts.next() else {
-            return Some(TlsChoice { options: options.shared(), problem: None });
+            return choice(options.shared(), None);
         };
         let problem = self.strict.then(|| {
             format!(
@@ -312,6 +318,6 @@ impl<'t> TlsPlan<'t> {
                 conflict.options.join(", ")
             )
         });
-        Some(TlsChoice { options: Arc::from("default"), problem })
+        choice(Arc::from("default"), problem)
     }
 }

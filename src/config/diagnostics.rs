@@ -2,6 +2,7 @@
 //! the first; the log, `check` and the API print the same list in their own ways.
 
 use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 
 use annotate_snippets::{
@@ -31,12 +32,21 @@ impl Severity {
 }
 
 /// The object a diagnostic is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Subject {
     /// `router`, `middleware`, `service` and so on.
     pub kind: &'static str,
     /// The qualified name, such as `shop@file`.
-    pub name: String,
+    pub name: Box<str>,
+}
+
+/// What a diagnostic has to do with others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Relation {
+    /// It follows from an error of this object.
+    Cause(Subject),
+    /// What follows from it.
+    Note(String),
 }
 
 /// One thing that is wrong.
@@ -54,6 +64,7 @@ pub struct Diagnostic {
     pub help: Option<String>,
     /// True when the source text at the span is a secret and must not be printed.
     pub secret: bool,
+    relation: Option<Box<Relation>>,
 }
 
 impl Diagnostic {
@@ -68,7 +79,15 @@ impl Diagnostic {
     }
 
     fn new(severity: Severity, message: String) -> Self {
-        Self { severity, subject: None, message, span: None, help: None, secret: false }
+        Self {
+            severity,
+            subject: None,
+            message,
+            span: None,
+            help: None,
+            secret: false,
+            relation: None,
+        }
     }
 
     /// Says where.
@@ -80,9 +99,32 @@ impl Diagnostic {
 
     /// Says which object.
     #[must_use]
-    pub fn about(mut self, kind: &'static str, name: impl Into<String>) -> Self {
+    pub fn about(mut self, kind: &'static str, name: impl Into<Box<str>>) -> Self {
         self.subject = Some(Subject { kind, name: name.into() });
         self
+    }
+
+    /// Says which other object is to blame, which tells itself what is wrong with it.
+    #[must_use]
+    pub fn because_of(mut self, cause: Subject) -> Self {
+        self.relation = Some(Box::new(Relation::Cause(cause)));
+        self
+    }
+
+    /// The object that is to blame, if that is another one.
+    pub fn cause(&self) -> Option<&Subject> {
+        match self.relation.as_deref()? {
+            Relation::Cause(cause) => Some(cause),
+            Relation::Note(_) => None,
+        }
+    }
+
+    /// What follows from it.
+    pub fn note(&self) -> Option<&str> {
+        match self.relation.as_deref()? {
+            Relation::Note(note) => Some(note),
+            Relation::Cause(_) => None,
+        }
     }
 
     /// Says what to do.
@@ -122,6 +164,9 @@ impl Diagnostic {
                 group = group.element(snippet);
             }
         }
+        if let Some(note) = self.note() {
+            group = group.element(Level::NOTE.message(normalize_untrusted_str(note)));
+        }
         if let Some(help) = &self.help {
             group = group.element(Level::HELP.message(normalize_untrusted_str(help)));
         }
@@ -137,9 +182,9 @@ impl Diagnostic {
         line.push_str(self.severity.as_str());
         line.push_str(": ");
         line.push_str(&self.headline());
-        if let Some(help) = &self.help {
+        for more in self.note().into_iter().chain(self.help.as_deref()) {
             line.push_str(" (");
-            line.push_str(help);
+            line.push_str(more);
             line.push(')');
         }
         without_controls(&line).into_owned()
@@ -162,7 +207,7 @@ impl fmt::Display for Diagnostic {
 impl Serialize for Diagnostic {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let place = self.span.as_ref().map(Span::line_column);
-        let mut map = serializer.serialize_struct("Diagnostic", 8)?;
+        let mut map = serializer.serialize_struct("Diagnostic", 9)?;
         map.serialize_field("severity", self.severity.as_str())?;
         map.serialize_field("kind", &self.subject.as_ref().map(|subject| subject.kind))?;
         map.serialize_field("name", &self.subject.as_ref().map(|subject| &subject.name))?;
@@ -170,8 +215,46 @@ impl Serialize for Diagnostic {
         map.serialize_field("file", &self.span.as_ref().map(|span| &span.source.name))?;
         map.serialize_field("line", &place.map(|(line, _)| line))?;
         map.serialize_field("column", &place.map(|(_, column)| column))?;
+        map.serialize_field("note", &self.note())?;
         map.serialize_field("help", &self.help)?;
         map.end()
+    }
+}
+
+/// `diagnostics` without consequences of others among them: one broken object is one error, however
+/// many name it, and its note says who suffers.
+pub fn without_consequences(diagnostics: &[Diagnostic]) -> Vec<Diagnostic> {
+    let is_cause = |one: &&Diagnostic| one.severity == Severity::Error && one.cause().is_none();
+    let causes: HashSet<_> =
+        diagnostics.iter().filter(is_cause).filter_map(|one| one.subject.as_ref()).collect();
+    let mut told = Vec::with_capacity(diagnostics.len());
+    let mut sufferers: HashMap<&Subject, BTreeSet<&Subject>> = HashMap::new();
+    for diagnostic in diagnostics {
+        match (diagnostic.cause(), &diagnostic.subject) {
+            (Some(cause), Some(subject)) if causes.contains(cause) => {
+                sufferers.entry(cause).or_default().insert(subject);
+            }
+            _ => told.push(diagnostic.clone()),
+        }
+    }
+    for diagnostic in told.iter_mut().filter(|one| is_cause(&&**one)) {
+        let found = diagnostic.subject.as_ref().and_then(|subject| sufferers.remove(subject));
+        diagnostic.relation = found.map(|found| Box::new(Relation::Note(note_of(&found))));
+    }
+    told
+}
+
+fn note_of(sufferers: &BTreeSet<&Subject>) -> String {
+    const SHOWN: usize = 5;
+    let names: Vec<_> = sufferers.iter().take(SHOWN).map(|one| &*one.name).collect();
+    let kind = sufferers.first().map_or("", |one| one.kind);
+    let names = names.join(", ");
+    match sufferers.len() {
+        1 => format!("{kind} {names} is in error because of it"),
+        ..=SHOWN => format!("{kind}s {names} are in error because of it"),
+        count => {
+            format!("{kind}s {names} and {} more are in error because of it", count - SHOWN)
+        }
     }
 }
 
@@ -337,9 +420,44 @@ mod tests {
             serde_json::to_value(&error).unwrap(),
             serde_json::json!({
                 "severity": "error", "kind": "service", "name": "s@file", "message": "bad",
-                "file": "file.yml", "line": 1, "column": 4, "help": null
+                "file": "file.yml", "line": 1, "column": 4,
+                "note": null, "help": null
             })
         );
+    }
+
+    #[test]
+    fn consequences_are_a_note_of_their_cause() {
+        let of = |name: &str, cause: Option<&str>| {
+            let one = Diagnostic::error("bad").about("router", name);
+            match cause {
+                Some(name) => one.because_of(Subject { kind: "middleware", name: name.into() }),
+                None => one,
+            }
+        };
+        let mut all = vec![
+            Diagnostic::warning("hm").about("middleware", "m"),
+            Diagnostic::error("broken").about("middleware", "m"),
+            Diagnostic::error("twice").about("middleware", "m"),
+            of("own", None),
+            of("other", Some("nobody tells")),
+        ];
+        all.extend((0..8).map(|number| of(&format!("r{number}"), Some("m"))));
+        all.push(of("r3", Some("m")));
+        let told: Vec<_> = without_consequences(&all).iter().map(Diagnostic::one_line).collect();
+        assert_eq!(
+            told,
+            [
+                "warning: middleware m: hm",
+                "error: middleware m: broken (routers r0, r1, r2, r3, r4 and 3 more are in error \
+                 because of it)",
+                "error: middleware m: twice",
+                "error: router own: bad",
+                "error: router other: bad",
+            ]
+        );
+        let one = without_consequences(&[all.remove(1), of("r", Some("m"))]);
+        assert!(one[0].render(false).contains("note: router r is in error because of it"));
     }
 
     #[test]

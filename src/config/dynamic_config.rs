@@ -9,6 +9,7 @@ use hashbrown::hash_map::Entry as Slot;
 use serde::de::DeserializeOwned;
 
 use super::diagnostics::{Diagnostic, Severity, did_you_mean};
+use super::static_config::similar_static_root;
 use super::tree::{self, Entry, Node, Value};
 use crate::middleware::MiddlewareConfig;
 use crate::router::{RouterConfig, RouterTlsConfig};
@@ -207,6 +208,7 @@ impl Reader<'_> {
             self.error("a configuration is a mapping of sections such as `http`", root);
             return;
         }
+        let shared = super::kind_of(root) == super::DocumentKind::Both;
         for entry in root.entries() {
             match &*entry.key.to_ascii_lowercase() {
                 "http" => self.http(&entry.value),
@@ -222,7 +224,8 @@ impl Reader<'_> {
                 key => {
                     let message = format!("unknown section `{}` is ignored", entry.key);
                     let mut warning = Diagnostic::warning(message).at(&entry.key_span);
-                    if let Some(known) = did_you_mean(key, ROOTS) {
+                    let of_static = || similar_static_root(key).filter(|_| shared);
+                    if let Some(known) = did_you_mean(key, ROOTS).or_else(of_static) {
                         warning = warning.help(format!("did you mean `{known}`?"));
                     }
                     self.config.diagnostics.push(warning);

@@ -177,8 +177,9 @@ fn finish(
     origin: Origin,
     mut warnings: Vec<Diagnostic>,
 ) -> Result<Loaded, Vec<Diagnostic>> {
+    let mut unknown = Vec::new();
     if let Origin::File(path) = &origin {
-        sections(&mut node, path, &mut warnings)?;
+        sections(&mut node, path, &mut unknown)?;
     }
     let findings = not_supported::take(&mut node);
     let mut errors = findings.errors;
@@ -193,6 +194,9 @@ fn finish(
                 .partition(|diagnostic| diagnostic.severity == Severity::Error);
             errors.extend(wrong);
             warnings.extend(odd);
+            if is_dynamic_too(&origin, &config) {
+                unknown.clear();
+            }
             Some(config)
         }
         Err(wrong) => {
@@ -200,6 +204,7 @@ fn finish(
             None
         }
     };
+    warnings.splice(0..0, unknown);
     match config {
         Some(config) if errors.is_empty() => Ok(Loaded { config, origin, warnings, node }),
         _ => {
@@ -207,6 +212,19 @@ fn finish(
             errors.extend(warnings);
             Err(errors)
         }
+    }
+}
+
+/// Whether the file provider reads the file too: then it tells of sections that nobody knows.
+fn is_dynamic_too(origin: &Origin, config: &StaticConfig) -> bool {
+    let (Origin::File(path), Some(provider)) = (origin, &config.providers.file) else {
+        return false;
+    };
+    let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    if provider.directory.as_os_str().is_empty() {
+        whole(path) == whole(&provider.filename)
+    } else {
+        whole(path).starts_with(whole(&provider.directory))
     }
 }
 

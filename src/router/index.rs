@@ -138,9 +138,17 @@ struct TableBuilder {
     pairs: Vec<(u32, u32)>,
 }
 
+/// Room that is taken for a host, so that the text of all of them is not copied as it grows.
+const USUAL_LENGTH: usize = 24;
+
 impl TableBuilder {
     fn with_capacity(hosts: usize) -> Self {
-        Self { entries: HashTable::with_capacity(hosts), ..Self::default() }
+        Self {
+            entries: HashTable::with_capacity(hosts),
+            hosts: String::with_capacity(hosts * USUAL_LENGTH),
+            last: Vec::with_capacity(hosts),
+            pairs: Vec::with_capacity(hosts),
+        }
     }
 
     fn add(&mut self, hasher: &RandomState, host: &str, position: u32) {

@@ -95,9 +95,8 @@ impl<'a> TlsRoutesBuilder<'a> {
         Self { store, routes, by_name: HashMap::default() }
     }
 
-    /// A router asks for `hosts` with `options`. They are as [`Rule::domains`] gives them.
-    ///
-    /// [`Rule::domains`]: crate::rule::Rule::domains
+    /// A router asks for `hosts` with `options`. They are as rules name them: in lower case,
+    /// without a dot at the end, perhaps with `*.` in front.
     pub fn claim(&mut self, hosts: &[Arc<str>], options: &OptionsRef) {
         let index = self.target(options);
         let TlsRoutes { targets, exact, wildcard, any, conflicts, .. } = &mut self.routes;

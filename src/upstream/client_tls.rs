@@ -114,6 +114,7 @@ fn read_roots(
     warnings: &mut Vec<BuildError>,
 ) -> Result<RootCertStore, BuildError> {
     let mut roots = RootCertStore::empty();
+    let mut left_out = Vec::new();
     for (index, entry) in entries.iter().enumerate() {
         let before = roots.len();
         let why = match entry.read(files) {
@@ -125,16 +126,19 @@ fn read_roots(
             }
         };
         if let Some(why) = why {
-            warnings.push(BuildError::at(
-                format!("rootCAs[{index}]"),
-                format!("{entry:?} is left out: {why}"),
-            ));
+            left_out.push((index, format!("{entry:?}"), why));
         }
     }
     if roots.is_empty() {
         // Falling back to the system's would believe servers that were not meant.
-        return Err(BuildError::at("rootCAs", "none of the authorities can be read"));
+        let reasons: Vec<_> =
+            left_out.into_iter().map(|(_, entry, why)| format!("{entry}: {why}")).collect();
+        let message = format!("none of the authorities can be read: {}", reasons.join("; "));
+        return Err(BuildError::at("rootCAs", message));
     }
+    warnings.extend(left_out.into_iter().map(|(index, entry, why)| {
+        BuildError::at(format!("rootCAs[{index}]"), format!("{entry} is left out: {why}"))
+    }));
     Ok(roots)
 }
 
@@ -409,12 +413,17 @@ mod tests {
     }
 
     #[test]
-    fn unreadable_authorities_fail_closed() {
+    fn unreadable_authorities_fail_closed_and_are_told_once() {
         let config = ServersTransportConfig {
-            root_cas: vec!["/does/not/exist.pem".into()],
+            root_cas: vec!["/does/not/exist.pem".into(), "/neither.pem".into()],
             ..ServersTransportConfig::default()
         };
-        assert_eq!(error_option(&config), "rootCAs");
+        let (built, warnings) = outcome(&config);
+        let error = built.err().expect("must not build");
+        assert_eq!(error.option, "rootCAs");
+        let both = error.message.contains("exist.pem") && error.message.contains("/neither.pem");
+        assert!(both, "{}", error.message);
+        assert!(warnings.is_empty(), "{warnings:?}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::fs;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::binary::run;
+use crate::harness::binary::{command, run};
 
 struct Checked {
     diagnostics: Vec<Value>,
@@ -171,6 +171,131 @@ defaultRuleSyntax = \"v2\"
     let mut places: Vec<_> = found.diagnostics.iter().map(|one| one["line"].as_u64()).collect();
     places.dedup();
     assert_eq!(places, [3, 4, 6, 7, 9].map(Some), "{:#?}", found.lines());
+}
+
+#[test]
+fn one_broken_middleware_is_one_error_however_many_use_it() {
+    let mut text = "http:
+  middlewares:
+    range: {ipAllowList: {sourceRange: [10.0.0.0/99]}}
+    odd: {oops: 1}
+    outside: {chain: {middlewares: [range]}}
+  routers:
+"
+    .to_owned();
+    for (number, used) in (0..30).zip(["range", "odd", "outside"].iter().cycle()) {
+        let router = format!(
+            "    r{number:02}: {{rule: Path(`/{number}`), service: noop@internal, \
+             middlewares: [{used}]}}\n"
+        );
+        text.push_str(&router);
+    }
+    let found = check(&[("routes.yml", &text)]);
+    assert_eq!(found.lines().len(), 3, "{:#?}", found.lines());
+    let note = |line: u64| {
+        let mut there = found.diagnostics.iter().filter(|one| one["line"] == line);
+        there.find_map(|one| one["note"].as_str()).unwrap_or_default().to_owned()
+    };
+    assert_eq!(
+        note(3),
+        "routers r00@file, r02@file, r03@file, r05@file, r06@file and 15 more are in error \
+         because of it"
+    );
+    assert!(note(4).starts_with("routers r01@file, r04@file, "), "{}", note(4));
+    assert!(found.text.contains("note: routers r00@file"), "{}", found.text);
+}
+
+#[test]
+fn a_mistake_in_a_rule_is_marked_where_it_is() {
+    let found = check(&[(
+        "routes.yml",
+        "http:
+  routers:
+    plain:
+      rule: Host(`a.test`) && Pth(`/b`)
+      service: noop@internal
+    quoted: {rule: 'Path(`/`) || PathRegexp(`[`)', service: noop@internal}
+    open:
+      rule: Host(`a.test`
+      service: noop@internal
+    folded:
+      rule: >-
+        Host(`a.test`) &&
+        Pth(`/b`)
+      service: noop@internal
+",
+    )]);
+    let places: Vec<_> =
+        found.diagnostics.iter().map(|one| format!("{}:{}", one["line"], one["column"])).collect();
+    assert_eq!(places, ["4:31", "6:46", "8:26", "12:9"], "{}", found.text);
+    assert!(found.text.contains("^^^\n"), "{}", found.text);
+}
+
+#[test]
+fn everything_that_is_wrong_with_a_router_is_told_at_once() {
+    let found = check(&[
+        ("static.yml", "entryPoints: {web: {address: ':8000'}}\n"),
+        (
+            "routes.yml",
+            "http:
+  routers:
+    one:
+      rule: Host(`a.test`
+      entryPoints: [wbe]
+      middlewares: [lost, atuh]
+      service: ap
+  middlewares:
+    auth: {addPrefix: {prefix: /a}}
+  services:
+    app: {loadBalancer: {servers: [{url: http://a.test}]}}
+",
+        ),
+    ]);
+    let places: Vec<_> = found.diagnostics.iter().map(|one| one["line"].as_u64()).collect();
+    assert_eq!(places, [4, 5, 5, 6, 6, 7].map(Some), "{:#?}", found.lines());
+    let help: Vec<_> = found.diagnostics.iter().filter_map(|one| one["help"].as_str()).collect();
+    assert_eq!(help, ["did you mean `auth`?", "did you mean `app`?"]);
+}
+
+#[test]
+fn a_section_of_a_file_that_is_static_and_dynamic_is_told_once() {
+    let text = "entryPoints: {web: {address: ':8000'}}
+http: {}
+entryPoint: {}
+providers: {file: {filename: shared.yml}}
+";
+    let found = check(&[("shared.yml", text)]);
+    assert_eq!(found.lines().len(), 1, "{:#?}", found.lines());
+    assert_eq!(found.diagnostics[0]["line"], 3);
+    assert_eq!(found.diagnostics[0]["help"], "did you mean `entryPoints`?");
+}
+
+#[test]
+fn authorities_that_cannot_be_read_are_one_error() {
+    let found = check(&[(
+        "routes.yml",
+        "http: {serversTransports: {tls: {rootCAs: [/does/not/exist.pem]}}}\n",
+    )]);
+    assert_eq!(found.lines().len(), 1, "{:#?}", found.lines());
+    assert!(found.text.contains("/does/not/exist.pem"), "{}", found.text);
+}
+
+#[test]
+fn nobody_reading_on_is_no_error() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("routes.yml");
+    fs::write(&file, "http: {routers: {a: {rule: Oops}}}\n").unwrap();
+    for arguments in [&["check", "routes.yml"][..], &["check", "--format=json", "routes.yml"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = command(directory.path()).args(arguments).stdout(writer).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "the file is as wrong as before");
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "{arguments:?}");
+    }
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = command(directory.path()).arg("help").stdout(writer).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty());
 }
 
 #[test]

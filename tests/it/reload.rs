@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread;
 
+use doorward::config::diagnostics::Severity;
 use serde_json::json;
 
 use crate::harness::client::socket;
@@ -180,7 +181,9 @@ fn what_is_in_error_is_shown() {
     assert_eq!(overview["http"]["routers"]["errors"], 1);
     let disabled = proxy.api("/api/http/routers?status=disabled");
     assert_eq!(disabled.as_array().unwrap().len(), 1);
-    assert_eq!(proxy.app().report().counts().0, 1);
+    let report = proxy.app().report();
+    let errors = report.diagnostics.iter().filter(|one| one.severity == Severity::Error);
+    assert_eq!(errors.count(), 2, "both middlewares are told");
 
     proxy.reload(&everything_to(&origin.url()));
     assert_eq!(proxy.api("/api/http/routers/all@file")["status"], "enabled");

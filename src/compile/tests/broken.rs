@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::compile::Status;
+use crate::config::diagnostics::{Diagnostic, without_consequences};
 
 const GOOD: &str = "  routers:\n    r: {rule: Host(`a.test`), service: s}\n";
 const NO_SERVICE: &str = "  routers:\n    r: {rule: Host(`a.test`), service: gone}\n";
@@ -22,7 +23,7 @@ fn a_broken_router_can_go_on_as_it_was() {
     let good = world.text(&with_service(GOOD));
     let broken = world.compile(&read(&with_service(NO_SERVICE)), Some(&good.memo));
     assert_eq!(names(&broken), ["r@file"]);
-    assert_eq!(broken.report.counts(), (1, 0));
+    assert_eq!(broken.report.diagnostics.len(), 1);
     // And still after another reload.
     let again = world.compile(&read(&with_service(NO_SERVICE)), Some(&broken.memo));
     assert_eq!(names(&again), ["r@file"]);
@@ -35,7 +36,7 @@ fn a_broken_router_can_be_left_out() {
     let world = World::on_broken_router(OnBrokenRouter::Skip);
     let compiled = world.text(&with_service(NO_SERVICE));
     assert!(names(&compiled).is_empty());
-    assert_eq!(compiled.report.counts(), (1, 0));
+    assert_eq!(compiled.report.diagnostics.len(), 1);
 }
 
 #[test]
@@ -143,7 +144,7 @@ fn services_may_not_stand_in_each_other_without_end() {
         };
         assert!((4969..=5000).all(works));
         assert!(![0, 1, 2500, 4967, 4968].into_iter().any(works));
-        assert_eq!(compiled.report.counts(), (4969, 0));
+        assert_eq!(compiled.report.diagnostics.len(), 4969);
         let again = world.compile(&config, Some(&compiled.memo));
         assert_eq!(messages(&again), messages(&compiled));
     }
@@ -173,6 +174,64 @@ fn an_entry_point_with_a_model_gets_a_copy() {
 }
 
 #[test]
+fn all_that_is_wrong_with_a_router_is_told() {
+    let compiled = World::new().text(&with_service(
+        "  middlewares:\n    bad: {ipAllowList: {sourceRange: [nonsense]}}\n  routers:\n    \
+         r:\n      rule: Host(`a.test`) && Oops(`b`)\n      entryPoints: [web, nowhere]\n      \
+         service: gone\n      middlewares: [lost, bad, missing]\n      tls: {options: none}\n      \
+         priority: 9223372036854775807\n",
+    ));
+    let said = messages(&compiled);
+    for part in [
+        "\"nowhere\" doesn't exist",
+        "unsupported function: Oops",
+        "exceeds the max",
+        "unknown TLS options: none@file",
+        "middleware \"lost@file\" does not exist",
+        "middleware \"missing@file\" does not exist",
+        "middleware \"bad@file\" is in error",
+        "service \"gone@file\" does not exist",
+    ] {
+        let count = |all: &[String]| all.iter().filter(|one| one.contains(part)).count();
+        assert_eq!(count(&said), 1, "{part}: {said:#?}");
+        assert_eq!(count(&compiled.report.routers[0].errors), 1, "{part}");
+    }
+    let oops = &compiled.report.diagnostics.iter().find(|one| one.message.contains("Oops"));
+    assert_eq!(oops.unwrap().span.as_ref().unwrap().text(), "Oops");
+}
+
+#[test]
+fn who_suffers_from_an_object_in_error_knows_it() {
+    let compiled = World::new().text(&with_service(
+        "    sick: {loadBalancer: {servers: [], serversTransport: gone}}\n  middlewares:\n    \
+         odd: {oops: 1}\n    outer: {chain: {middlewares: [odd]}}\n    \
+         hollow: {chain: {middlewares: [gone]}}\n  routers:\n    \
+         a: {rule: Host(`a.test`), service: sick, middlewares: [outer]}\n    \
+         b: {rule: Host(`b.test`), service: gone, middlewares: [gone, hollow]}\n    \
+         c: {rule: Host(`c.test`), service: s, tls: {options: wrong}}\n\
+         tls:\n  options:\n    wrong: {minVersion: Oops}\n",
+    ));
+    let diagnostics = compiled.report.diagnostics.iter();
+    let of_routers =
+        diagnostics.filter(|one| one.subject.as_ref().is_some_and(|one| one.kind == "router"));
+    let causes: Vec<_> = of_routers
+        .map(|one| {
+            let cause = one.cause().map(|cause| (cause.kind, &*cause.name));
+            (&*one.subject.as_ref().unwrap().name, cause)
+        })
+        .collect();
+    let expected = [
+        ("a@file", Some(("service", "sick@file"))),
+        ("a@file", Some(("middleware", "odd@file"))),
+        ("b@file", None),
+        ("b@file", None),
+        ("b@file", Some(("middleware", "hollow@file"))),
+        ("c@file", Some(("tls options", "wrong@file"))),
+    ];
+    assert_eq!(causes, expected);
+}
+
+#[test]
 fn one_broken_middleware_is_said_once() {
     let compiled = World::new().text(&with_service(
         "  middlewares:\n    bad: {ipAllowList: {sourceRange: [nonsense]}}\n  routers:\n    \
@@ -180,11 +239,14 @@ fn one_broken_middleware_is_said_once() {
          b: {rule: Host(`b.test`), service: s, middlewares: [bad]}\n",
     ));
     assert_eq!(names(&compiled), ["a@file!", "b@file!"]);
-    let of_the_middleware = |one: &&crate::config::diagnostics::Diagnostic| {
+    let of_the_middleware = |one: &&Diagnostic| {
         one.subject.as_ref().is_some_and(|subject| subject.kind == "middleware")
     };
     assert_eq!(compiled.report.diagnostics.iter().filter(of_the_middleware).count(), 1);
     assert_eq!(compiled.report.diagnostics.len(), 3);
+    let told = without_consequences(&compiled.report.diagnostics);
+    let notes: Vec<_> = told.iter().map(Diagnostic::note).collect();
+    assert_eq!(notes, [Some("routers a@file, b@file are in error because of it")]);
     assert_eq!(compiled.report.middlewares[0].status, Status::Disabled);
     let places: Vec<_> =
         compiled.report.diagnostics.iter().map(|one| one.span.as_ref().unwrap().start).collect();

@@ -188,6 +188,19 @@ fn unknown_sections_of_files_are_ignored_and_unknown_options_are_not() {
 }
 
 #[test]
+fn unknown_sections_of_a_file_that_is_dynamic_too_are_left_to_its_other_reader() {
+    let unknown = |provider: &str| {
+        let text = format!("log: {{}}\nhttp: {{}}\nother: 1\nproviders: {{file: {provider}}}\n");
+        let said = warnings(&yaml(&text).unwrap());
+        said.iter().filter(|one| one.contains("`other`")).count()
+    };
+    assert_eq!(unknown("{filename: f.yml}"), 0);
+    assert_eq!(unknown("{filename: g.yml}"), 1);
+    let here = std::env::current_dir().unwrap();
+    assert_eq!(unknown(&format!("{{filename: g.yml, directory: '{}'}}", here.display())), 1);
+}
+
+#[test]
 fn unknown_flags_and_variables_are_errors() {
     let errors = flags(&["--entrypoint.web.address=:80", "--log.levle=x"]).unwrap_err();
     assert_eq!(

@@ -19,7 +19,7 @@ pub(crate) fn run(arguments: &[&str]) -> Output {
 }
 
 /// Without what the machine's environment would configure.
-fn command(directory: &Path) -> Command {
+pub(crate) fn command(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
     command.env_clear().current_dir(directory);
     command
