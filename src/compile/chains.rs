@@ -27,10 +27,17 @@ pub(super) type UsedService = (QualifiedName, Result<Arc<dyn Handler>, Missing>)
 
 /// Where in chains the names of one router have led.
 #[derive(Default)]
-struct Walk {
+pub(super) struct Walk {
     /// Chains that are being taken apart.
     path: Vec<QualifiedName>,
     links: usize,
+}
+
+impl Walk {
+    /// Whether it has led to more middlewares than a router may have.
+    pub(super) fn is_too_long(&self) -> bool {
+        self.links > MAX_LINKS
+    }
 }
 
 impl Compiler<'_> {
@@ -60,10 +67,11 @@ impl Compiler<'_> {
         &self,
         name: &QualifiedName,
         option: &str,
+        walk: &mut Walk,
         links: &mut Vec<Link>,
     ) -> Result<(), Problem> {
-        let mut walk = Walk { links: links.len(), ..Walk::default() };
-        self.link(name, &mut walk, links).map_err(|(message, cause)| {
+        walk.path.clear();
+        self.link(name, walk, links).map_err(|(message, cause)| {
             let problem = Problem::at(option, message);
             match cause {
                 Some(cause) => problem.because_of("middleware", &cause),
@@ -80,7 +88,7 @@ impl Compiler<'_> {
         links: &mut Vec<Link>,
     ) -> Result<(), (String, Option<QualifiedName>)> {
         walk.links += 1;
-        if walk.links > MAX_LINKS {
+        if walk.is_too_long() {
             let message = format!("more than {MAX_LINKS} middlewares, those of chains counted");
             return Err((message, walk.path.first().cloned()));
         }
@@ -89,10 +97,10 @@ impl Compiler<'_> {
             return Err((message, walk.path.last().cloned()));
         };
         if walk.path.contains(name) {
-            let names: Vec<_> = walk.path.iter().chain([name]).map(QualifiedName::as_str).collect();
+            let names = walk.path.iter().chain([name]).map(QualifiedName::as_str);
             let message = format!(
                 "could not instantiate middleware {name}: recursion detected in {}",
-                names.join("->")
+                names.collect::<Vec<_>>().join("->")
             );
             return Err((message, walk.path.first().cloned()));
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::chains::{Link, UsedService};
+use super::chains::{Link, UsedService, Walk};
 use super::inputs::{FileInputs, RecordedFiles, same, unchanged};
 use super::problem::Problem;
 use super::report::Status;
@@ -91,16 +91,20 @@ impl Compiler<'_> {
         config: &RouterConfig,
         problems: &mut Vec<Problem>,
     ) -> Vec<Link> {
-        let mut links = Vec::new();
         let model = instance.model.and_then(|position| self.env.facts.entry_points.get(position));
-        for name in model.iter().flat_map(|model| &model.middlewares) {
-            let name = QualifiedName::resolve(name, "internal");
-            problems.extend(self.links(&name, "", &mut links).err());
-        }
-        for (index, name) in config.middlewares.iter().enumerate() {
+        let of_model = model.iter().flat_map(|model| &model.middlewares);
+        let of_model =
+            of_model.map(|name| (QualifiedName::resolve(name, "internal"), String::new()));
+        let own = config.middlewares.iter().enumerate().map(|(index, name)| {
             let name = QualifiedName::resolve(name, instance.name.provider());
-            let option = format!("middlewares[{index}]");
-            problems.extend(self.links(&name, &option, &mut links).err());
+            (name, format!("middlewares[{index}]"))
+        });
+        let (mut links, mut walk) = (Vec::new(), Walk::default());
+        for (name, option) in of_model.chain(own) {
+            problems.extend(self.links(&name, &option, &mut walk, &mut links).err());
+            if walk.is_too_long() {
+                return Vec::new();
+            }
         }
         links
     }

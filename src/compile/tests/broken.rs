@@ -105,7 +105,7 @@ fn chains_that_multiply_are_an_error_of_their_router() {
 
     for last in ["    c40: {addPrefix: {prefix: /x}}\n", "    c40: {chain: {middlewares: []}}\n"] {
         let mut text = with_service(
-            "  routers:\n    r: {rule: Host(`a.test`), service: s, middlewares: [c0]}\n    \
+            "  routers:\n    r: {rule: Host(`a.test`), service: s, middlewares: [c0, c0]}\n    \
              other: {rule: Host(`b.test`), service: s, middlewares: [c35]}\n  middlewares:\n",
         );
         for level in 0..40 {
