@@ -12,11 +12,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::server::TlsStream;
-use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::{EntryPoint, Shared, http as serve_http, proxy_protocol};
-use crate::exchange::{ClientTls, Connection, OpenWork};
+use crate::exchange::{ClientTls, Connection, OpenWork, Signal};
 use crate::tls::{self, AcceptError, Alpn};
 
 /// Bytes that are read to find out what a client speaks.
@@ -34,13 +33,13 @@ pub(super) struct Door {
     pub(super) shared: Arc<Shared>,
     pub(super) entry_point: Arc<EntryPoint>,
     pub(super) work: OpenWork,
-    pub(super) drain: CancellationToken,
+    pub(super) drain: Signal,
 }
 
 impl Door {
     /// Completes when a connection that has brought no request yet must end for a shutdown.
     pub(super) async fn unused(&self) {
-        self.drain.cancelled().await;
+        self.drain.told().await;
         sleep(LAST_CALL).await;
     }
 
@@ -50,7 +49,7 @@ impl Door {
         let count = tokio::select! {
             biased;
             count = &mut read => count?,
-            () = self.drain.cancelled() => {
+            () = self.drain.told() => {
                 for _ in 0..LAST_CALLS {
                     if let Ok(count) = timeout(LAST_CALL / LAST_CALLS, &mut read).await {
                         return Ok(count? > 0);
@@ -85,6 +84,7 @@ pub(super) async fn serve(door: Arc<Door>, stream: TcpStream, peer: SocketAddr) 
     let open = door.work.begin();
     let _counted = door.shared.metrics.connection_opened(&door.entry_point.facts.name);
     tokio::select! {
+        biased;
         result = converse(&door, stream, peer) => {
             if let Err(error) = result {
                 debug!(

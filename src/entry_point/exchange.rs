@@ -340,7 +340,11 @@ impl Exchange {
         // From here on it is over: dropping it must not count it again.
         self.table = None;
         let shared = &self.conversation.door.shared;
-        let duration = self.cx.start.elapsed();
+        let now = Instant::now();
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.over(now);
+        }
+        let duration = now.saturating_duration_since(self.cx.start);
         let request_bytes = self.received.as_ref().map_or(0, |received| received.bytes());
         let trailer = trailers.and_then(|trailers| trailers.get("grpc-status")).and_then(number);
         let none = HeaderMap::new();
@@ -365,7 +369,7 @@ impl Exchange {
                 metrics.observe(&observation);
             }
             if let Some(start) = answered.outcome.service_start {
-                observation.duration = start.elapsed();
+                observation.duration = now.saturating_duration_since(start);
             }
             for observer in &answered.outcome.observers {
                 observer.observe(&observation);

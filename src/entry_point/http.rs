@@ -151,7 +151,7 @@ async fn talk<S: Stream>(
         builder.max_headers(entry_point.limits.max_fields);
     }
     let mut served = pin!(builder.serve_connection(gate, service).with_upgrades());
-    let mut drain = pin!(door.drain.cancelled());
+    let mut drain = pin!(door.drain.told());
     let mut unused = pin!(door.unused());
     let mut draining = false;
     poll_fn(|task| {
@@ -202,7 +202,7 @@ pub(super) async fn serve_http2<S: Stream>(
     );
     let idle = entry_point.timeouts.idle;
     let mut timer = pin!(sleep_until(Instant::now() + idle.unwrap_or_default()));
-    let mut drain = pin!(door.drain.cancelled());
+    let mut drain = pin!(door.drain.told());
     let mut unused = pin!(door.unused());
     let mut leaving = false;
     poll_fn(|task| {

@@ -36,7 +36,7 @@ pub(super) async fn rest<S: Stream>(
     let count = tokio::select! {
         biased;
         count = read => count?,
-        () = door.drain.cancelled() => 0,
+        () = door.drain.told() => 0,
     };
     if count == 0 {
         // The client may have left without waiting for it.

@@ -9,12 +9,11 @@ use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::spawn_local;
-use tokio_util::sync::CancellationToken;
 
 use super::connection::Door;
 use super::http::{serve_http1, serve_http2};
 use super::*;
-use crate::exchange::{Connection, OpenWork};
+use crate::exchange::{Connection, OpenWork, Signal};
 use crate::observability::metrics::MetricsConfig;
 use crate::router::{EntryPointRoutes, RoutingTable};
 
@@ -63,7 +62,7 @@ fn door_with(change: impl FnOnce(&mut EntryPoint)) -> Arc<Door> {
         shared: Arc::new(shared),
         entry_point: Arc::new(entry_point),
         work: OpenWork::default(),
-        drain: CancellationToken::new(),
+        drain: Signal::default(),
     })
 }
 
@@ -246,7 +245,7 @@ async fn a_resting_connection_ends_with_the_idle_time_and_with_a_stop() {
         tokio::time::sleep(Duration::from_secs(10)).await;
         assert_eq!(talks(&door), 0);
         if stopped {
-            door.drain.cancel();
+            door.drain.tell();
         }
         read_all(&mut client, &mut String::new()).await;
         let end = if stopped { 10 } else { 180 };

@@ -14,12 +14,11 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::watch;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout_at};
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::connection::{self, Door};
 use super::{EntryPoint, Shared, listener};
-use crate::exchange::OpenWork;
+use crate::exchange::{OpenWork, Signal};
 
 /// How far a shutdown is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,7 +92,7 @@ async fn serve(listening: Listening, shared: Arc<Shared>, mut stage: watch::Rece
         }
     };
     let work = OpenWork::default();
-    let drain = CancellationToken::new();
+    let drain = Signal::default();
     let life_cycle = entry_point.life_cycle;
     let door = Arc::new(Door { shared, entry_point, work: work.clone(), drain: drain.clone() });
     let accept_until = async {
@@ -111,7 +110,7 @@ async fn serve(listening: Listening, shared: Arc<Shared>, mut stage: watch::Rece
     if *stage.borrow() < Stage::Cut {
         close(socket, inherited, &door).await;
     }
-    drain.cancel();
+    drain.tell();
     let end = Instant::now() + life_cycle.grace;
     let cut = stage.wait_for(|stage| *stage >= Stage::Cut);
     tokio::select! {

@@ -10,6 +10,8 @@ use http::HeaderValue;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::signal::{Signal, Told};
+
 /// How the client's connection is protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
@@ -109,7 +111,7 @@ pub struct OpenWork {
 struct OpenWorkShared {
     open: AtomicUsize,
     idle: Notify,
-    cut: tokio_util::sync::CancellationToken,
+    cut: Signal,
 }
 
 impl OpenWork {
@@ -137,7 +139,7 @@ impl OpenWork {
 
     /// Tells all work to end now.
     pub fn cut(&self) {
-        self.shared.cut.cancel();
+        self.shared.cut.tell();
     }
 }
 
@@ -148,8 +150,8 @@ pub struct OpenWorkItem {
 
 impl OpenWorkItem {
     /// Completes when the work must end at once.
-    pub async fn cut(&self) {
-        self.shared.cut.cancelled().await;
+    pub fn cut(&self) -> Told<'_> {
+        self.shared.cut.told()
     }
 }
 

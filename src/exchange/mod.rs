@@ -10,6 +10,7 @@ pub mod context;
 pub mod error;
 pub mod forwarded;
 pub mod observe;
+pub mod signal;
 pub mod tunnel;
 pub mod view;
 
@@ -20,6 +21,7 @@ pub use chain::{Chain, Middleware, Next};
 pub use context::{ClientTls, Connection, Context, EntryPointFacts, OpenWork, Scheme};
 pub use error::{Outcome, ProxyError};
 pub use observe::{Observation, Observer, Protocol};
+pub use signal::{Signal, Told};
 pub use tunnel::{Tunnel, on_end, on_end_boxed};
 
 /// A request on its way through the proxy.

@@ -18,7 +18,7 @@ use super::upgrade::tunnel;
 use super::upload::Upload;
 use crate::exchange::forwarded::ForwardedForRemoved;
 use crate::exchange::{
-    Context, Handler, Outcome, ProxyError, Request, Response, ResponseFuture, error,
+    Context, Handler, Outcome, ProxyError, Request, Response, ResponseFuture, error, ready,
 };
 use crate::tls::PrefixedStream;
 use crate::wire::GateControl;
@@ -70,44 +70,56 @@ impl Forwarder {
 
     /// Passes `request` on and answers with what the server says, or with why it says nothing.
     pub fn forward<'a>(&'a self, cx: &'a Context, request: Request) -> ResponseFuture<'a> {
-        Box::pin(self.run(cx, request))
+        if request.method() == Method::CONNECT {
+            return ready(error::empty(StatusCode::NOT_IMPLEMENTED));
+        }
+        let mut request = request;
+        let upgrade = self.prepare(cx, &mut request);
+        let client = request.extensions().get::<Arc<GateControl>>().cloned();
+        let upgrade = upgrade.map(|name| Box::new((name, hyper::upgrade::on(&mut request))));
+        // What our own layers left there is not for hyper's HTTP/2 client.
+        request.extensions_mut().clear();
+        let hold = expects_continue(&request);
+        let mut request = request.map(|body| Upload::new(body, hold, client.clone()));
+        // A block, and no function: the arguments of an async function are kept twice.
+        Box::pin(async move {
+            let asked = upgrade.is_some();
+            let start = Instant::now();
+            let sent = self.line(start, asked).send(&mut request).await;
+            drop(request);
+            self.answered(cx, start, sent, upgrade, client)
+        })
     }
 
     /// Sends a request of our own (a health probe): no header is added but `Host`, none removed.
     pub async fn send(&self, mut request: Request) -> Result<Response, ProxyError> {
         self.set_path(request.uri_mut(), false);
         set_host(request.headers_mut(), self.target.host_header(), true);
-        let request = request.map(|body| Upload::new(body, false, None));
-        let answer = self.line(false).send(request).await;
+        let mut request = request.map(|body| Upload::new(body, false, None));
+        let answer = self.line(Instant::now(), false).send(&mut request).await;
         answer.map(|answer| answer.response).map_err(|failure| failure.error)
     }
 
-    async fn run(&self, cx: &Context, mut request: Request) -> Response {
-        if request.method() == Method::CONNECT {
-            return error::empty(StatusCode::NOT_IMPLEMENTED);
-        }
-        let upgrade = self.prepare(cx, &mut request);
-        let client = request.extensions().get::<Arc<GateControl>>().cloned();
-        let client_side = upgrade.as_ref().map(|_| hyper::upgrade::on(&mut request));
-        // What our own layers left there is not for hyper's HTTP/2 client.
-        request.extensions_mut().clear();
-        let hold = expects_continue(&request);
-        let request = request.map(|body| Upload::new(body, hold, client.clone()));
-        let start = Instant::now();
+    fn answered(
+        &self,
+        cx: &Context,
+        start: Instant,
+        sent: Result<Answer, Failure>,
+        upgrade: Option<Box<(UpgradeName, OnUpgrade)>>,
+        client: Option<Arc<GateControl>>,
+    ) -> Response {
         let asked = upgrade.is_some();
-        let sent = self.line(asked).send(request).await;
-        let elapsed = start.elapsed();
         let outcome =
             Outcome { server: Some(Arc::clone(self.target.text())), ..Outcome::default() };
         let response = match sent {
-            Ok(Answer { response, switched }) => {
+            Ok(Answer { response, at, switched }) => {
                 let outcome = Outcome {
                     origin_status: Some(response.status()),
-                    origin_duration: Some(elapsed),
+                    origin_duration: Some(at.saturating_duration_since(start)),
                     sent: true,
                     ..outcome
                 };
-                answer(cx, response, switched, outcome, upgrade.zip(client_side))
+                answer(cx, response, switched, outcome, upgrade)
             }
             Err(Failure { error, sent }) => {
                 let mut response = error.into_response();
@@ -125,8 +137,9 @@ impl Forwarder {
         response
     }
 
-    fn line(&self, upgrade: bool) -> Line<'_> {
-        Line { transport: &self.transport, origin: &self.origin, target: &self.target, upgrade }
+    fn line(&self, start: Instant, upgrade: bool) -> Line<'_> {
+        let Self { transport, origin, target, .. } = self;
+        Line { transport, origin, target, start, upgrade }
     }
 
     /// Makes a client's request fit for the server; returns the upgrade that it asks for.
@@ -198,21 +211,21 @@ fn expects_continue(request: &Request) -> bool {
 fn answer(
     cx: &Context,
     mut response: Response,
-    switched: Option<PrefixedStream<Stream>>,
+    switched: Option<Box<PrefixedStream<Stream>>>,
     outcome: Outcome,
-    upgrade: Option<(UpgradeName, OnUpgrade)>,
+    upgrade: Option<Box<(UpgradeName, OnUpgrade)>>,
 ) -> Response {
     let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let mut open = None;
     if switching {
-        let granted = upgrade.filter(|(name, _)| name.is_granted_by(response.headers()));
-        let (Some((_, client_side)), Some(server_side)) = (granted, switched) else {
+        let granted = upgrade.filter(|asked| asked.0.is_granted_by(response.headers()));
+        let (Some(asked), Some(server_side)) = (granted, switched) else {
             let error = ProxyError::UnexpectedUpgrade;
             let mut response = error.into_response();
             *Outcome::of(&mut response) = Outcome { error: Some(error), ..outcome };
             return response;
         };
-        open = Some(tunnel(cx, client_side, server_side));
+        open = Some(tunnel(cx, asked.1, *server_side));
     }
     // The entry point's connection decides the version.
     *response.version_mut() = Version::HTTP_11;

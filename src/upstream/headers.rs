@@ -4,9 +4,9 @@
 
 use bytes::BytesMut;
 use http::header::{
-    CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, UPGRADE,
 };
+use smallvec::SmallVec;
 
 use crate::exchange::forwarded::{
     X_FORWARDED_FOR, join_lines, push_lines, remove_named_in_connection, tokens,
@@ -76,28 +76,13 @@ pub fn upgrade_of(headers: &HeaderMap) -> Option<UpgradeName> {
 ///
 /// Not done here: `Host` (`set_host`), because a pool or HTTP/2 may need it elsewhere.
 pub fn prepare_request(headers: &mut HeaderMap, facts: &RequestFacts<'_>) -> Option<UpgradeName> {
-    let upgrade = upgrade_of(headers).filter(|name| !facts.hardened || name.is_websocket());
-    let wants_trailers = headers
-        .get_all(TE)
-        .iter()
-        .flat_map(tokens)
-        .any(|token| token.eq_ignore_ascii_case("trailers"));
-    remove_named_in_connection(headers, |_| false);
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
-    }
-    for name in &REQUEST_ONLY {
-        headers.remove(name);
-    }
+    let upgrade = if headers.keys().any(|name| is_hop_by_hop(name) || is_request_only(name)) {
+        remove_hop_by_hop(headers, facts.hardened)
+    } else {
+        None
+    };
     if facts.hardened {
         headers.remove(PROXY);
-    }
-    if wants_trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-    }
-    if let Some(upgrade) = &upgrade {
-        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(UPGRADE, upgrade.0.clone());
     }
     if let Some(peer) = facts.append_forwarded_for {
         append_forwarded_for(headers, peer);
@@ -106,16 +91,37 @@ pub fn prepare_request(headers: &mut HeaderMap, facts: &RequestFacts<'_>) -> Opt
     upgrade
 }
 
+/// What is removed before anything is added again; the upgrade that is asked for.
+fn remove_hop_by_hop(headers: &mut HeaderMap, hardened: bool) -> Option<UpgradeName> {
+    let upgrade = upgrade_of(headers).filter(|name| !hardened || name.is_websocket());
+    let wants_trailers = headers
+        .get_all(TE)
+        .iter()
+        .flat_map(tokens)
+        .any(|token| token.eq_ignore_ascii_case("trailers"));
+    remove_named_in_connection(headers, |_| false);
+    remove_all(headers, |name| is_hop_by_hop(name) || is_request_only(name));
+    if wants_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    if let Some(upgrade) = &upgrade {
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, upgrade.0.clone());
+    }
+    upgrade
+}
+
 /// Makes the headers of a response fit for the client's connection.
 ///
 /// `switching` is set for the 101 that grants an upgrade, whose `Connection` and `Upgrade` are meant for the client.
 /// `Trailer` stays: the announced trailers are forwarded.
 pub fn prepare_response(headers: &mut HeaderMap, switching: bool) {
+    if !headers.keys().any(is_hop_by_hop) {
+        return;
+    }
     let upgrade = if switching { headers.get(UPGRADE).cloned() } else { None };
     remove_named_in_connection(headers, |name| name.eq_ignore_ascii_case(TRAILER.as_str()));
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
-    }
+    remove_all(headers, is_hop_by_hop);
     if let Some(upgrade) = upgrade {
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(UPGRADE, upgrade);
@@ -154,24 +160,35 @@ pub fn set_host(headers: &mut HeaderMap, server: &HeaderValue, pass_host_header:
     }
 }
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const PROXY: HeaderName = HeaderName::from_static("proxy");
 
-/// Removed in both directions, besides `Connection` and what it names.
-const HOP_BY_HOP: [HeaderName; 7] = [
-    PROXY_CONNECTION,
-    KEEP_ALIVE,
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
+/// Removed in both directions, and what `Connection` names.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
 
 /// Removed from requests only; request trailers are not forwarded, so they are not announced either.
-const REQUEST_ONLY: [HeaderName; 2] = [TRAILER, HTTP2_SETTINGS];
+fn is_request_only(name: &HeaderName) -> bool {
+    matches!(name.as_str(), "http2-settings" | "trailer")
+}
+
+fn remove_all(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
+    let found: SmallVec<[HeaderName; 8]> =
+        headers.keys().filter(|name| unwanted(name)).cloned().collect();
+    for name in &found {
+        headers.remove(name);
+    }
+}
 
 /// Whether a protocol offer (`name` or `name/version`) is HTTP, with or without TLS below it.
 fn is_http(offer: &str) -> bool {

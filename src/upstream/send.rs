@@ -5,7 +5,7 @@
 //! over a connection that was idle before, and not one byte of an answer came.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Method, Uri, Version};
 use http_body::Body as _;
+use tokio::time::Instant;
 
 use super::http1::{self, Answer, Connection, Unanswered};
 use super::pool::{self, Http2Lease, Lease, Wanted};
@@ -30,6 +31,8 @@ pub(super) struct Line<'a> {
     pub(super) transport: &'a ServersTransport,
     pub(super) origin: &'a Arc<Origin>,
     pub(super) target: &'a Target,
+    /// When the request was ready.
+    pub(super) start: Instant,
     /// The request asks for an upgrade.
     pub(super) upgrade: bool,
 }
@@ -43,49 +46,57 @@ pub(super) struct Failure {
 }
 
 impl Line<'_> {
-    /// Sends `request`, whose URI is in origin form and whose headers are ready but for framing.
-    pub(super) async fn send(&self, request: http::Request<Upload>) -> Result<Answer, Failure> {
-        let mut request = request;
-        let mut wanted = Wanted { http1: self.upgrade, fresh: false };
+    /// Sends `request`, whose URI is in origin form and whose headers are ready but for framing. Nothing is left of it
+    /// afterwards. What is rare is boxed, so that what every request goes through stays small.
+    pub(super) async fn send(
+        &self,
+        request: &mut http::Request<Upload>,
+    ) -> Result<Answer, Failure> {
+        let mut wanted = Wanted { http1: self.upgrade, fresh: false, at: self.start };
         loop {
             let lease = pool::lease(self.transport, self.origin, wanted)
                 .await
                 .map_err(|error| Failure { error, sent: false })?;
             let outcome = match lease {
                 Lease::Http1(connection) => self.over_http1(connection, request).await,
-                Lease::Http2(lease) => self.over_http2(lease, request).await,
+                Lease::Http2(lease) => Box::pin(self.over_http2(lease, request)).await,
             };
             match outcome {
                 Ok(answer) => return Ok(answer),
-                Err((_, Some(again))) if !wanted.fresh => {
-                    request = again;
-                    wanted.fresh = true;
-                }
-                Err((failure, _)) => return Err(failure),
+                Err(Failed { again: true, .. }) if !wanted.fresh => wanted.fresh = true,
+                Err(Failed { failure, .. }) => return Err(failure),
             }
         }
     }
 
-    async fn over_http1(
+    /// No async function: it would keep its arguments twice.
+    fn over_http1(
         &self,
-        connection: Connection,
-        mut request: http::Request<Upload>,
-    ) -> Result<Answer, Failed> {
-        shape_http1(&mut request, self.target);
+        connection: Box<Connection>,
+        request: &mut http::Request<Upload>,
+    ) -> impl Future<Output = Result<Answer, Failed>> {
+        shape_http1(request, self.target);
         let upload = request.body().state().cloned();
         let reused = connection.is_reused();
         let repeatable = reused && upload.is_none() && is_repeatable(request.method());
-        let pending = http1::exchange(connection, request, self.upgrade, repeatable);
-        let waited = wait(pending, upload.as_deref(), self.transport.timeouts.response_header);
-        match waited.await {
-            Ok(answer) => Ok(answer),
-            Err(None) => Err((TIMED_OUT, None)),
-            Err(Some(unanswered)) => {
-                let Unanswered { failure, written, replied, request } = unanswered;
-                let error = blame(&failure, upload.as_deref());
-                let may_repeat = reused && (!written || repeatable && !replied);
-                let again = request.filter(|_| may_repeat).map(|request| *request);
-                Err((Failure { error, sent: written }, again))
+        let limit = self.transport.timeouts.response_header;
+        async move {
+            let pending = pin!(http1::exchange(connection, request, self.upgrade, repeatable));
+            let held = upload.as_deref().is_some_and(UploadState::is_held);
+            let outcome = if limit.is_none() && !held {
+                pending.await.map_err(Some)
+            } else {
+                Box::pin(wait(pending, upload.as_deref(), limit)).await
+            };
+            match outcome {
+                Ok(answer) => Ok(answer),
+                Err(None) => Err(TIMED_OUT),
+                Err(Some(unanswered)) => {
+                    let Unanswered { failure, written, replied, intact } = unanswered;
+                    let error = blame(&failure, upload.as_deref());
+                    let again = intact && reused && (!written || repeatable && !replied);
+                    Err(Failed { failure: Failure { error, sent: written }, again })
+                }
             }
         }
     }
@@ -93,23 +104,25 @@ impl Line<'_> {
     async fn over_http2(
         &self,
         mut lease: Http2Lease,
-        mut request: http::Request<Upload>,
+        request: &mut http::Request<Upload>,
     ) -> Result<Answer, Failed> {
-        shape_http2(&mut request, self.target);
+        shape_http2(request, self.target);
         let upload = request.body().state().cloned();
         if let Some(upload) = &upload {
             // hyper tells of no interim answers over HTTP/2.
             upload.release();
         }
-        let spare = copy(&request);
-        let pending = lease.sender.try_send_request(request);
+        let spare = copy(request);
+        let taken = std::mem::replace(request, http::Request::new(Upload::empty()));
+        let pending = pin!(lease.sender.try_send_request(taken));
         let waited = wait(pending, upload.as_deref(), self.transport.timeouts.response_header);
         match waited.await {
             Ok(response) => {
                 let at_end = AtEnd { upload, permit: Some(lease.permit) };
-                Ok(Answer { response: response.map(|body| relay(body, at_end)), switched: None })
+                let response = response.map(|body| relay(body, at_end));
+                Ok(Answer { response, at: Instant::now(), switched: None })
             }
-            Err(None) => Err((TIMED_OUT, None)),
+            Err(None) => Err(TIMED_OUT),
             Err(Some(mut unsent)) => {
                 let message = unsent.take_message();
                 let untouched = message.is_some() || was_refused(unsent.error());
@@ -119,33 +132,33 @@ impl Line<'_> {
                 };
                 let again = spare
                     .filter(|spare| untouched || lease.reused && is_repeatable(spare.method()));
-                Err((failure, message.or(again)))
+                let again = message.or(again).map(|again| *request = again).is_some();
+                Err(Failed { failure, again })
             }
         }
     }
 }
 
-/// A failure, and the request when it may go out again.
-type Failed = (Failure, Option<http::Request<Upload>>);
+/// A failure, and whether the request is whole and may go out again.
+struct Failed {
+    failure: Failure,
+    again: bool,
+}
 
-const TIMED_OUT: Failure = Failure { error: ProxyError::ResponseTimeout, sent: true };
+const TIMED_OUT: Failed =
+    Failed { failure: Failure { error: ProxyError::ResponseTimeout, sent: true }, again: false };
 
 /// Waits for an answer; `Err(None)` when its head does not come in time. The time runs from the
 /// end of the upload (Go `ResponseHeaderTimeout`).
 async fn wait<F, T, E>(
-    pending: F,
+    mut pending: Pin<&mut F>,
     upload: Option<&UploadState>,
     limit: Option<Duration>,
 ) -> Result<T, Option<E>>
 where
     F: Future<Output = Result<T, E>>,
 {
-    let held = upload.filter(|upload| upload.is_held());
-    if limit.is_none() && held.is_none() {
-        return pending.await.map_err(Some);
-    }
-    let mut pending = pin!(pending);
-    if let Some(upload) = held {
+    if let Some(upload) = upload.filter(|upload| upload.is_held()) {
         tokio::select! {
             biased;
             answer = &mut pending => return answer.map_err(Some),

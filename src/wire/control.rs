@@ -93,12 +93,24 @@ struct Slow {
 /// A request being answered. The connection counts as idle when all of them are gone: keep it until the last byte of
 /// the response body was handed to hyper, best inside the body.
 #[derive(Debug)]
-pub struct InFlight(Arc<GateControl>);
+pub struct InFlight {
+    control: Arc<GateControl>,
+    over: Option<Instant>,
+}
+
+impl InFlight {
+    /// Notes when it was over, for who has just looked at the clock.
+    pub fn over(&mut self, now: Instant) {
+        self.over = Some(now);
+    }
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let control = &self.0;
-        let since = u64::try_from(control.created.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let control = &self.control;
+        let over = self.over.unwrap_or_else(Instant::now);
+        let since = over.saturating_duration_since(control.created).as_millis();
+        let since = u64::try_from(since).unwrap_or(u64::MAX);
         control.ended_at.store(since, Ordering::Release);
         control.ended.fetch_add(1, Ordering::Release);
     }
@@ -127,7 +139,7 @@ impl GateControl {
     /// a stand-in for one that the gate has refused.
     pub fn admit(self: &Arc<Self>) -> Result<InFlight, Rejection> {
         let number = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
-        let guard = InFlight(Arc::clone(self));
+        let guard = InFlight { control: Arc::clone(self), over: None };
         if let Some(limit) = self.write_limit {
             let until = (self.created.elapsed() + limit).as_millis();
             self.write_until.store(u64::try_from(until).unwrap_or(0), Ordering::Release);

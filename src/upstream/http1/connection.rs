@@ -17,7 +17,7 @@ use crate::upstream::transport::Origin;
 /// Idle for so long, a connection is looked at before any request goes over it.
 const RESTED: Duration = Duration::from_millis(5);
 
-/// A connection to a server.
+/// A connection to a server. It is handed from one to the next, so it lives in a box.
 pub(in crate::upstream) struct Connection {
     pub(super) stream: Stream,
     origin: Weak<Origin>,
@@ -37,10 +37,10 @@ impl Connection {
         self.reused
     }
 
-    /// Marks it as used by a request, after it was idle since then.
-    pub(in crate::upstream) fn take(&mut self, since: Instant) {
+    /// Marks it as used by a request, after it was idle for so long.
+    pub(in crate::upstream) fn take(&mut self, idle: Duration) {
         self.reused = true;
-        self.rested = since.elapsed() >= RESTED;
+        self.rested = idle >= RESTED;
     }
 
     /// Looks for bytes, or an end, that nobody has asked for: with them it must not be used (again). `Pending` when
@@ -74,10 +74,10 @@ impl Connection {
     }
 
     /// Puts it into the pool, if there is room for it, or closes it.
-    pub(super) fn release(self) {
+    pub(super) fn release(self: Box<Self>, now: Instant) {
         let Some(origin) = self.origin.upgrade() else { return };
         if origin.idle.fetch_add(1, Ordering::Relaxed) >= self.max_idle
-            || !pool::keep(&origin, self)
+            || !pool::keep(&origin, self, now)
         {
             origin.idle.fetch_sub(1, Ordering::Relaxed);
         }

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncReadExt as _, ReadHalf};
+use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::exchange::poll_read_with;
@@ -27,7 +28,7 @@ const MANY: usize = 16 * 1024;
 /// Where a body comes from.
 pub(super) enum Source {
     /// The request is over.
-    Whole { connection: Connection, persistent: bool },
+    Whole { connection: Box<Connection>, persistent: bool },
     /// The request is still being sent.
     Half(Half),
     /// Nothing more comes.
@@ -74,7 +75,7 @@ impl Download {
         if let Source::Whole { connection, persistent: true } = source
             && self.raw.is_empty()
         {
-            connection.release();
+            connection.release(Instant::now());
         }
         self.raw = Bytes::new();
     }

@@ -11,6 +11,7 @@ use http::header::{CONNECTION, HeaderMap};
 use http::{Method, StatusCode};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::task::coop::unconstrained;
+use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::download::{Download, Half, Source};
@@ -46,8 +47,10 @@ pub(super) fn poll_read_with<S: AsyncRead + Unpin, T>(
 /// An answer.
 pub(in crate::upstream) struct Answer {
     pub(in crate::upstream) response: Response,
+    /// When its head was there.
+    pub(in crate::upstream) at: Instant,
     /// The connection, when the server has switched protocols.
-    pub(in crate::upstream) switched: Option<PrefixedStream<Stream>>,
+    pub(in crate::upstream) switched: Option<Box<PrefixedStream<Stream>>>,
 }
 
 /// Why there is no answer.
@@ -57,8 +60,8 @@ pub(in crate::upstream) struct Unanswered {
     pub(in crate::upstream) written: bool,
     /// Whether a byte of an answer has come.
     pub(in crate::upstream) replied: bool,
-    /// The request; `None` when something of its body is gone.
-    pub(in crate::upstream) request: Option<Box<http::Request<Upload>>>,
+    /// Whether the request is as it was: nothing of its body is gone.
+    pub(in crate::upstream) intact: bool,
 }
 
 /// What an exchange fails for.
@@ -76,49 +79,53 @@ pub(in crate::upstream) enum Failure {
 }
 
 /// Sends `request` over `connection` and waits for the head of the answer. `repeatable` is set when it may be sent
-/// again should the connection turn out to be closed.
-pub(in crate::upstream) async fn exchange(
-    mut connection: Connection,
-    mut request: http::Request<Upload>,
+/// again should the connection turn out to be closed. What is left of the body when the head has come is taken out of
+/// the request, and sent while the answer is read.
+pub(in crate::upstream) fn exchange(
+    mut connection: Box<Connection>,
+    request: &mut http::Request<Upload>,
     upgrade: bool,
     repeatable: bool,
-) -> Result<Answer, Unanswered> {
-    // What comes before the request must not be taken for its answer, however busy this task was.
-    let surplus = unconstrained(poll_fn(|cx| {
-        Poll::Ready(match connection.poll_before_request(cx, repeatable) {
-            Poll::Ready(error) => Some(error),
-            Poll::Pending => None,
-        })
-    }));
-    if let Some(error) = surplus.await {
-        return Err(Unanswered {
-            failure: Failure::Connection(error),
-            written: false,
-            replied: false,
-            request: Some(Box::new(request)),
-        });
-    }
-    let mut sending = Sending::new(&request);
-    let mut receiving = Receiving::new(request.method(), upgrade);
-    let received = poll_fn(|cx| {
-        match sending.poll(cx, &mut connection.stream, request.body_mut()) {
-            Poll::Ready(Err(Stopped::Connection(error))) => {
-                return Poll::Ready(Err(Failure::Connection(error)));
-            }
-            Poll::Ready(Err(Stopped::Body)) => return Poll::Ready(Err(Failure::Upload)),
-            Poll::Ready(Ok(())) | Poll::Pending => {}
+) -> impl Future<Output = Result<Answer, Unanswered>> {
+    // A block, and no function: the arguments of an async function are kept twice.
+    async move {
+        // What comes before the request must not be taken for its answer, however busy this task was.
+        let surplus = unconstrained(poll_fn(|cx| {
+            Poll::Ready(match connection.poll_before_request(cx, repeatable) {
+                Poll::Ready(error) => Some(error),
+                Poll::Pending => None,
+            })
+        }));
+        if let Some(error) = surplus.await {
+            return Err(Unanswered {
+                failure: Failure::Connection(error),
+                written: false,
+                replied: false,
+                intact: true,
+            });
         }
-        receiving.poll(cx, &mut connection.stream, request.body())
-    })
-    .await;
-    match received {
-        Ok(received) => Ok(received.answer(connection, sending, request, upgrade)),
-        Err(failure) => Err(Unanswered {
-            failure,
-            written: sending.is_written(),
-            replied: receiving.replied,
-            request: (!sending.took_body()).then(|| Box::new(request)),
-        }),
+        let mut sending = Sending::new(request);
+        let mut receiving = Receiving::new(request.method(), upgrade);
+        let received = poll_fn(|cx| {
+            match sending.poll(cx, &mut connection.stream, request.body_mut()) {
+                Poll::Ready(Err(Stopped::Connection(error))) => {
+                    return Poll::Ready(Err(Failure::Connection(error)));
+                }
+                Poll::Ready(Err(Stopped::Body)) => return Poll::Ready(Err(Failure::Upload)),
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+            receiving.poll(cx, &mut connection.stream, request.body())
+        })
+        .await;
+        match received {
+            Ok(received) => Ok(received.answer(connection, sending, request.body_mut(), upgrade)),
+            Err(failure) => Err(Unanswered {
+                failure,
+                written: sending.is_written(),
+                replied: receiving.replied,
+                intact: !sending.took_body(),
+            }),
+        }
     }
 }
 
@@ -244,11 +251,12 @@ impl Received {
 
     fn answer(
         self,
-        connection: Connection,
+        connection: Box<Connection>,
         sending: Sending,
-        request: http::Request<Upload>,
+        upload: &mut Upload,
         upgrade: bool,
     ) -> Answer {
+        let at = Instant::now();
         let persistent = self.is_persistent();
         let Self { head, fields, mut behind } = self;
         let mut response = Response::new(Body::empty());
@@ -256,37 +264,37 @@ impl Received {
         *response.headers_mut() = fields;
         if upgrade && head.status == StatusCode::SWITCHING_PROTOCOLS {
             let stream = PrefixedStream::new(behind, connection.stream);
-            return Answer { response, switched: Some(stream) };
+            return Answer { response, at, switched: Some(Box::new(stream)) };
         }
         let mut body = head.body;
         if sending.is_over() {
             if body.left().is_some_and(|left| left == behind.len() as u64) {
                 // Most answers come in one piece.
                 if persistent {
-                    connection.release();
+                    connection.release(at);
                 }
                 *response.body_mut() = Body::from(behind);
-                return Answer { response, switched: None };
+                return Answer { response, at, switched: None };
             }
             let source = Source::Whole { connection, persistent };
             *response.body_mut() = Download::body(source, body, behind);
-            return Answer { response, switched: None };
+            return Answer { response, at, switched: None };
         }
         // The rest of the request is sent as long as the answer goes on, and the connection not used again.
-        let upload = request.into_body();
+        let upload = std::mem::replace(upload, Upload::empty());
         let Some(state) = upload.state().cloned() else {
-            return Answer { response, switched: None };
+            return Answer { response, at, switched: None };
         };
         if body.left().is_some_and(|left| left <= behind.len() as u64) {
             if let Ok(Part::Data(data)) = body.take(&mut behind) {
                 *response.body_mut() = Body::from(data);
             }
-            return Answer { response, switched: None };
+            return Answer { response, at, switched: None };
         }
         let (read, write) = tokio::io::split(connection.stream);
         tokio::task::spawn_local(upload_rest(sending, write, upload));
         *response.body_mut() =
             Download::body(Source::Half(Half { stream: read, upload: state }), body, behind);
-        Answer { response, switched: None }
+        Answer { response, at, switched: None }
     }
 }

@@ -40,7 +40,7 @@ thread_local! {
 
 /// A connection that one request may use.
 pub(super) enum Lease {
-    Http1(Connection),
+    Http1(Box<Connection>),
     Http2(Http2Lease),
 }
 
@@ -51,6 +51,8 @@ pub(super) struct Wanted {
     pub(super) http1: bool,
     /// Not one that was used before.
     pub(super) fresh: bool,
+    /// When it was asked for: reading the clock costs more than handing it on.
+    pub(super) at: Instant,
 }
 
 /// A connection to `origin`, from the pool or new.
@@ -59,12 +61,25 @@ pub(super) async fn lease(
     origin: &Arc<Origin>,
     wanted: Wanted,
 ) -> Result<Lease, ProxyError> {
+    match POOL.with_borrow_mut(|pool| pool.step(transport, origin, wanted)) {
+        Step::Use(lease) => Ok(lease),
+        step => Box::pin(open(transport, origin, wanted, step)).await,
+    }
+}
+
+/// A connection that is made now, or was meanwhile.
+async fn open(
+    transport: &ServersTransport,
+    origin: &Arc<Origin>,
+    wanted: Wanted,
+    mut step: Step,
+) -> Result<Lease, ProxyError> {
     loop {
-        let step = POOL.with_borrow_mut(|pool| pool.step(transport, origin, wanted));
         let dialing = match step {
             Step::Use(lease) => return Ok(lease),
             Step::Wait(dialing) => {
                 dialing.wait().await?;
+                step = POOL.with_borrow_mut(|pool| pool.step(transport, origin, wanted));
                 continue;
             }
             Step::Dial(dialing) => dialing,
@@ -78,7 +93,8 @@ pub(super) async fn lease(
                         pool.host(transport, origin).speaks_http2 = false;
                     });
                 }
-                let connection = Connection::new(connected.stream, origin, transport.max_idle);
+                let connection =
+                    Box::new(Connection::new(connected.stream, origin, transport.max_idle));
                 Ok(Lease::Http1(connection))
             }
             Err(error) => Err(error),
@@ -91,9 +107,11 @@ pub(super) async fn lease(
 }
 
 /// Keeps a connection for the next request. `false` when it was closed instead.
-pub(super) fn keep(origin: &Origin, connection: Connection) -> bool {
-    POOL.try_with(|pool| pool.try_borrow_mut().is_ok_and(|mut pool| pool.keep(origin, connection)))
-        .unwrap_or(false)
+pub(super) fn keep(origin: &Origin, connection: Box<Connection>, now: Instant) -> bool {
+    POOL.try_with(|pool| {
+        pool.try_borrow_mut().is_ok_and(|mut pool| pool.keep(origin, connection, now))
+    })
+    .unwrap_or(false)
 }
 
 enum Step {
@@ -118,7 +136,7 @@ struct Tender {
 }
 
 struct Idle {
-    connection: Connection,
+    connection: Box<Connection>,
     since: Instant,
 }
 
@@ -148,7 +166,7 @@ impl Pool {
             return Step::Dial(Some(DialGuard { dialing, origin: origin.id }));
         }
         if !wanted.fresh
-            && let Some(connection) = host.take_idle(origin)
+            && let Some(connection) = host.take_idle(origin, wanted.at)
         {
             return Step::Use(Lease::Http1(connection));
         }
@@ -166,14 +184,13 @@ impl Pool {
         })
     }
 
-    fn keep(&mut self, origin: &Origin, mut connection: Connection) -> bool {
+    fn keep(&mut self, origin: &Origin, mut connection: Box<Connection>, now: Instant) -> bool {
         let Some(host) = self.hosts.get_mut(&origin.id) else { return false };
         if let Some(Tender { waker: Some(waker), .. }) = &self.tender
             && connection.poll_surplus(&mut Context::from_waker(waker)).is_ready()
         {
             return false;
         }
-        let now = Instant::now();
         host.idle.push(Idle { connection, since: now });
         let limit = host.idle_timeout;
         self.look_within(now, limit);
@@ -216,10 +233,10 @@ impl Pool {
 
 impl Host {
     /// The connection that was used last: the others get a chance to expire.
-    fn take_idle(&mut self, origin: &Origin) -> Option<Connection> {
+    fn take_idle(&mut self, origin: &Origin, now: Instant) -> Option<Box<Connection>> {
         let Idle { mut connection, since } = self.idle.pop()?;
         origin.idle.fetch_sub(1, Ordering::Relaxed);
-        connection.take(since);
+        connection.take(now.saturating_duration_since(since));
         Some(connection)
     }
 
