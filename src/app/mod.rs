@@ -204,11 +204,6 @@ impl App {
         }
         info!("stopped");
     }
-
-    /// A handle to the runtime of the control plane.
-    pub fn control(&self) -> Option<tokio::runtime::Handle> {
-        self.control.as_ref().map(|control| control.handle().clone())
-    }
 }
 
 impl Drop for App {

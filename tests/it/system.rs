@@ -2,11 +2,13 @@
 //! and who wants to be told (F-25, F-29, F-32, F-53). All of it with real processes, seen in /proc.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, Signal, prlimit};
 use serde_json::json;
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
@@ -123,6 +125,38 @@ fn reloads_leave_nothing_behind() {
     until("no more descriptors are open than before", || descriptors(&process) <= before.1);
     let grown = memory(&process).saturating_sub(before.0);
     assert!(grown < 6 << 10, "{grown} KiB more than {} KiB before", before.0);
+}
+
+/// SIG-3: whoever tells the program to stop while it starts gets the same as later: who has
+/// connected is served, and the exit code is 0.
+#[test]
+fn a_stop_during_the_start_loses_nobody() {
+    let origin = Origin::start();
+    // So many that it takes a while from the first open socket to the first table.
+    let routers = (0..2000)
+        .map(|one| format!("            r{one}: {{rule: 'Host(`t{one}.test`)', service: app}}\n"));
+    let text = everything_to(&origin.url());
+    let text = text.replace("routers:\n", &["routers:\n", &routers.collect::<String>()].concat());
+    // Bound here as well, so that the port is known before there is a log to read it from.
+    let port = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    port.set_reuse_port(true).unwrap();
+    port.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = port.local_addr().unwrap().as_socket().unwrap();
+    let options = json!({"entryPoints": {
+        "web": {"address": address.to_string(), "reusePort": true},
+    }});
+    let mut process = Process::begin(&[], &options, &text);
+    let mut client = None;
+    until("somebody can connect", || {
+        client = Client::connect(address).ok();
+        client.is_some()
+    });
+    let mut client = client.unwrap();
+    client.write(&Ask::get("/")).unwrap();
+    process.signal(Signal::TERM);
+    assert_eq!(client.read("GET").unwrap().status, 200);
+    assert_eq!(process.end().code(), Some(0));
+    assert!(process.log().contains("stopped"), "{}", process.log());
 }
 
 /// systemd hears when the program is ready and when it stops, and that it is alive in between.
