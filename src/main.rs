@@ -182,6 +182,7 @@ async fn serve(config: StaticConfig, mut signals: Signals) -> anyhow::Result<Opt
 async fn run_until_stop(app: &App, signals: &mut Signals) {
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
     let mut watchdog = watchdog();
+    let mut look = None;
     loop {
         tokio::select! {
             _ = signals.terminate.recv() => return,
@@ -192,7 +193,12 @@ async fn run_until_stop(app: &App, signals: &mut Signals) {
                     return;
                 }
                 info!("SIGHUP: looking at the dynamic files again");
-                app.look_again();
+                tell_of_reload();
+                look = Some(app.look_again());
+            }
+            () = reloaded(app, look) => {
+                look = None;
+                let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
             }
             _ = signals.user.recv() => {
                 info!("SIGUSR1: opening the access log anew");
@@ -202,6 +208,21 @@ async fn run_until_stop(app: &App, signals: &mut Signals) {
                 let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Watchdog]);
             }
         }
+    }
+}
+
+/// What systemd wants to hear of a service of type `notify-reload`: that it begins, and when.
+fn tell_of_reload() {
+    let mut states = vec![sd_notify::NotifyState::Reloading];
+    states.extend(sd_notify::NotifyState::monotonic_usec_now());
+    let _ = sd_notify::notify(false, &states);
+}
+
+/// Completes when the reload that somebody has asked for is over; never, if nobody has.
+async fn reloaded(app: &App, look: Option<u64>) {
+    match look {
+        Some(look) => app.reloaded(look).await,
+        None => std::future::pending().await,
     }
 }
 

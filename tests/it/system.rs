@@ -4,6 +4,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, Signal, prlimit};
@@ -162,18 +163,37 @@ fn a_stop_during_the_start_loses_nobody() {
     assert!(process.log().contains("stopped"), "{}", process.log());
 }
 
+/// What systemd hears.
+struct Notifications {
+    socket: UnixDatagram,
+    directory: TempDir,
+}
+
+impl Notifications {
+    fn new() -> Self {
+        let directory = TempDir::new().unwrap();
+        let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        Self { socket, directory }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("notify")
+    }
+
+    fn next(&self) -> String {
+        let mut text = [0; 256];
+        let length = self.socket.recv(&mut text).unwrap();
+        String::from_utf8(text[..length].to_vec()).unwrap().trim().to_owned()
+    }
+}
+
 /// systemd hears when the program is ready and when it stops, and that it is alive in between.
 #[test]
 fn systemd_is_told() {
-    let directory = TempDir::new().unwrap();
-    let path = directory.path().join("notify");
-    let socket = UnixDatagram::bind(&path).unwrap();
-    socket.set_read_timeout(Some(DEADLINE)).unwrap();
-    let next = || {
-        let mut text = [0; 256];
-        let length = socket.recv(&mut text).unwrap();
-        String::from_utf8(text[..length].to_vec()).unwrap().trim().to_owned()
-    };
+    let systemd = Notifications::new();
+    let next = || systemd.next();
+    let path = systemd.path();
     let origin = Origin::start();
     let environment = [("NOTIFY_SOCKET", path.as_os_str()), ("WATCHDOG_USEC", "200000".as_ref())];
     let mut process = Process::start_in(&environment, &json!({}), &everything_to(&origin.url()));
@@ -189,6 +209,40 @@ fn systemd_is_told() {
     let last = std::iter::repeat_with(next).find(|text| text != "WATCHDOG=1").unwrap();
     assert_eq!(last, "STOPPING=1");
     assert_eq!(process.end().code(), Some(0));
+}
+
+/// A reload that somebody asks for is over when what it found is in force, also if that is nothing.
+#[test]
+fn systemd_is_told_of_a_reload() {
+    let systemd = Notifications::new();
+    let path = systemd.path();
+    let origin = Origin::start();
+    let options = json!({"providers": {"file": {"watch": false}}});
+    let environment = [("NOTIFY_SOCKET", path.as_os_str())];
+    let text = everything_to(&origin.url());
+    let process = Process::start_in(&environment, &options, &text);
+    assert_eq!(systemd.next(), "READY=1");
+    let mut last = 0;
+    let mut reload = || {
+        process.signal(Signal::HUP);
+        let begin = systemd.next();
+        let time = begin.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect(&begin);
+        let time: u64 = time.parse().unwrap();
+        assert!(time > std::mem::replace(&mut last, time), "{time}: this is when it begins");
+        assert_eq!(systemd.next(), "READY=1");
+    };
+    reload();
+    assert_eq!(ask(&process, "/").unwrap(), 200);
+    for name in ["one", "two", "three"] {
+        let dynamic = process.directory().join("dynamic/config.yml");
+        fs::write(dynamic, text.replace("`/`", &format!("`/{name}`"))).unwrap();
+        reload();
+        assert_eq!(ask(&process, &format!("/{name}")).unwrap(), 200);
+        assert_eq!(ask(&process, "/").unwrap(), 404);
+    }
+    process.write("http: {routers: {a: [");
+    reload();
+    assert_eq!(ask(&process, "/three").unwrap(), 200, "what cannot be read changes nothing");
 }
 
 /// F-53: a process that was stopped goes on where it was. No server is taken for dead because the
