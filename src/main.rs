@@ -6,14 +6,16 @@ use std::net::TcpListener;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use doorward::app::{self, App};
 use doorward::config::diagnostics::{Diagnostic, Severity, did_you_mean};
 use doorward::config::loader::{self, Loaded};
+use doorward::config::static_config::StaticConfig;
 use doorward::demo;
 use doorward::observability::log;
 use doorward::values::Disk;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
 #[cfg(feature = "mimalloc")]
@@ -32,6 +34,7 @@ Usage: doorward [flags]               serve; what is not in a file comes from fl
 
 ";
 
+const STOPPING: &str = "stopping; a second signal ends it at once";
 const COMMANDS: [&str; 5] = ["check", "demo", "healthcheck", "help", "version"];
 
 fn main() -> ExitCode {
@@ -121,6 +124,9 @@ fn report(problems: &[Diagnostic]) {
 
 /// `doorward`: serves until told to stop.
 fn run(args: &[String]) -> anyhow::Result<ExitCode> {
+    // First of all: from here on a signal is an orderly stop, wherever the start has got to.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let signals = runtime.block_on(async { Signals::listen() })?;
     let loaded = match load(args) {
         Ok(loaded) => loaded,
         Err(code) => return Ok(code),
@@ -130,38 +136,71 @@ fn run(args: &[String]) -> anyhow::Result<ExitCode> {
         warn!("{warning}");
     }
     info!(version = env!("CARGO_PKG_VERSION"), source = %loaded.origin, "starting");
-    let app = App::start(&loaded.config, inherited_sockets())?;
-    for (name, address) in app.addresses() {
-        info!(entryPointName = %name, %address, "listening");
+    if let Some(app) = runtime.block_on(serve(loaded.config, signals))? {
+        app.finish();
     }
-    let control = app.control().context("the control plane is gone")?;
-    control.block_on(serve(&app))?;
-    app.finish();
+    // A start that somebody was in a hurry to end is not waited for.
+    runtime.shutdown_background();
     guard.flush();
     Ok(ExitCode::SUCCESS)
 }
 
-/// Answers signals until the workers are through with their shutdown.
-async fn serve(app: &App) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
-    let mut user = signal(SignalKind::user_defined1())?;
+/// Starts the proxy and answers signals until the workers are through with their shutdown. A stop
+/// during the start is one after it: what has connected meanwhile is served. `None`: there was a
+/// second one before the start was over.
+async fn serve(config: StaticConfig, mut signals: Signals) -> anyhow::Result<Option<App>> {
+    let sockets = inherited_sockets();
+    let mut starting = spawn_blocking(move || App::start(&config, sockets));
+    let (started, stopped) = tokio::select! {
+        started = &mut starting => (started, false),
+        () = signals.stop() => {
+            info!("{STOPPING}");
+            tokio::select! {
+                started = &mut starting => (started, true),
+                () = signals.stop() => return Ok(None),
+            }
+        }
+    };
+    let app = started??;
+    for (name, address) in app.addresses() {
+        info!(entryPointName = %name, %address, "listening");
+    }
+    if !stopped {
+        run_until_stop(&app, &mut signals).await;
+        info!("{STOPPING}");
+    }
+    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
+    app.begin_shutdown();
+    tokio::select! {
+        () = app.drained() => {}
+        () = signals.stop() => app.cut(),
+    }
+    Ok(Some(app))
+}
+
+/// Answers the signals that do not end the program.
+async fn run_until_stop(app: &App, signals: &mut Signals) {
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
     let mut watchdog = watchdog();
+    let mut look = None;
     loop {
         tokio::select! {
-            () = next(&mut terminate) => break,
-            () = next(&mut interrupt) => break,
-            () = next(&mut hang_up) => {
+            _ = signals.terminate.recv() => return,
+            _ = signals.interrupt.recv() => return,
+            _ = signals.hang_up.recv() => {
                 if !app.has_file_provider() {
                     // Without a file provider Traefik dies of it, as any process does.
-                    break;
+                    return;
                 }
                 info!("SIGHUP: looking at the dynamic files again");
-                app.look_again();
+                tell_of_reload();
+                look = Some(app.look_again());
             }
-            () = next(&mut user) => {
+            () = reloaded(app, look) => {
+                look = None;
+                let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+            }
+            _ = signals.user.recv() => {
                 info!("SIGUSR1: opening the access log anew");
                 app.reopen_logs();
             }
@@ -170,19 +209,49 @@ async fn serve(app: &App) -> anyhow::Result<()> {
             }
         }
     }
-    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
-    info!("stopping; a second signal ends it at once");
-    app.begin_shutdown();
-    tokio::select! {
-        () = app.drained() => {}
-        () = next(&mut terminate) => app.cut(),
-        () = next(&mut interrupt) => app.cut(),
-    }
-    Ok(())
 }
 
-async fn next(signal: &mut Signal) {
-    signal.recv().await;
+/// What systemd wants to hear of a service of type `notify-reload`: that it begins, and when.
+fn tell_of_reload() {
+    let mut states = vec![sd_notify::NotifyState::Reloading];
+    states.extend(sd_notify::NotifyState::monotonic_usec_now());
+    let _ = sd_notify::notify(false, &states);
+}
+
+/// Completes when the reload that somebody has asked for is over; never, if nobody has.
+async fn reloaded(app: &App, look: Option<u64>) {
+    match look {
+        Some(look) => app.reloaded(look).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The signals that the program answers. Those that came before they are asked for are not lost.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+    user: Signal,
+}
+
+impl Signals {
+    /// Takes them over from the system, within a runtime.
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+            user: signal(SignalKind::user_defined1())?,
+        })
+    }
+
+    /// Completes when the program is told to stop.
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// systemd's watchdog, at half its interval; never, where there is none.
@@ -241,12 +310,12 @@ fn run_demo(args: &[String]) -> anyhow::Result<ExitCode> {
             let lines: Vec<_> = problems.iter().map(Diagnostic::one_line).collect();
             anyhow::anyhow!(lines.join("\n"))
         })?;
-        let app = tokio::task::spawn_blocking(move || App::start(&loaded.config, BTreeMap::new()));
+        let app = spawn_blocking(move || App::start(&loaded.config, BTreeMap::new()));
         let app = app.await??;
         setting.stop.cancelled().await;
         app.begin_shutdown();
         app.drained().await;
-        tokio::task::spawn_blocking(move || app.finish()).await?;
+        spawn_blocking(move || app.finish()).await?;
         Ok(())
     }))?;
     Ok(ExitCode::SUCCESS)

@@ -23,7 +23,7 @@ use crate::config::tree::Node;
 use crate::entry_point::Shared;
 use crate::observability::metrics::CertificateMetric;
 use crate::provider::file_cache::FileCache;
-use crate::provider::{ConfigReceiver, Document, ProviderHealth};
+use crate::provider::{ConfigReceiver, Document, ProviderHealth, Update};
 use crate::service::ServerGauge;
 use crate::service::health::HealthMonitor;
 use crate::state::SharedState;
@@ -81,34 +81,52 @@ pub struct Reload {
     pub server_up: Arc<dyn ServerGauge>,
     /// Who carries out probes.
     pub health: Arc<HealthMonitor>,
+    /// Told up to which question the answers of the file provider are in force.
+    pub in_force: watch::Sender<u64>,
+}
+
+/// What one compile leaves to the next.
+#[derive(Default)]
+struct Known {
+    memo: Option<Memo>,
+    /// Failures of the provider.
+    failures: u64,
+    /// Diagnostics that were logged.
+    seen: HashSet<String>,
+    /// What the provider said.
+    config: Option<Arc<DynamicConfig>>,
 }
 
 impl Reload {
     /// Runs until `shutdown`. `first` becomes true when the first table is in place.
     pub async fn run(mut self, first: watch::Sender<bool>, shutdown: CancellationToken) {
-        let mut memo = None;
-        let mut failures = 0;
-        let mut seen = HashSet::new();
+        let mut known = Known::default();
         let mut tick = interval(FILES_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let started = Instant::now();
-            self.step(&mut memo, &mut failures, &mut seen).await;
+            self.step(&mut known).await;
             first.send_replace(true);
             let next = started + self.throttle;
-            tokio::select! {
-                () = self.changed(&mut tick) => {}
-                () = shutdown.cancelled() => return,
-            }
-            tokio::select! {
-                () = sleep_until(next) => {}
-                () = shutdown.cancelled() => return,
+            loop {
+                let files_changed = tokio::select! {
+                    files_changed = self.changed(&mut tick) => files_changed,
+                    () = shutdown.cancelled() => return,
+                };
+                tokio::select! {
+                    () = sleep_until(next) => {}
+                    () = shutdown.cancelled() => return,
+                }
+                if self.is_due(&known, files_changed).await {
+                    break;
+                }
             }
         }
     }
 
-    /// Waits until a provider has something new, or a file that an option names has changed.
-    async fn changed(&mut self, tick: &mut tokio::time::Interval) {
+    /// Waits until a provider has something to say, or a file that an option names has changed;
+    /// returns whether it was a file.
+    async fn changed(&mut self, tick: &mut tokio::time::Interval) -> bool {
         loop {
             let provider = async {
                 let changed = match &mut self.source {
@@ -116,36 +134,57 @@ impl Reload {
                     None => false,
                 };
                 if !changed {
+                    // Nobody looks any more: who has asked for it must not wait.
+                    self.answered(u64::MAX);
                     std::future::pending::<()>().await;
                 }
             };
             tokio::select! {
-                () = provider => return,
-                _ = tick.tick() => {
-                    let files = Arc::clone(&self.files);
-                    let refreshed = tokio::task::spawn_blocking(move || files.refresh()).await;
-                    if refreshed.unwrap_or_default() {
-                        return;
-                    }
-                }
+                () = provider => return false,
+                _ = tick.tick() => if self.refresh_files().await { return true },
             }
         }
     }
 
-    async fn step(
-        &mut self,
-        memo: &mut Option<Memo>,
-        failures: &mut u64,
-        seen: &mut HashSet<String>,
-    ) {
+    async fn refresh_files(&self) -> bool {
+        let files = Arc::clone(&self.files);
+        tokio::task::spawn_blocking(move || files.refresh()).await.unwrap_or_default()
+    }
+
+    /// Whether there is anything to compile. A provider that was asked to look again may have
+    /// found nothing new; then what is in force is the answer already.
+    async fn is_due(&self, known: &Known, files_changed: bool) -> bool {
+        let latest = self.source.as_ref().map(|source| source.updates.borrow().clone());
+        let Some(Update { config, asked, .. }) = latest else { return true };
+        let wanted = asked > *self.in_force.borrow();
+        let files_changed = files_changed || wanted && self.refresh_files().await;
+        let news = known.config.as_ref().is_none_or(|then| !Arc::ptr_eq(then, &config));
+        if !news && !files_changed {
+            self.answered(asked);
+        }
+        news || files_changed
+    }
+
+    fn answered(&self, asked: u64) {
+        self.in_force.send_if_modified(|in_force| {
+            let more = asked > *in_force;
+            *in_force = asked.max(*in_force);
+            more
+        });
+    }
+
+    async fn step(&mut self, known: &mut Known) {
         let mut parts = vec![("internal", Arc::clone(&self.internal))];
+        let mut asked = 0;
         let mut health = ProviderHealth { loaded: true, ..ProviderHealth::default() };
         if let Some(source) = &mut self.source {
             let update = source.updates.borrow_and_update().clone();
+            known.config = Some(Arc::clone(&update.config));
             parts.push((source.name, update.config));
             health = update.health;
+            asked = update.asked;
         }
-        let previous = memo.take();
+        let previous = known.memo.take();
         let (facts, state) = (Arc::clone(&self.facts), Arc::clone(&self.state));
         let (files, shared) = (Arc::clone(&self.files), Arc::clone(&self.shared));
         let server_up = Arc::clone(&self.server_up);
@@ -165,16 +204,19 @@ impl Reload {
             Err(panic) => {
                 error!(error = %panic, "compiling the configuration failed; the last one stays");
                 self.shared.metrics.reload_failed();
+                known.config = None;
+                self.answered(asked);
                 return;
             }
         };
-        *memo = Some(self.publish(compiled, &health, seen));
-        if health.failures > *failures {
+        known.memo = Some(self.publish(compiled, &health, &mut known.seen));
+        if health.failures > known.failures {
             self.shared.metrics.reload_failed();
         } else {
             self.shared.metrics.reload_succeeded();
         }
-        *failures = health.failures;
+        known.failures = health.failures;
+        self.answered(asked);
     }
 
     fn publish(

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use serde_json::json;
-use tokio::sync::Notify;
 
 use super::facts::{InternalServices, static_facts};
 use super::gauges::Gauges;
@@ -136,7 +135,7 @@ pub fn check(files: &[PathBuf]) -> anyhow::Result<Findings> {
     let named =
         static_config.as_ref().and_then(|config: &StaticConfig| config.providers.file.clone());
     if let Some(file) = named.filter(|_| !named_dynamic) {
-        let provider = FileProvider::<DynamicConfig>::new(file, Arc::new(Notify::new()))?;
+        let provider = FileProvider::<DynamicConfig>::new(file, Arc::default())?;
         dynamic.absorb(&provider.read_once().config);
     }
     let dynamic = Arc::new(dynamic);
@@ -231,7 +230,7 @@ fn read(path: &Path) -> anyhow::Result<Arc<DynamicConfig>> {
     } else {
         path.clone_into(&mut config.filename);
     }
-    let provider = FileProvider::<DynamicConfig>::new(config, Arc::new(Notify::new()))?;
+    let provider = FileProvider::<DynamicConfig>::new(config, Arc::default())?;
     Ok(provider.read_once().config)
 }
 

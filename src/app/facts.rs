@@ -10,7 +10,7 @@ use http::HeaderName;
 use crate::compile::{EntryPointModel, OnBrokenRouter, StaticFacts};
 use crate::config::entry_points::{Address, EntryPointConfig, parse_range};
 use crate::config::static_config::{self, StaticConfig};
-use crate::entry_point::{EntryPoint, LifeCycle, Timeouts};
+use crate::entry_point::{EntryPoint, LifeCycle, Shortage, Timeouts};
 use crate::exchange::canonical::{EncodedCharacters, FieldLimits, TargetRules};
 use crate::exchange::forwarded::TrustedSources;
 use crate::exchange::{EntryPointFacts, Handler, Observer};
@@ -144,6 +144,7 @@ fn entry_point(
             request_accept_grace: transport.life_cycle.request_accept_grace_timeout.or_zero(),
             grace: transport.life_cycle.grace_time_out.or_zero(),
         },
+        shortage: Shortage::default(),
     })
 }
 

@@ -17,7 +17,7 @@ use anyhow::Context as _;
 use http::{HeaderValue, StatusCode};
 use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -32,7 +32,7 @@ use crate::observability::access_log::AccessLog;
 use crate::observability::metrics::{self, Metrics};
 use crate::provider::file::FileProvider;
 use crate::provider::file_cache::FileCache;
-use crate::provider::{ConfigSender, Provider};
+use crate::provider::{ConfigSender, LookAgain, Provider};
 use crate::reload::{Reload, Source, empty_report};
 use crate::router::{LiveTable, RoutingTable};
 use crate::service::health::HealthMonitor;
@@ -54,7 +54,8 @@ pub struct App {
     facts: Arc<StaticFacts>,
     shared: Arc<Shared>,
     readiness: Arc<Readiness>,
-    look_again: Arc<Notify>,
+    again: Arc<LookAgain>,
+    reloaded: watch::Receiver<u64>,
     has_file_provider: bool,
 }
 
@@ -87,11 +88,13 @@ impl App {
             server_name: host_name(),
         });
         let shutdown = CancellationToken::new();
-        let look_again = Arc::new(Notify::new());
+        let again = Arc::new(LookAgain::default());
+        let (in_force, reloaded) = watch::channel(0);
         let first = {
             let _entered = control.enter();
-            let source = start_provider(config, &look_again, &shutdown);
-            start_reload(config, source, &facts, &shared, &report, &readiness, &shutdown)?
+            let source = start_provider(config, &again, &shutdown);
+            let reload = reload(config, source, &facts, &shared, &report, &readiness, in_force)?;
+            start_reload(reload, &shutdown)
         };
         // Sockets first, so that a taken port is known before anything is served from others.
         let (addresses, listening) = bind(config, &entry_points, inherited)?;
@@ -111,7 +114,8 @@ impl App {
             facts,
             shared,
             readiness,
-            look_again,
+            again,
+            reloaded,
             has_file_provider: config.providers.file.is_some(),
         })
     }
@@ -151,9 +155,15 @@ impl App {
         self.has_file_provider
     }
 
-    /// Tells the file provider to look at its files again.
-    pub fn look_again(&self) {
-        self.look_again.notify_one();
+    /// Tells the file provider to look at its files again; see [`App::reloaded`].
+    pub fn look_again(&self) -> u64 {
+        self.again.ask()
+    }
+
+    /// Completes when what such a look has found is in force.
+    pub async fn reloaded(&self, look: u64) {
+        // An error means that there is nobody any more who could look.
+        let _ = self.reloaded.clone().wait_for(|in_force| *in_force >= look).await;
     }
 
     /// Opens the access log anew (SIGUSR1).
@@ -203,11 +213,6 @@ impl App {
             control.shutdown_timeout(Duration::from_secs(1));
         }
         info!("stopped");
-    }
-
-    /// A handle to the runtime of the control plane.
-    pub fn control(&self) -> Option<tokio::runtime::Handle> {
-        self.control.as_ref().map(|control| control.handle().clone())
     }
 }
 
@@ -297,12 +302,12 @@ fn static_view(config: &StaticConfig) -> StaticView {
 
 fn start_provider(
     config: &StaticConfig,
-    look_again: &Arc<Notify>,
+    again: &Arc<LookAgain>,
     shutdown: &CancellationToken,
 ) -> Option<Source> {
     let file = config.providers.file.clone()?;
     let (out, updates) = ConfigSender::new();
-    let provider = match FileProvider::new(file, Arc::clone(look_again)) {
+    let provider = match FileProvider::new(file, Arc::clone(again)) {
         Ok(provider) => provider,
         Err(error) => {
             error!(providerName = "file", %error, "the provider cannot start");
@@ -318,19 +323,18 @@ fn start_provider(
     Some(Source { name: "file", updates })
 }
 
-fn start_reload(
+fn reload(
     config: &StaticConfig,
-    mut source: Option<Source>,
+    source: Option<Source>,
     facts: &Arc<StaticFacts>,
     shared: &Arc<Shared>,
     report: &LiveReport,
     readiness: &Arc<Readiness>,
-    shutdown: &CancellationToken,
-) -> anyhow::Result<watch::Receiver<bool>> {
-    let (first, done) = watch::channel(false);
-    let reload = Reload {
+    in_force: watch::Sender<u64>,
+) -> anyhow::Result<Reload> {
+    Ok(Reload {
         internal: internal::shared(config),
-        source: None,
+        source,
         throttle: config.providers.providers_throttle_duration.or_zero(),
         facts: Arc::clone(facts),
         state: Arc::new(SharedState::default()),
@@ -340,17 +344,22 @@ fn start_reload(
         readiness: Arc::clone(readiness),
         server_up: Arc::new(gauges::Gauges::new(Arc::clone(&shared.metrics))),
         health: Arc::new(HealthMonitor::start().context("cannot start the health monitor")?),
-    };
+        in_force,
+    })
+}
+
+fn start_reload(mut reload: Reload, shutdown: &CancellationToken) -> watch::Receiver<bool> {
+    let (first, done) = watch::channel(false);
     let shutdown = shutdown.clone();
     tokio::spawn(async move {
         // The file provider comes first, so that the first table already has its routes.
-        if let Some(source) = &mut source {
+        if let Some(source) = &mut reload.source {
             let _ = tokio::time::timeout(FIRST_TABLE, source.updates.changed()).await;
             source.updates.mark_changed();
         }
-        Reload { source, ..reload }.run(first, shutdown).await;
+        reload.run(first, shutdown).await;
     });
-    Ok(done)
+    done
 }
 
 async fn wait_for(mut first: watch::Receiver<bool>) {

@@ -9,7 +9,7 @@ use foldhash::fast::RandomState;
 
 use super::Compiler;
 use super::inputs::{FileInputs, RecordedFiles, same, unchanged};
-use crate::config::diagnostics::{Diagnostic, Severity};
+use crate::config::diagnostics::{Diagnostic, Severity, Subject};
 use crate::config::dynamic_config::Object;
 use crate::exchange::{Handler, Observer};
 use crate::service::health::HealthPlan;
@@ -25,6 +25,8 @@ pub(super) type TransportMap = HashMap<QualifiedName, Arc<BuiltTransport>>;
 /// Services by name.
 pub(super) type ServiceMap = hashbrown::HashMap<QualifiedName, Arc<BuiltService>, RandomState>;
 
+/// What diagnostics call a servers transport.
+const TRANSPORT: &str = "serversTransport";
 /// How deep services may stand in services. A request goes down as many calls.
 const MAX_HEIGHT: usize = 32;
 
@@ -45,6 +47,14 @@ pub(super) struct BuiltService {
     children: Vec<QualifiedName>,
     /// How many services stand in each other, this one counted.
     height: usize,
+}
+
+/// What is learnt of a service while it is made.
+struct Parts<'a> {
+    children: &'a mut Vec<QualifiedName>,
+    /// Who is to blame for its error, if that is another object in error.
+    cause: &'a mut Option<Subject>,
+    warnings: &'a mut Vec<BuildError>,
 }
 
 /// A servers transport, or why there is none.
@@ -189,9 +199,14 @@ impl Compiler<'_> {
         let used = transport
             .as_ref()
             .and_then(|(name, found)| Some((name.clone(), Arc::clone(found.as_ref().ok()?))));
+        let mut cause = transport
+            .as_ref()
+            .filter(|(name, found)| found.is_err() && self.memo.transports.contains_key(name))
+            .map(|(name, _)| Subject { kind: TRANSPORT, name: name.as_str().into() });
         let transport = transport.map(|(_, found)| found);
+        let parts = Parts { children: &mut children, cause: &mut cause, warnings: &mut warnings };
         let built = if object.is_good() {
-            self.make_service(name, &object.config, transport, &mut children, &mut warnings)
+            self.make_service(name, &object.config, transport, parts)
         } else {
             Err(BuildError::new(String::new()))
         };
@@ -203,9 +218,14 @@ impl Compiler<'_> {
             if self.too_high {
                 // Said of the one at the top, and the same however far memory reached.
                 error.message = format!("more than {MAX_HEIGHT} services stand in each other");
+                cause = None;
             }
             if object.is_good() {
-                diagnostics.push(object.diagnose(Severity::Error, "service", name, &error));
+                let diagnostic = object.diagnose(Severity::Error, "service", name, &error);
+                diagnostics.push(match cause {
+                    Some(cause) => diagnostic.because_of(cause),
+                    None => diagnostic,
+                });
             }
             format!("the service \"{name}\" is in error: {}", summary(&diagnostics))
         });
@@ -233,8 +253,7 @@ impl Compiler<'_> {
         name: &QualifiedName,
         config: &ServiceConfig,
         transport: Option<Result<Arc<ServersTransport>, Missing>>,
-        children: &mut Vec<QualifiedName>,
-        warnings: &mut Vec<BuildError>,
+        Parts { children, cause, warnings }: Parts<'_>,
     ) -> Result<Arc<dyn Service>, BuildError> {
         let metrics = self.env.metrics.service(name.as_str());
         let metrics = metrics.map(|metrics| -> Arc<dyn Observer> { metrics });
@@ -248,6 +267,13 @@ impl Compiler<'_> {
         let mut child = |reference: &str| {
             let name = QualifiedName::resolve(reference, provider);
             let found = self.service(&name);
+            // Of a cycle, the one that closes it tells.
+            if found.is_err()
+                && self.config.services.contains_key(&name)
+                && !self.building.contains(&name)
+            {
+                *cause = Some(Subject { kind: "service", name: name.as_str().into() });
+            }
             children.push(name);
             found.map_err(BuildError::new)
         };
@@ -298,7 +324,6 @@ impl Compiler<'_> {
         name: &QualifiedName,
         object: &Arc<Object<ServersTransportConfig>>,
     ) -> BuiltTransport {
-        const KIND: &str = "serversTransport";
         let files = RecordedFiles::new(self.env.files);
         let mut diagnostics = object.errors.clone();
         let mut warnings = Vec::new();
@@ -311,13 +336,13 @@ impl Compiler<'_> {
                 &mut warnings,
             )
             .map_err(|error| {
-                diagnostics.push(object.diagnose(Severity::Error, KIND, name, &error));
+                diagnostics.push(object.diagnose(Severity::Error, TRANSPORT, name, &error));
             })
         } else {
             Err(())
         };
         for warning in &warnings {
-            diagnostics.push(object.diagnose(Severity::Warning, KIND, name, warning));
+            diagnostics.push(object.diagnose(Severity::Warning, TRANSPORT, name, warning));
         }
         let transport = transport.map(Arc::new).map_err(|()| {
             format!("the servers transport \"{name}\" is in error: {}", summary(&diagnostics))

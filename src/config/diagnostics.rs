@@ -222,17 +222,24 @@ impl Serialize for Diagnostic {
 }
 
 /// `diagnostics` without consequences of others among them: one broken object is one error, however
-/// many name it, and its note says who suffers.
+/// many need it, themselves or through others, and its note says who suffers.
 pub fn without_consequences(diagnostics: &[Diagnostic]) -> Vec<Diagnostic> {
     let is_cause = |one: &&Diagnostic| one.severity == Severity::Error && one.cause().is_none();
     let causes: HashSet<_> =
         diagnostics.iter().filter(is_cause).filter_map(|one| one.subject.as_ref()).collect();
+    let between: HashMap<_, _> =
+        diagnostics.iter().filter_map(|one| Some((one.subject.as_ref()?, one.cause()?))).collect();
+    let root = |nearest| {
+        // No longer than there are objects: they may stand in a circle.
+        let way = std::iter::successors(Some(nearest), |one| between.get(one).copied());
+        way.take(between.len() + 1).find(|one| causes.contains(one))
+    };
     let mut told = Vec::with_capacity(diagnostics.len());
-    let mut sufferers: HashMap<&Subject, BTreeSet<&Subject>> = HashMap::new();
+    let mut sufferers: HashMap<&Subject, Sufferers<'_>> = HashMap::new();
     for diagnostic in diagnostics {
-        match (diagnostic.cause(), &diagnostic.subject) {
-            (Some(cause), Some(subject)) if causes.contains(cause) => {
-                sufferers.entry(cause).or_default().insert(subject);
+        match (diagnostic.cause().map(|nearest| (nearest, root(nearest))), &diagnostic.subject) {
+            (Some((nearest, Some(root))), Some(subject)) => {
+                sufferers.entry(root).or_default().insert((nearest != root, subject));
             }
             _ => told.push(diagnostic.clone()),
         }
@@ -244,17 +251,26 @@ pub fn without_consequences(diagnostics: &[Diagnostic]) -> Vec<Diagnostic> {
     told
 }
 
-fn note_of(sufferers: &BTreeSet<&Subject>) -> String {
+/// Who suffers from one object: those that name it before those that others are between.
+type Sufferers<'a> = BTreeSet<(bool, &'a Subject)>;
+
+fn note_of(sufferers: &Sufferers<'_>) -> String {
     const SHOWN: usize = 5;
-    let names: Vec<_> = sufferers.iter().take(SHOWN).map(|one| &*one.name).collect();
-    let kind = sufferers.first().map_or("", |one| one.kind);
-    let names = names.join(", ");
-    match sufferers.len() {
-        1 => format!("{kind} {names} is in error because of it"),
-        ..=SHOWN => format!("{kind}s {names} are in error because of it"),
-        count => {
-            format!("{kind}s {names} and {} more are in error because of it", count - SHOWN)
-        }
+    let more = sufferers.len().saturating_sub(SHOWN);
+    let shown: Vec<_> = sufferers.iter().take(SHOWN).map(|(_, subject)| *subject).collect();
+    let kinds = shown.chunk_by(|one, other| one.kind == other.kind);
+    let kinds: Vec<_> = kinds
+        .map(|group| {
+            let names: Vec<_> = group.iter().map(|one| &*one.name).collect();
+            let kind = group.first().map_or("", |one| one.kind);
+            let plural = if group.len() > 1 { "s" } else { "" };
+            format!("{kind}{plural} {}", names.join(", "))
+        })
+        .collect();
+    match (sufferers.len(), more) {
+        (1, _) => format!("{} is in error because of it", kinds.concat()),
+        (_, 0) => format!("{} are in error because of it", kinds.join(", ")),
+        _ => format!("{} and {more} more are in error because of it", kinds.join(", ")),
     }
 }
 
@@ -458,6 +474,32 @@ mod tests {
         );
         let one = without_consequences(&[all.remove(1), of("r", Some("m"))]);
         assert!(one[0].render(false).contains("note: router r is in error because of it"));
+    }
+
+    #[test]
+    fn consequences_of_consequences_belong_to_the_first_cause() {
+        let because = |kind, name: &str, (of, cause): (&'static str, &str)| {
+            let cause = Subject { kind: of, name: cause.into() };
+            Diagnostic::error("bad").about(kind, name).because_of(cause)
+        };
+        let all = [
+            because("router", "r", ("service", "whole")),
+            because("service", "whole", ("service", "part")),
+            because("service", "part", ("serversTransport", "t")),
+            Diagnostic::error("broken").about("serversTransport", "t"),
+            because("service", "round", ("service", "about")),
+            because("service", "about", ("service", "round")),
+        ];
+        let told: Vec<_> = without_consequences(&all).iter().map(Diagnostic::one_line).collect();
+        assert_eq!(
+            told,
+            [
+                "error: serversTransport t: broken (service part, router r, service whole are in \
+                 error because of it)",
+                "error: service round: bad",
+                "error: service about: bad",
+            ]
+        );
     }
 
     #[test]

@@ -150,7 +150,7 @@ async fn talk<S: Stream>(
         // hyper's default is 100, and costs less than saying so.
         builder.max_headers(entry_point.limits.max_fields);
     }
-    let mut served = pin!(builder.serve_connection(gate, service).with_upgrades());
+    let mut served = pin!(builder.serve_connection(TokioIo::new(gate), service).with_upgrades());
     let mut drain = pin!(door.drain.told());
     let mut unused = pin!(door.unused());
     let mut draining = false;

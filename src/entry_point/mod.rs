@@ -11,6 +11,7 @@ pub mod listener;
 mod proxy_protocol;
 mod reply;
 mod rest;
+mod shortage;
 #[cfg(test)]
 mod tests;
 pub mod worker;
@@ -20,6 +21,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::{HeaderName, HeaderValue};
+
+pub use shortage::Shortage;
 
 use crate::exchange::canonical::{FieldLimits, TargetRules, UnderscoreStrategy};
 use crate::exchange::forwarded::TrustedSources;
@@ -67,6 +70,8 @@ pub struct EntryPoint {
     pub metrics: Option<Arc<dyn Observer>>,
     /// Stages of shutdown.
     pub life_cycle: LifeCycle,
+    /// Whether its sockets cannot accept.
+    pub shortage: Shortage,
 }
 
 /// Timeouts of client connections; `None` means never.

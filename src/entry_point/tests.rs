@@ -49,6 +49,7 @@ fn door_with(change: impl FnOnce(&mut EntryPoint)) -> Arc<Door> {
             request_accept_grace: Duration::ZERO,
             grace: Duration::from_secs(1),
         },
+        shortage: Shortage::default(),
     };
     change(&mut entry_point);
     let table = RoutingTable { entry_points: Box::new([EntryPointRoutes::default()]) };

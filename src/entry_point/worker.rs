@@ -13,10 +13,11 @@ use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::watch;
 use tokio::task::spawn_local;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, warn};
 
 use super::connection::{self, Door};
+use super::shortage::QUIET;
 use super::{EntryPoint, Shared, listener};
 use crate::exchange::{OpenWork, Signal};
 
@@ -127,13 +128,23 @@ async fn serve(listening: Listening, shared: Arc<Shared>, mut stage: watch::Rece
 }
 
 async fn accept(socket: &tokio::net::TcpListener, door: &Arc<Door>) {
+    let shortage = &door.entry_point.shortage;
+    let name = &*door.entry_point.facts.name;
     loop {
-        match socket.accept().await {
+        let accepted = if shortage.lasts() {
+            shortage.look(name);
+            // That nobody comes any more must not keep it from being over.
+            let Ok(accepted) = timeout(QUIET, socket.accept()).await else { continue };
+            accepted
+        } else {
+            socket.accept().await
+        };
+        match accepted {
             Ok((stream, peer)) => begin(stream, peer, door),
             Err(error) if is_of_connection(&error) => {}
             Err(error) => {
                 // Out of descriptors: those that close are the only cure, so wait for them.
-                warn!(entryPointName = %door.entry_point.facts.name, %error, "cannot accept");
+                shortage.failed(name, &error);
                 sleep(Duration::from_millis(50)).await;
             }
         }

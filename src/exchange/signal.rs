@@ -27,14 +27,14 @@ impl Signal {
 
     /// Completes when it is told.
     pub fn told(&self) -> Told<'_> {
-        Told { told: &self.told, wait: self.token.cancelled(), waker: None }
+        Told { was: &self.told, wait: self.token.cancelled(), waker: None }
     }
 }
 
 pin_project! {
     /// What [`Signal::told`] returns.
     pub struct Told<'a> {
-        told: &'a AtomicBool,
+        was: &'a AtomicBool,
         #[pin]
         wait: WaitForCancellationFuture<'a>,
         // Who is woken by it.
@@ -49,7 +49,7 @@ impl Future for Told<'_> {
         let this = self.project();
         // It is stored before anybody is woken, so whoever is woken sees it.
         let waits = this.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
-        if waits && !this.told.load(Ordering::Acquire) {
+        if waits && !this.was.load(Ordering::Acquire) {
             return Poll::Pending;
         }
         let polled = this.wait.poll(cx);

@@ -96,13 +96,13 @@ impl Home {
 
     fn lend(&self) -> Option<Lent> {
         let body = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        Some(Lent { body: Some(body), home: self.clone(), read: false })
+        Some(Lent { body, home: self.clone(), read: false })
     }
 }
 
 /// A body that goes home when it is dropped unread.
 struct Lent {
-    body: Option<Body>,
+    body: Body,
     home: Home,
     read: bool,
 }
@@ -116,25 +116,23 @@ impl HttpBody for Lent {
         task: &mut TaskContext<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.read = true;
-        match &mut self.body {
-            Some(body) => Pin::new(body).poll_frame(task),
-            None => Poll::Ready(None),
-        }
+        Pin::new(&mut self.body).poll_frame(task)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
+        self.body.size_hint()
     }
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
         if !self.read {
-            *self.home.0.lock().unwrap_or_else(PoisonError::into_inner) = self.body.take();
+            let body = std::mem::take(&mut self.body);
+            *self.home.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
         }
     }
 }

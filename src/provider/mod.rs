@@ -10,8 +10,9 @@ mod watch;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::watch as latest;
+use tokio::sync::{Notify, watch as latest};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::diagnostics::Diagnostic;
@@ -73,6 +74,28 @@ pub struct Update<D> {
     pub config: Arc<D>,
     /// How the provider is.
     pub health: ProviderHealth,
+    /// Up to which call of [`LookAgain::ask`] this is an answer.
+    pub asked: u64,
+}
+
+/// Asks a provider to look at everything again. It answers with an update, new or not.
+#[derive(Debug, Default)]
+pub struct LookAgain {
+    asked: AtomicU64,
+    wake: Arc<Notify>,
+}
+
+impl LookAgain {
+    /// Asks, and returns how often that was done.
+    pub fn ask(&self) -> u64 {
+        let asked = self.asked.fetch_add(1, Ordering::AcqRel) + 1;
+        self.wake.notify_one();
+        asked
+    }
+
+    fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Acquire)
+    }
 }
 
 /// A provider's way out; the latest update wins.
@@ -163,7 +186,7 @@ mod tests {
         assert!(!receiver.has_changed().unwrap());
         for failures in 1..=3 {
             let health = ProviderHealth { failures, ..ProviderHealth::default() };
-            sender.send(Update { config: Arc::default(), health });
+            sender.send(Update { health, ..Update::default() });
         }
         receiver.changed().await.unwrap();
         assert_eq!(receiver.borrow_and_update().health.failures, 3);

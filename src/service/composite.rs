@@ -2,8 +2,10 @@
 //! for another.
 //!
 //! Whether a child is up is asked when a request comes, down to the atomics of its servers: nobody
-//! has to be told of a change, so nothing can be out of step.
+//! has to be told of a change, so nothing can be out of step. It is up when any balancer below it
+//! is, so each knows those, once: services that name each other in many ways cost no more.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -24,6 +26,7 @@ pub(super) struct Weighted {
     schedule: Arc<Edf>,
     sticky: Option<Sticky>,
     heeds_health: bool,
+    grounds: Box<[Arc<dyn Service>]>,
 }
 
 struct Child {
@@ -62,7 +65,9 @@ impl Weighted {
         let sticky = cookie
             .map(|cookie| Sticky::new(cookie, cx.name.as_str(), cx.profile, names))
             .transpose()?;
-        Ok(Self { children: children.into(), schedule, sticky, heeds_health })
+        let eligible = children.iter().filter(|child| heeds_health && child.eligible);
+        let grounds = grounds_of(eligible.map(|child| &child.service));
+        Ok(Self { children: children.into(), schedule, sticky, heeds_health, grounds })
     }
 
     fn is_available(&self, child: &Child) -> bool {
@@ -101,7 +106,15 @@ impl Handler for Weighted {
 
 impl Service for Weighted {
     fn is_up(&self) -> bool {
-        self.children.iter().any(|child| self.is_available(child))
+        if self.heeds_health {
+            self.grounds.iter().any(|service| service.is_up())
+        } else {
+            self.children.iter().any(|child| child.eligible)
+        }
+    }
+
+    fn grounds(&self) -> &[Arc<dyn Service>] {
+        &self.grounds
     }
 
     fn checks_health(&self) -> bool {
@@ -118,6 +131,7 @@ pub(super) struct Failover {
     main: Arc<dyn Service>,
     fallback: Arc<dyn Service>,
     heeds_health: bool,
+    grounds: Box<[Arc<dyn Service>]>,
 }
 
 impl Failover {
@@ -136,12 +150,8 @@ impl Failover {
         if heeds_health {
             must_check_health(&*fallback, &config.fallback, cx, "fallback")?;
         }
-        Ok(Self { main, fallback, heeds_health })
-    }
-
-    /// Without `healthCheck`, nobody asks the fallback how it is.
-    fn fallback_is_up(&self) -> bool {
-        !self.heeds_health || self.fallback.is_up()
+        let grounds = grounds_of([&main, &fallback].into_iter().filter(|_| heeds_health));
+        Ok(Self { main, fallback, heeds_health, grounds })
     }
 }
 
@@ -150,7 +160,8 @@ impl Handler for Failover {
         if self.main.is_up() {
             return self.main.handle(cx, request);
         }
-        if self.fallback_is_up() {
+        // Without `healthCheck`, nobody asks the fallback how it is.
+        if !self.heeds_health || self.fallback.is_up() {
             return self.fallback.handle(cx, request);
         }
         let mut response = error::text(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable\n");
@@ -161,7 +172,11 @@ impl Handler for Failover {
 
 impl Service for Failover {
     fn is_up(&self) -> bool {
-        self.main.is_up() || self.fallback_is_up()
+        !self.heeds_health || self.grounds.iter().any(|service| service.is_up())
+    }
+
+    fn grounds(&self) -> &[Arc<dyn Service>] {
+        &self.grounds
     }
 
     fn checks_health(&self) -> bool {
@@ -171,6 +186,19 @@ impl Service for Failover {
     fn kind(&self) -> Option<&'static str> {
         Some("failover")
     }
+}
+
+/// What makes a service up when any of `children` makes it so: each once.
+fn grounds_of<'a>(children: impl Iterator<Item = &'a Arc<dyn Service>>) -> Box<[Arc<dyn Service>]> {
+    let mut seen = HashSet::new();
+    let mut grounds = Vec::new();
+    for child in children {
+        let below = child.grounds();
+        let below = if below.is_empty() { std::slice::from_ref(child) } else { below };
+        let new = below.iter().filter(|one| seen.insert(Arc::as_ptr(one).cast::<()>()));
+        grounds.extend(new.cloned());
+    }
+    grounds.into()
 }
 
 fn child(

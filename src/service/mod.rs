@@ -380,6 +380,12 @@ pub trait Service: Handler {
     /// Whether a request may be sent to it: at least one server, or child, is up.
     fn is_up(&self) -> bool;
 
+    /// Services below, made of no others, that make this one up when any of them is; empty for one
+    /// that says so by itself.
+    fn grounds(&self) -> &[Arc<dyn Service>] {
+        &[]
+    }
+
     /// Whether it knows if it is up: a health check of its own, or of children that it is told of.
     fn checks_health(&self) -> bool;
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -132,15 +132,21 @@ pub(super) struct Fake {
     name: &'static str,
     up: AtomicBool,
     checks: bool,
+    asked: AtomicUsize,
 }
 
 impl Fake {
     pub(super) fn new(name: &'static str, checks: bool) -> Arc<Self> {
-        Arc::new(Self { name, up: AtomicBool::new(true), checks })
+        Arc::new(Self { name, up: AtomicBool::new(true), checks, asked: AtomicUsize::new(0) })
     }
 
     pub(super) fn set(&self, up: bool) {
         self.up.store(up, Ordering::Relaxed);
+    }
+
+    /// How often somebody asked since the last call whether it is up.
+    pub(super) fn asked(&self) -> usize {
+        self.asked.swap(0, Ordering::Relaxed)
     }
 }
 
@@ -152,6 +158,7 @@ impl Handler for Fake {
 
 impl Service for Fake {
     fn is_up(&self) -> bool {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         self.up.load(Ordering::Relaxed)
     }
 

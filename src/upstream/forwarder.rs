@@ -263,4 +263,16 @@ mod tests {
             assert!(headers.get_all(CONTENT_LENGTH).iter().eq(want), "{lines:?} {length:?}");
         }
     }
+
+    /// A future above a kilobyte is served by the slow path of the allocator, for every request.
+    #[test]
+    fn what_every_request_goes_through_is_small() {
+        fn size<A, F: Future>(_: impl Fn(A) -> F) -> usize {
+            size_of::<F>()
+        }
+        type Sent = (&'static Line<'static>, &'static mut http::Request<Upload>);
+        let sending = size(|(line, request): Sent| line.send(request));
+        let all = sending + size_of::<http::Request<Upload>>() + 128;
+        assert!(all <= 1024, "{all}");
+    }
 }

@@ -69,34 +69,31 @@ impl Line<'_> {
         }
     }
 
-    /// No async function: it would keep its arguments twice.
-    fn over_http1(
+    async fn over_http1(
         &self,
         connection: Box<Connection>,
         request: &mut http::Request<Upload>,
-    ) -> impl Future<Output = Result<Answer, Failed>> {
+    ) -> Result<Answer, Failed> {
         shape_http1(request, self.target);
         let upload = request.body().state().cloned();
         let reused = connection.is_reused();
         let repeatable = reused && upload.is_none() && is_repeatable(request.method());
         let limit = self.transport.timeouts.response_header;
-        async move {
-            let pending = pin!(http1::exchange(connection, request, self.upgrade, repeatable));
-            let held = upload.as_deref().is_some_and(UploadState::is_held);
-            let outcome = if limit.is_none() && !held {
-                pending.await.map_err(Some)
-            } else {
-                Box::pin(wait(pending, upload.as_deref(), limit)).await
-            };
-            match outcome {
-                Ok(answer) => Ok(answer),
-                Err(None) => Err(TIMED_OUT),
-                Err(Some(unanswered)) => {
-                    let Unanswered { failure, written, replied, intact } = unanswered;
-                    let error = blame(&failure, upload.as_deref());
-                    let again = intact && reused && (!written || repeatable && !replied);
-                    Err(Failed { failure: Failure { error, sent: written }, again })
-                }
+        let pending = pin!(http1::exchange(connection, request, self.upgrade, repeatable));
+        let held = upload.as_deref().is_some_and(UploadState::is_held);
+        let outcome = if limit.is_none() && !held {
+            pending.await.map_err(Some)
+        } else {
+            Box::pin(wait(pending, upload.as_deref(), limit)).await
+        };
+        match outcome {
+            Ok(answer) => Ok(answer),
+            Err(None) => Err(TIMED_OUT),
+            Err(Some(unanswered)) => {
+                let Unanswered { failure, written, replied, intact } = unanswered;
+                let error = blame(&failure, upload.as_deref());
+                let again = intact && reused && (!written || repeatable && !replied);
+                Err(Failed { failure: Failure { error, sent: written }, again })
             }
         }
     }

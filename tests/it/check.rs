@@ -1,9 +1,10 @@
 //! `doorward check`: every mistake is told once, at its place, whether or not anything uses it, and
 //! without the secrets beside it.
 
+use std::fmt::Write as _;
 use std::fs;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::binary::{command, run};
@@ -278,6 +279,37 @@ fn authorities_that_cannot_be_read_are_one_error() {
     )]);
     assert_eq!(found.lines().len(), 1, "{:#?}", found.lines());
     assert!(found.text.contains("/does/not/exist.pem"), "{}", found.text);
+}
+
+#[test]
+fn one_broken_servers_transport_is_one_error_however_many_use_it() {
+    let mut text = String::from(
+        "http:
+  serversTransports: {tls: {rootCAs: [/does/not/exist.pem]}, good: {}}
+  services:
+    both: {weighted: {services: [{name: s0}, {name: s1}]}}
+    lost: {loadBalancer: {servers: [{url: https://a.test}], serversTransport: nobody}}
+",
+    );
+    for service in ["s0", "s1", "s2"] {
+        let _ = writeln!(
+            text,
+            "    {service}: {{loadBalancer: {{servers: [{{url: https://a.test}}], \
+             serversTransport: tls}}}}"
+        );
+    }
+    text.push_str("  routers:\n    one: {rule: Path(`/a`), service: both}\n");
+    let found = check(&[("routes.yml", &text)]);
+    let all: Vec<_> =
+        found.diagnostics.iter().map(|one| (&one["line"], &one["kind"], &one["name"])).collect();
+    let want = [(2, "serversTransport", "tls@file"), (5, "service", "lost@file")];
+    let want = want.map(|(line, kind, name)| (json!(line), json!(kind), json!(name)));
+    assert_eq!(all, want.each_ref().map(|(line, kind, name)| (line, kind, name)), "{}", found.text);
+    assert_eq!(
+        found.diagnostics[0]["note"],
+        "services s0@file, s1@file, s2@file, router one@file, service both@file are in error \
+         because of it"
+    );
 }
 
 #[test]

@@ -2,11 +2,14 @@
 //! and who wants to be told (F-25, F-29, F-32, F-53). All of it with real processes, seen in /proc.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, Signal, prlimit};
 use serde_json::json;
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
@@ -71,8 +74,9 @@ fn descriptors_may_run_out() {
     }
     let spent = computing(&process).saturating_sub(before);
     assert!(spent < Duration::from_secs(1), "{spent:?} in two seconds");
-    let lines = process.log().lines().filter(|line| line.contains("cannot accept")).count();
-    assert!(lines < 150, "{lines} lines in the log");
+    let lines = |text| process.log().lines().filter(|line| line.contains(text)).count();
+    assert_eq!(lines("cannot accept"), 1, "one line, not one for each attempt");
+    assert_eq!(lines("accepting again"), 0);
 
     // Half of them leave, the other half gets in.
     drop(waiting.drain(..55));
@@ -80,6 +84,8 @@ fn descriptors_may_run_out() {
         assert_eq!(client.send(&Ask::get("/")).unwrap().status, 200);
     }
     assert_eq!(ask(&process, "/").unwrap(), 200);
+    until("the log says that it is over", || lines("accepting again") > 0);
+    assert_eq!((lines("cannot accept"), lines("accepting again")), (1, 1));
 }
 
 /// F-29: a reload leaves nothing behind, neither memory nor an open file.
@@ -125,18 +131,69 @@ fn reloads_leave_nothing_behind() {
     assert!(grown < 6 << 10, "{grown} KiB more than {} KiB before", before.0);
 }
 
+/// SIG-3: whoever tells the program to stop while it starts gets the same as later: who has
+/// connected is served, and the exit code is 0.
+#[test]
+fn a_stop_during_the_start_loses_nobody() {
+    let origin = Origin::start();
+    // So many that it takes a while from the first open socket to the first table.
+    let routers = (0..2000)
+        .map(|one| format!("            r{one}: {{rule: 'Host(`t{one}.test`)', service: app}}\n"));
+    let text = everything_to(&origin.url());
+    let text = text.replace("routers:\n", &["routers:\n", &routers.collect::<String>()].concat());
+    // Bound here as well, so that the port is known before there is a log to read it from.
+    let port = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    port.set_reuse_port(true).unwrap();
+    port.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = port.local_addr().unwrap().as_socket().unwrap();
+    let options = json!({"entryPoints": {
+        "web": {"address": address.to_string(), "reusePort": true},
+    }});
+    let mut process = Process::begin(&[], &options, &text);
+    let mut client = None;
+    until("somebody can connect", || {
+        client = Client::connect(address).ok();
+        client.is_some()
+    });
+    let mut client = client.unwrap();
+    client.write(&Ask::get("/")).unwrap();
+    process.signal(Signal::TERM);
+    assert_eq!(client.read("GET").unwrap().status, 200);
+    assert_eq!(process.end().code(), Some(0));
+    assert!(process.log().contains("stopped"), "{}", process.log());
+}
+
+/// What systemd hears.
+struct Notifications {
+    socket: UnixDatagram,
+    directory: TempDir,
+}
+
+impl Notifications {
+    fn new() -> Self {
+        let directory = TempDir::new().unwrap();
+        let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        Self { socket, directory }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("notify")
+    }
+
+    fn next(&self) -> String {
+        let mut text = [0; 256];
+        let length = self.socket.recv(&mut text).unwrap();
+        String::from_utf8(text[..length].to_vec()).unwrap().trim().to_owned()
+    }
+}
+
 /// systemd hears when the program is ready and when it stops, and that it is alive in between.
 #[test]
 fn systemd_is_told() {
-    let directory = TempDir::new().unwrap();
-    let path = directory.path().join("notify");
-    let socket = UnixDatagram::bind(&path).unwrap();
-    socket.set_read_timeout(Some(DEADLINE)).unwrap();
-    let next = || {
-        let mut text = [0; 256];
-        let length = socket.recv(&mut text).unwrap();
-        String::from_utf8(text[..length].to_vec()).unwrap().trim().to_owned()
-    };
+    let systemd = Notifications::new();
+    let next = || systemd.next();
+    let path = systemd.path();
     let origin = Origin::start();
     let environment = [("NOTIFY_SOCKET", path.as_os_str()), ("WATCHDOG_USEC", "200000".as_ref())];
     let mut process = Process::start_in(&environment, &json!({}), &everything_to(&origin.url()));
@@ -152,6 +209,40 @@ fn systemd_is_told() {
     let last = std::iter::repeat_with(next).find(|text| text != "WATCHDOG=1").unwrap();
     assert_eq!(last, "STOPPING=1");
     assert_eq!(process.end().code(), Some(0));
+}
+
+/// A reload that somebody asks for is over when what it found is in force, also if that is nothing.
+#[test]
+fn systemd_is_told_of_a_reload() {
+    let systemd = Notifications::new();
+    let path = systemd.path();
+    let origin = Origin::start();
+    let options = json!({"providers": {"file": {"watch": false}}});
+    let environment = [("NOTIFY_SOCKET", path.as_os_str())];
+    let text = everything_to(&origin.url());
+    let process = Process::start_in(&environment, &options, &text);
+    assert_eq!(systemd.next(), "READY=1");
+    let mut last = 0;
+    let mut reload = || {
+        process.signal(Signal::HUP);
+        let begin = systemd.next();
+        let time = begin.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect(&begin);
+        let time: u64 = time.parse().unwrap();
+        assert!(time > std::mem::replace(&mut last, time), "{time}: this is when it begins");
+        assert_eq!(systemd.next(), "READY=1");
+    };
+    reload();
+    assert_eq!(ask(&process, "/").unwrap(), 200);
+    for name in ["one", "two", "three"] {
+        let dynamic = process.directory().join("dynamic/config.yml");
+        fs::write(dynamic, text.replace("`/`", &format!("`/{name}`"))).unwrap();
+        reload();
+        assert_eq!(ask(&process, &format!("/{name}")).unwrap(), 200);
+        assert_eq!(ask(&process, "/").unwrap(), 404);
+    }
+    process.write("http: {routers: {a: [");
+    reload();
+    assert_eq!(ask(&process, "/three").unwrap(), 200, "what cannot be read changes nothing");
 }
 
 /// F-53: a process that was stopped goes on where it was. No server is taken for dead because the

@@ -11,13 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use self::store::{Place, Store};
-use super::watch::{self, Look, Watcher};
-use super::{ConfigSender, Document, Provider, ProviderError, Update};
+use super::watch::{self, Look, Scope, Watcher};
+use super::{ConfigSender, Document, LookAgain, Provider, ProviderError, Update};
 use crate::config::tree::Format;
 use crate::values::is_default;
 
@@ -72,16 +71,16 @@ fn absolute(path: &Path) -> PathBuf {
 pub struct FileProvider<D> {
     config: FileProviderConfig,
     place: Place,
-    trigger: Arc<Notify>,
+    again: Arc<LookAgain>,
     documents: PhantomData<fn() -> D>,
 }
 
 impl<D: Document> FileProvider<D> {
-    /// A provider of what `config` names. Each `trigger` (SIGHUP) makes it look again into every
-    /// file, watched or not.
-    pub fn new(config: FileProviderConfig, trigger: Arc<Notify>) -> Result<Self, ProviderError> {
+    /// A provider of what `config` names. When it is asked to look `again` (SIGHUP), it does so
+    /// into every file, watched or not.
+    pub fn new(config: FileProviderConfig, again: Arc<LookAgain>) -> Result<Self, ProviderError> {
         let place = config.place()?;
-        Ok(Self { config, place, trigger, documents: PhantomData })
+        Ok(Self { config, place, again, documents: PhantomData })
     }
 
     /// Reads everything once, for checking. Blocks.
@@ -105,17 +104,21 @@ impl<D: Document> Provider<D> for FileProvider<D> {
     ) -> Result<(), ProviderError> {
         let poll = self.config.watch.then_some(watch::POLL);
         let store = self.store();
-        let (watcher, mut events) = watch::watch(self.trigger, poll);
+        let (watcher, mut events) = watch::watch(Arc::clone(&self.again.wake), poll);
         let mut state = State { store, watcher };
         let mut look = Look::at_all();
         let mut first = true;
+        let mut latest = Update::default();
         loop {
+            let asked = (look.scope == Scope::Forced).then(|| self.again.asked());
             let update;
             (state, update) = spawn_blocking(move || state.look(&look, first))
                 .await
                 .map_err(|error| ProviderError::Stopped(error.to_string()))?;
-            if let Some(update) = update {
-                out.send(update);
+            if update.is_some() || asked.is_some() {
+                let asked = asked.unwrap_or(latest.asked);
+                latest = Update { asked, ..update.unwrap_or(latest) };
+                out.send(latest.clone());
             }
             first = false;
             look = tokio::select! {

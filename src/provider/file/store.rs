@@ -110,7 +110,7 @@ impl<D: Document> Store<D> {
         };
         let health =
             ProviderHealth { failures: self.failures, error: self.error(), loaded: self.loaded };
-        Update { config, health }
+        Update { config, health, asked: 0 }
     }
 
     fn error(&self) -> Option<String> {

@@ -17,7 +17,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 struct Running {
     updates: ConfigReceiver<Words>,
-    trigger: Arc<Notify>,
+    again: Arc<LookAgain>,
     shutdown: CancellationToken,
     task: JoinHandle<Result<(), ProviderError>>,
 }
@@ -34,12 +34,12 @@ impl Running {
     }
 
     fn start(config: FileProviderConfig) -> Self {
-        let trigger = Arc::new(Notify::new());
-        let provider = FileProvider::new(config, Arc::clone(&trigger)).unwrap();
+        let again = Arc::new(LookAgain::default());
+        let provider = FileProvider::new(config, Arc::clone(&again)).unwrap();
         let (sender, updates) = ConfigSender::new();
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(provider.run(sender, shutdown.clone()));
-        Self { updates, trigger, shutdown, task }
+        Self { updates, again, shutdown, task }
     }
 
     /// Waits for an update that is as wanted.
@@ -243,8 +243,13 @@ async fn a_trigger_reads_again_without_watching() {
     fs::write(&path, "a: two\n").unwrap();
     let unasked = timeout(Duration::from_millis(200), running.updates.changed()).await;
     assert!(unasked.is_err());
-    running.trigger.notify_one();
-    running.until_text("a", Some("two")).await;
+    assert_eq!(running.again.ask(), 1);
+    let found = running.until_text("a", Some("two")).await;
+    assert_eq!(found.asked, 1);
+    assert_eq!(running.again.ask(), 2);
+    let again = timeout(DEADLINE, running.updates.wait_for(|update| update.asked == 2)).await;
+    let again = again.expect("who asks gets an answer").unwrap().clone();
+    assert!(Arc::ptr_eq(&again.config, &found.config), "nothing is new");
     running.stop().await;
 }
 

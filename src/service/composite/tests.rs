@@ -152,3 +152,35 @@ fn a_fallback_stands_in() {
         assert_eq!(bodies(&*careful, 1).await, "a");
     });
 }
+
+#[test]
+fn services_in_services_are_asked_once_a_level() {
+    const LEVELS: usize = 30;
+    local(async {
+        let (mut world, a, b) = world(true);
+        let pair = |name: &str| {
+            json!({"weighted": {
+                "services": [{"name": name}, {"name": name}], "healthCheck": {},
+            }})
+        };
+        let config = json!({"failover": {"service": "a", "fallback": "b", "healthCheck": {}}});
+        let mut top = world.build("0", config).unwrap();
+        for level in 0..LEVELS {
+            world.services.insert(level.to_string(), top);
+            top = world.build("next", pair(&level.to_string())).unwrap();
+        }
+        assert_eq!(bodies(&*top, 1).await, "a");
+        assert_eq!(a.asked(), 2 * LEVELS + 1, "for each child on the way, and below");
+        a.set(false);
+        assert_eq!(bodies(&*top, 1).await, "b");
+        assert_eq!((a.asked(), b.asked()), (2 * LEVELS + 1, 2 * LEVELS + 1));
+        b.set(false);
+        assert!(!top.is_up());
+        assert_eq!((a.asked(), b.asked()), (1, 1));
+        let (_, response) = ask(&*top, request(None)).await;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!((a.asked(), b.asked()), (2, 2), "for each child of the first");
+        a.set(true);
+        assert!(top.is_up());
+    });
+}

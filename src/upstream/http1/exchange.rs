@@ -81,51 +81,48 @@ pub(in crate::upstream) enum Failure {
 /// Sends `request` over `connection` and waits for the head of the answer. `repeatable` is set when it may be sent
 /// again should the connection turn out to be closed. What is left of the body when the head has come is taken out of
 /// the request, and sent while the answer is read.
-pub(in crate::upstream) fn exchange(
+pub(in crate::upstream) async fn exchange(
     mut connection: Box<Connection>,
     request: &mut http::Request<Upload>,
     upgrade: bool,
     repeatable: bool,
-) -> impl Future<Output = Result<Answer, Unanswered>> {
-    // A block, and no function: the arguments of an async function are kept twice.
-    async move {
-        // What comes before the request must not be taken for its answer, however busy this task was.
-        let surplus = unconstrained(poll_fn(|cx| {
-            Poll::Ready(match connection.poll_before_request(cx, repeatable) {
-                Poll::Ready(error) => Some(error),
-                Poll::Pending => None,
-            })
-        }));
-        if let Some(error) = surplus.await {
-            return Err(Unanswered {
-                failure: Failure::Connection(error),
-                written: false,
-                replied: false,
-                intact: true,
-            });
-        }
-        let mut sending = Sending::new(request);
-        let mut receiving = Receiving::new(request.method(), upgrade);
-        let received = poll_fn(|cx| {
-            match sending.poll(cx, &mut connection.stream, request.body_mut()) {
-                Poll::Ready(Err(Stopped::Connection(error))) => {
-                    return Poll::Ready(Err(Failure::Connection(error)));
-                }
-                Poll::Ready(Err(Stopped::Body)) => return Poll::Ready(Err(Failure::Upload)),
-                Poll::Ready(Ok(())) | Poll::Pending => {}
-            }
-            receiving.poll(cx, &mut connection.stream, request.body())
+) -> Result<Answer, Unanswered> {
+    // What comes before the request must not be taken for its answer, however busy this task was.
+    let surplus = unconstrained(poll_fn(|cx| {
+        Poll::Ready(match connection.poll_before_request(cx, repeatable) {
+            Poll::Ready(error) => Some(error),
+            Poll::Pending => None,
         })
-        .await;
-        match received {
-            Ok(received) => Ok(received.answer(connection, sending, request.body_mut(), upgrade)),
-            Err(failure) => Err(Unanswered {
-                failure,
-                written: sending.is_written(),
-                replied: receiving.replied,
-                intact: !sending.took_body(),
-            }),
+    }));
+    if let Some(error) = surplus.await {
+        return Err(Unanswered {
+            failure: Failure::Connection(error),
+            written: false,
+            replied: false,
+            intact: true,
+        });
+    }
+    let mut sending = Sending::new(request);
+    let mut receiving = Receiving::new(request.method(), upgrade);
+    let received = poll_fn(|cx| {
+        match sending.poll(cx, &mut connection.stream, request.body_mut()) {
+            Poll::Ready(Err(Stopped::Connection(error))) => {
+                return Poll::Ready(Err(Failure::Connection(error)));
+            }
+            Poll::Ready(Err(Stopped::Body)) => return Poll::Ready(Err(Failure::Upload)),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
         }
+        receiving.poll(cx, &mut connection.stream, request.body())
+    })
+    .await;
+    match received {
+        Ok(received) => Ok(received.answer(connection, sending, request.body_mut(), upgrade)),
+        Err(failure) => Err(Unanswered {
+            failure,
+            written: sending.is_written(),
+            replied: receiving.replied,
+            intact: !sending.took_body(),
+        }),
     }
 }
 

@@ -8,6 +8,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 
@@ -36,7 +37,7 @@ pub(super) fn serve(timeouts: GateTimeouts) -> (DuplexStream, JoinHandle<hyper::
         .half_close(false)
         .max_headers(1000)
         .max_buf_size((1 << 20) + 8192)
-        .serve_connection(gate, service)
+        .serve_connection(TokioIo::new(gate), service)
         .with_upgrades();
     (client, tokio::spawn(connection), log)
 }
@@ -91,8 +92,8 @@ async fn answer(
 /// Echoes the tunnel, from the parts that hyper and the gate give back.
 async fn echo(upgrade: hyper::upgrade::OnUpgrade) {
     let upgraded = upgrade.await.unwrap();
-    let parts = upgraded.downcast::<RequestGate<DuplexStream>>().unwrap();
-    let (mut stream, rest) = parts.io.into_parts();
+    let parts = upgraded.downcast::<TokioIo<RequestGate<DuplexStream>>>().unwrap();
+    let (mut stream, rest) = parts.io.into_inner().into_parts();
     stream.write_all(&parts.read_buf).await.unwrap();
     stream.write_all(&rest).await.unwrap();
     let (mut read, mut write) = tokio::io::split(stream);

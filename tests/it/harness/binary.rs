@@ -39,6 +39,18 @@ impl Process {
 
     /// The same with these variables in its environment.
     pub(crate) fn start_in(environment: &[(&str, &OsStr)], options: &Value, text: &str) -> Self {
+        let mut process = Self::begin(environment, options, text);
+        until("the program listens", || process.try_address("web").is_some() || process.is_over());
+        if process.is_over() {
+            let mut said = String::new();
+            process.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+            panic!("the program did not start: {said}\n{}", process.log());
+        }
+        process
+    }
+
+    /// The same without waiting until it listens.
+    pub(crate) fn begin(environment: &[(&str, &OsStr)], options: &Value, text: &str) -> Self {
         let mut setup = Proxy::with(options.clone());
         let log = json!({"level": "DEBUG", "format": "json", "filePath": log_file(&setup)});
         setup.set("log", &log);
@@ -50,14 +62,7 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut process = Self { child, setup };
-        until("the program listens", || process.try_address("web").is_some() || process.is_over());
-        if process.is_over() {
-            let mut said = String::new();
-            process.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-            panic!("the program did not start: {said}\n{}", process.log());
-        }
-        process
+        Self { child, setup }
     }
 
     pub(crate) fn directory(&self) -> &Path {
