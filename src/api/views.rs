@@ -93,7 +93,7 @@ pub(super) fn service(report: &Report, name: &str) -> Option<Value> {
 
 fn service_view(service: &ServiceReport, users: &Users<'_>) -> Value {
     let kind = service.object.as_ref().and_then(|one| one.config.kind());
-    listed(&service.name, service_body(service, users), kind)
+    listed(&service.name, service_body(service, users), kind.as_deref())
 }
 
 fn service_body(service: &ServiceReport, users: &Users<'_>) -> Map<String, Value> {

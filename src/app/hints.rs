@@ -52,9 +52,23 @@ impl Hints {
         for (index, child) in weighted.enumerate() {
             look(&format!("weighted.services[{index}]"), &child.name);
         }
+        let hashed = object.config.highest_random_weight.iter().flat_map(|one| &one.services);
+        for (index, child) in hashed.enumerate() {
+            look(&format!("highestRandomWeight.services[{index}]"), &child.name);
+        }
+        if let Some(mirroring) = &object.config.mirroring {
+            look("mirroring.service", &mirroring.service);
+            for (index, mirror) in mirroring.mirrors.iter().enumerate() {
+                look(&format!("mirroring.mirrors[{index}].name"), &mirror.name);
+            }
+        }
         if let Some(failover) = &object.config.failover {
             look("failover.service", &failover.service);
             look("failover.fallback", &failover.fallback);
+        }
+        for (index, middleware) in object.config.middlewares.iter().enumerate() {
+            let option = format!("middlewares[{index}]");
+            self.look(name, object, &option, middleware, &config.middlewares);
         }
         if let Some(balancer) = &object.config.load_balancer {
             let option = "loadBalancer.serversTransport";

@@ -163,8 +163,8 @@ pub fn compile(
     };
     let mut tls = compiler.build_tls();
     compiler.build_transports();
-    compiler.build_services();
     compiler.note_middlewares();
+    compiler.build_services();
     let table = compiler.build_routers(&mut tls);
     compiler.memo.tls = Some(Arc::new(tls));
     compiler.finish(table)

@@ -252,6 +252,8 @@ fn service_report(name: &QualifiedName, built: &BuiltService) -> ServiceReport {
         Ok(_) => Vec::new(),
         Err(missing) => {
             let own = built.diagnostics.iter().filter(|d| d.severity == Severity::Error);
+            // Those of its middlewares are said of them.
+            let own = own.filter(|d| d.subject.as_ref().is_none_or(|s| s.kind != "middleware"));
             let own: Vec<_> = own.map(|diagnostic| diagnostic.message.clone()).collect();
             if own.is_empty() { vec![missing.clone()] } else { own }
         }

@@ -453,14 +453,7 @@ impl Drop for Exchange {
 }
 
 fn protocol_of(websocket: bool, headers: &HeaderMap) -> Protocol {
-    if websocket {
-        return Protocol::WebSocket;
-    }
-    match headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes) {
-        Some(kind) if kind.starts_with(b"application/grpc-web") => Protocol::GrpcWeb,
-        Some(kind) if kind.starts_with(b"application/grpc") => Protocol::Grpc,
-        _ => Protocol::Http,
-    }
+    if websocket { Protocol::WebSocket } else { Protocol::of_request(headers) }
 }
 
 fn number(value: &HeaderValue) -> Option<u16> {

@@ -17,7 +17,6 @@ mod redirect;
 pub mod redirect_regex;
 pub mod redirect_scheme;
 mod replace_path;
-mod replay;
 mod retry;
 mod security_headers;
 mod source;

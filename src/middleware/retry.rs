@@ -13,10 +13,11 @@ use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::replay::Replay;
 use super::{Build, BuildContext};
-use crate::exchange::{Context, Middleware, Next, Outcome, Request, Response, ResponseFuture};
-use crate::values::{BuildError, GoDuration, Profile, is_default};
+use crate::exchange::{
+    Context, Middleware, Next, Outcome, Replay, Request, Response, ResponseFuture,
+};
+use crate::values::{BuildError, GoDuration, Profile, StatusRanges, is_default};
 
 /// Options of `retry`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -77,15 +78,7 @@ impl Build for RetryConfig {
                 return Err(BuildError::at(option, "a duration cannot be negative here"));
             }
         }
-        let mut statuses = Vec::with_capacity(self.status.len());
-        for (index, text) in self.status.iter().enumerate() {
-            statuses.push(range(text).ok_or_else(|| {
-                BuildError::at(
-                    format!("status[{index}]"),
-                    format!("{text:?} is neither a status nor a range such as 500-599"),
-                )
-            })?);
-        }
+        let statuses = StatusRanges::read("status", &self.status)?;
         let budget = match cx.profile {
             Profile::Exact => None,
             _ => Some(cx.carry_over(&format!("{self:?}"), Budget::default)),
@@ -101,13 +94,6 @@ impl Build for RetryConfig {
             budget,
         }))
     }
-}
-
-/// Reads `503` or `500-599`.
-fn range(text: &str) -> Option<(u16, u16)> {
-    let (low, high) = text.split_once('-').unwrap_or((text, text));
-    let (low, high) = (low.trim().parse().ok()?, high.trim().parse().ok()?);
-    (100 <= low && low <= high && high <= 999).then_some((low, high))
 }
 
 /// Keeps status retries below a fifth of the requests, so that a service that fails as a whole
@@ -147,7 +133,7 @@ struct Retry {
     attempts: u32,
     initial: Option<Duration>,
     timeout: Option<Duration>,
-    statuses: Vec<(u16, u16)>,
+    statuses: StatusRanges,
     limit: Option<u64>,
     on_network_error: bool,
     any_method: bool,
@@ -230,9 +216,8 @@ impl Retry {
         if self.on_network_error && error.is_some_and(crate::exchange::ProxyError::nothing_sent) {
             return true;
         }
-        let status = response.status().as_u16();
         on_status
-            && self.statuses.iter().any(|&(low, high)| (low..=high).contains(&status))
+            && self.statuses.contains(response.status())
             && self.budget.as_ref().is_none_or(|budget| budget.spend())
     }
 }

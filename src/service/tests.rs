@@ -240,28 +240,19 @@ fn a_service_has_exactly_one_kind() {
 }
 
 #[test]
-fn what_is_not_served_yet_is_an_error_that_names_it() {
-    let mut world = World::new();
-    for (config, option) in [
-        (serde_json::json!({"mirroring": {"service": "x"}}), "mirroring"),
-        (serde_json::json!({"highestRandomWeight": {}}), "highestRandomWeight"),
-        (serde_json::json!({"loadBalancer": {}, "middlewares": ["a"]}), "middlewares"),
-        (serde_json::json!({"loadBalancer": {"strategy": "hrw"}}), "loadBalancer.strategy"),
-        (serde_json::json!({"loadBalancer": {"strategy": "leasttime"}}), "loadBalancer.strategy"),
-        (
-            serde_json::json!({"loadBalancer": {"healthCheck": {"mode": "grpc"}}}),
-            "loadBalancer.healthCheck.mode",
-        ),
-        (
-            serde_json::json!({"failover": {"service": "a", "fallback": "b", "errors": {}}}),
-            "failover.errors",
-        ),
+fn a_kind_is_named_as_in_traefiks_api() {
+    for (text, kind) in [
+        (r#"{"loadBalancer": {}}"#, Some("loadbalancer")),
+        (r#"{"weighted": {"services": []}, "middlewares": ["a"]}"#, Some("weighted")),
+        (r#"{"highestRandomWeight": {}}"#, Some("highestrandomweight")),
+        (r#"{"mirroring": {}}"#, Some("mirroring")),
+        (r#"{"failover": {}}"#, Some("failover")),
+        (r#"{"failover": {}, "mirroring": {}}"#, None),
+        ("{}", None),
     ] {
-        let (found, message) = world.error(config);
-        assert_eq!(found, option);
-        assert!(message.ends_with("is not supported yet"), "{message}");
+        let config: ServiceConfig = serde_json::from_str(text).unwrap();
+        assert_eq!(config.kind().as_deref(), kind, "{text}");
     }
-    assert!(world.build("s", serde_json::json!({"loadBalancer": {}, "middlewares": []})).is_ok());
 }
 
 fn checked(servers: &[&str], interval: &str) -> serde_json::Value {
