@@ -19,7 +19,9 @@ use std::pin::Pin;
 
 pub use body::{Body, BodyEnd, BodyError, EndHook, Ending, without_misplaced_trailers};
 pub use chain::{Chain, Middleware, Next};
-pub use context::{ClientTls, Connection, Context, EntryPointFacts, OpenWork, OpenWorkItem, Scheme};
+pub use context::{
+    ClientTls, Connection, Context, EntryPointFacts, OpenWork, OpenWorkItem, Scheme,
+};
 pub use error::{Outcome, ProxyError};
 pub use observe::{Observation, Observer, Protocol};
 pub use replay::Replay;

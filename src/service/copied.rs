@@ -105,8 +105,8 @@ struct Copying {
 
 impl Copying {
     fn add(&mut self, data: &[u8]) -> bool {
-        let fits = self.bytes.len().saturating_add(data.len()) <= self.limit
-            && self.held.grow(data.len());
+        let fits =
+            self.bytes.len().saturating_add(data.len()) <= self.limit && self.held.grow(data.len());
         if fits {
             self.bytes.extend_from_slice(data);
         }
@@ -207,7 +207,8 @@ mod tests {
         body.frame().await.unwrap().unwrap();
         drop(body);
         assert!(copy.await.is_err());
-        let broken = stream::iter([Ok(Frame::data(Bytes::from_static(b"one"))), Err(BodyError::Timeout)]);
+        let broken =
+            stream::iter([Ok(Frame::data(Bytes::from_static(b"one"))), Err(BodyError::Timeout)]);
         let (body, copy) = copied(Body::boxed(StreamBody::new(broken)), None, &load);
         assert!(body.collect().await.is_err());
         assert!(copy.await.is_err());

@@ -63,10 +63,7 @@ pub(super) struct LeastTime {
 
 impl LeastTime {
     /// A choice among servers with these times and weights; `turns` has the same weights.
-    pub(super) fn new(
-        servers: impl Iterator<Item = (Arc<Times>, u64)>,
-        turns: Arc<Edf>,
-    ) -> Self {
+    pub(super) fn new(servers: impl Iterator<Item = (Arc<Times>, u64)>, turns: Arc<Edf>) -> Self {
         Self { servers: servers.collect(), turns }
     }
 

@@ -88,7 +88,8 @@ impl LoadBalancer {
             .map(|cookie| Sticky::new(cookie, cx.name.as_str(), cx.profile, members()))
             .transpose()?;
         if cookie.is_some() && sticky.is_none() {
-            let message = "has no effect with `strategy: hrw`, which keeps clients at their servers";
+            let message =
+                "has no effect with `strategy: hrw`, which keeps clients at their servers";
             cx.warnings.push(BuildError::at("sticky", message));
         }
         let plan = match &config.health_check {
@@ -129,9 +130,7 @@ impl LoadBalancer {
         let index = match &self.strategy {
             Strategy::Wrr(schedule) => schedule.pick(available),
             Strategy::P2c(choices) => choices.pick(self.servers.len(), available, in_flight),
-            Strategy::Hrw(choice) => {
-                choice.pick(cx.connection.peer_ip_text.as_bytes(), available)
-            }
+            Strategy::Hrw(choice) => choice.pick(cx.connection.peer_ip_text.as_bytes(), available),
             Strategy::LeastTime(choice) => choice.pick(available, in_flight),
         }?;
         let server = self.servers.get(index)?;
@@ -261,8 +260,7 @@ fn strategy(config: &LoadBalancerConfig, cx: &ServiceContext<'_>) -> Result<Stra
         "" | "wrr" => Ok(Strategy::Wrr(schedule(config, cx))),
         "p2c" => Ok(Strategy::P2c(P2c::new())),
         "hrw" => {
-            let servers =
-                config.servers.iter().map(|server| (&*server.url, weight(server.weight)));
+            let servers = config.servers.iter().map(|server| (&*server.url, weight(server.weight)));
             Ok(Strategy::Hrw(Rendezvous::new(servers)))
         }
         "leasttime" => {

@@ -18,7 +18,7 @@ use super::health::tests::Gauge;
 use super::*;
 use crate::exchange::{
     Body, Connection, Context, EntryPointFacts, OpenWork, Outcome, Request, Response,
-    ResponseFuture, ready,
+    ResponseFuture,
 };
 use crate::upstream::ServersTransportConfig;
 use crate::values::Disk;
@@ -82,6 +82,8 @@ pub(super) struct Origin {
     pub(super) url: String,
     pub(super) name: String,
     status: Arc<AtomicU16>,
+    /// Milliseconds before it answers.
+    delay: Arc<AtomicUsize>,
     requests: Arc<Mutex<Vec<String>>>,
 }
 
@@ -92,6 +94,8 @@ impl Origin {
         let status = Arc::new(AtomicU16::new(200));
         let requests: Arc<Mutex<Vec<String>>> = Arc::default();
         let (answer, answers, log) = (name.clone(), Arc::clone(&status), Arc::clone(&requests));
+        let delay = Arc::new(AtomicUsize::new(0));
+        let delays = Arc::clone(&delay);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
@@ -104,12 +108,18 @@ impl Origin {
                     }
                 }
                 log.lock().unwrap().push(String::from_utf8(head).unwrap());
+                pause(delays.load(Ordering::Relaxed));
                 let (status, length) = (answers.load(Ordering::Relaxed), answer.len());
                 let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n");
                 let _ = write!(stream, "{head}Connection: close\r\n\r\n{answer}");
             }
         });
-        Self { url: format!("http://{name}"), name, status, requests }
+        Self { url: format!("http://{name}"), name, status, delay, requests }
+    }
+
+    pub(super) fn delay(&self, time: Duration) {
+        let millis = usize::try_from(time.as_millis()).unwrap();
+        self.delay.store(millis, Ordering::Relaxed);
     }
 
     pub(super) fn answer(&self, status: u16) {
@@ -119,6 +129,11 @@ impl Origin {
     pub(super) fn asked(&self) -> usize {
         self.requests.lock().unwrap().len()
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a thread of its own")]
+fn pause(millis: usize) {
+    std::thread::sleep(Duration::from_millis(millis as u64));
 }
 
 /// A port that nobody listens at.
@@ -133,26 +148,56 @@ pub(super) struct Fake {
     up: AtomicBool,
     checks: bool,
     asked: AtomicUsize,
+    status: AtomicU16,
+    got: Mutex<Vec<String>>,
 }
 
 impl Fake {
     pub(super) fn new(name: &'static str, checks: bool) -> Arc<Self> {
-        Arc::new(Self { name, up: AtomicBool::new(true), checks, asked: AtomicUsize::new(0) })
+        Arc::new(Self {
+            name,
+            up: AtomicBool::new(true),
+            checks,
+            asked: AtomicUsize::new(0),
+            status: AtomicU16::new(200),
+            got: Mutex::default(),
+        })
     }
 
     pub(super) fn set(&self, up: bool) {
         self.up.store(up, Ordering::Relaxed);
     }
 
+    pub(super) fn answer(&self, status: u16) {
+        self.status.store(status, Ordering::Relaxed);
+    }
+
     /// How often somebody asked since the last call whether it is up.
     pub(super) fn asked(&self) -> usize {
         self.asked.swap(0, Ordering::Relaxed)
     }
+
+    /// The body of the latest request that nobody has asked for yet.
+    pub(super) fn got(&self) -> String {
+        std::mem::take(&mut *self.got.lock().unwrap()).pop().unwrap_or_default()
+    }
+
+    /// How many requests came since somebody asked for one.
+    pub(super) fn requests(&self) -> usize {
+        self.got.lock().unwrap().len()
+    }
 }
 
 impl Handler for Fake {
-    fn handle<'a>(&'a self, _: &'a Context, _: Request) -> ResponseFuture<'a> {
-        ready(Response::new(Body::from_static(self.name.as_bytes())))
+    fn handle<'a>(&'a self, _: &'a Context, request: Request) -> ResponseFuture<'a> {
+        Box::pin(async move {
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            self.got.lock().unwrap().push(String::from_utf8(body.to_vec()).unwrap());
+            let mut response = Response::new(Body::from_static(self.name.as_bytes()));
+            let status = self.status.load(Ordering::Relaxed);
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            response
+        })
     }
 }
 

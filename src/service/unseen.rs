@@ -8,7 +8,9 @@ use http::{HeaderMap, Method};
 use http_body::Body as _;
 use tokio::time::Instant;
 
-use crate::exchange::{BodyEnd, Context, Ending, Observation, Outcome, Protocol, Request, Response};
+use crate::exchange::{
+    BodyEnd, Context, Ending, Observation, Outcome, Protocol, Request, Response,
+};
 
 /// What is to be remembered of a request whose answer nobody sees.
 pub(super) struct Unseen {

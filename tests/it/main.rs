@@ -30,6 +30,8 @@ mod routing;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]
+mod service_kinds;
+#[cfg(test)]
 mod services;
 #[cfg(test)]
 #[cfg(target_os = "linux")]

@@ -157,10 +157,10 @@ mod tests {
         fn send(self: Arc<Self>, target: Target, request: Request) -> Answer {
             Box::pin(async move {
                 assert_eq!(target.text().as_ref(), "h2c://a:1");
-                assert_eq!((request.method(), request.uri().path()), (
-                    &Method::POST,
-                    "/grpc.health.v1.Health/Check",
-                ));
+                assert_eq!(
+                    (request.method(), request.uri().path()),
+                    (&Method::POST, "/grpc.health.v1.Health/Check",)
+                );
                 assert_eq!(request.headers()[TE], "trailers");
                 let sent = request.into_body().collect().await.unwrap().to_bytes();
                 assert_eq!(sent, REQUEST);
