@@ -97,6 +97,11 @@ fn edit() -> impl Strategy<Value = Edit> {
         "{weighted: {services: [{name: s0}]}}",
         "{weighted: {services: [{name: s1}, {name: s2}]}}",
         "{failover: {service: s2, fallback: s0}}",
+        "{failover: {service: s2, fallback: s0, errors: {status: ['500']}}}",
+        "{highestRandomWeight: {services: [{name: s0}, {name: s2}]}}",
+        "{mirroring: {service: s0, mirrors: [{name: s1, percent: 50}]}}",
+        "{middlewares: [m0, m2], loadBalancer: {servers: []}}",
+        "{middlewares: [m1, gone], weighted: {services: [{name: s0}]}}",
         "{oops: 1}",
     ]);
     let middlewares = pick(&[

@@ -2,6 +2,7 @@
 
 mod broken;
 mod incremental;
+mod services;
 mod tls;
 
 use std::collections::{BTreeSet, HashMap};
