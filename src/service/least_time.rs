@@ -36,12 +36,11 @@ impl Times {
         let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).min(1 << 40);
         let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
         let next = samples.next;
-        let old = match samples.ring.get_mut(next) {
-            Some(place) => std::mem::replace(place, time),
-            None => {
-                samples.ring.push(time);
-                0
-            }
+        let old = if let Some(place) = samples.ring.get_mut(next) {
+            std::mem::replace(place, time)
+        } else {
+            samples.ring.push(time);
+            0
         };
         samples.next = (next + 1) % SAMPLES;
         samples.sum = samples.sum - old + time;

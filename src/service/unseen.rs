@@ -82,8 +82,10 @@ mod tests {
     use crate::exchange::{Body, Observer};
     use crate::service::tests::context;
 
+    type Line = (u16, String, u64, u64, Ending);
+
     #[derive(Default)]
-    struct Seen(Mutex<Vec<(u16, String, u64, u64, Ending)>>);
+    struct Seen(Mutex<Vec<Line>>);
 
     impl Observer for Seen {
         fn observe(&self, exchange: &Observation<'_>) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::config::diagnostics::Diagnostic;
 use crate::exchange::{Context, Handler, Request, ResponseFuture, error};
 
 struct Teapot;
@@ -21,7 +22,7 @@ fn config(more: &str) -> String {
 }
 
 fn lines(compiled: &Compiled) -> Vec<String> {
-    compiled.report.diagnostics.iter().map(|one| one.one_line()).collect()
+    compiled.report.diagnostics.iter().map(Diagnostic::one_line).collect()
 }
 
 #[test]
