@@ -206,7 +206,8 @@ def _idle_cost(workspace, proxy, secure):
         before = measure.pss_mib(proxy.pids())
         for _ in range(workspace.idle):
             held.append(open_connection())
-        time.sleep(1)
+        # Longer than a page that is being loaded: from then on a connection is idle.
+        time.sleep(5)
         after = measure.pss_mib(proxy.pids())
         closed = sum(_is_closed(connection) for connection in held)
         if closed:

@@ -92,6 +92,7 @@ fn entry_point(
     all: &StaticConfig,
     metrics: &Metrics,
 ) -> anyhow::Result<EntryPoint> {
+    let exact = all.core.profile == Profile::Exact;
     let hardened = all.core.profile == Profile::Hardened;
     let transport = &config.transport;
     let timeouts = &transport.responding_timeouts;
@@ -102,7 +103,8 @@ fn entry_point(
         facts: Arc::new(EntryPointFacts {
             name: name.into(),
             not_append_forwarded_for: config.forwarded_headers.not_append_x_forwarded_for
-                || all.global.not_append_x_forwarded_for,
+                || all.global.not_append_x_forwarded_for && !exact,
+            exact,
             hardened,
         }),
         address: resolve(&config.address)?,

@@ -125,7 +125,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Lent<S> {
         }
         TOGETHER.with_borrow_mut(|together| {
             together.clear();
-            bufs.iter().for_each(|buf| together.extend_from_slice(buf));
+            for buf in bufs {
+                together.extend_from_slice(buf);
+            }
             stream.poll_write(cx, together)
         })
     }

@@ -25,6 +25,7 @@ fn door_with(change: impl FnOnce(&mut EntryPoint)) -> Arc<Door> {
     let facts = EntryPointFacts {
         name: Arc::from("web"),
         not_append_forwarded_for: false,
+        exact: false,
         hardened: false,
     };
     let mut entry_point = EntryPoint {

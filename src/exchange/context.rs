@@ -39,6 +39,8 @@ pub struct EntryPointFacts {
     /// Leave `X-Forwarded-For` without the peer's address
     /// (`forwardedHeaders.notAppendXForwardedFor`).
     pub not_append_forwarded_for: bool,
+    /// Behave as Traefik does, also where it is unsafe or wrong: see `core.profile`.
+    pub exact: bool,
     /// Behave as the `hardened` profile asks: see `core.profile`.
     pub hardened: bool,
 }

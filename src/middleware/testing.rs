@@ -26,6 +26,7 @@ pub(crate) fn context(peer: &str) -> Context {
         entry_point: Arc::new(EntryPointFacts {
             name: "web".into(),
             not_append_forwarded_for: false,
+            exact: false,
             hardened: false,
         }),
         peer: SocketAddr::new(ip, 40_000),

@@ -33,6 +33,7 @@ pub(super) fn context() -> Context {
     let entry_point = Arc::new(EntryPointFacts {
         name: "web".into(),
         not_append_forwarded_for: false,
+        exact: false,
         hardened: false,
     });
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));

@@ -123,6 +123,9 @@ impl Forwarder {
             }
             Err(Failure { error, sent }) => {
                 let mut response = error.into_response();
+                if error == ProxyError::UpstreamInvalid && cx.connection.entry_point.exact {
+                    response = error::bare(StatusCode::INTERNAL_SERVER_ERROR);
+                }
                 *Outcome::of(&mut response) = Outcome { error: Some(error), sent, ..outcome };
                 response
             }

@@ -65,7 +65,7 @@ fn a_half_open_backend_is_a_502_at_once() {
 
 /// F-10, F-13: nothing of an answer that is none reaches the client, and the next one is fine.
 #[test]
-fn garbage_is_a_502() {
+fn garbage_is_a_502_and_with_the_profile_exact_a_500() {
     let many: Vec<_> = (0..5000).map(|number| format!("X-{number}: y\r\n")).collect();
     let many = many.concat();
     let answers = [
@@ -89,15 +89,17 @@ fn garbage_is_a_502() {
         Ok(number) => Reply::raw(answers[number].clone()),
         Err(_) => Reply::ok("fine"),
     });
-    let proxy = Proxy::start(&everything_to(&origin.url()));
-    let mut client = proxy.client();
-    for number in 0..count {
-        let answer = client.send(&Ask::get(&format!("/{number}"))).unwrap();
-        // Switching protocols unasked is the one case that Traefik calls its own error.
-        assert!(matches!(answer.status, 502 | 500), "{number}: {}", answer.status);
-        let shown = format!("{:?} {}", answer.headers, answer.text());
-        assert!(!shown.to_lowercase().contains("secret"), "{number}: {shown}");
-        assert_eq!(client.send(&Ask::get("/fine")).unwrap().text(), "fine", "{number}");
+    for (profile, status) in [("safe", 502), ("exact", 500)] {
+        let core = json!({"core": {"profile": profile}});
+        let proxy = Proxy::with(core).start(&everything_to(&origin.url()));
+        let mut client = proxy.client();
+        for number in 0..count {
+            let answer = client.send(&Ask::get(&format!("/{number}"))).unwrap();
+            assert_eq!(answer.status, status, "{number}, {profile}");
+            let shown = format!("{:?} {}", answer.headers, answer.text());
+            assert!(!shown.to_lowercase().contains("secret"), "{number}: {shown}");
+            assert_eq!(client.send(&Ask::get("/fine")).unwrap().text(), "fine", "{number}");
+        }
     }
 }
 

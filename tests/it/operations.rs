@@ -721,9 +721,9 @@ fn the_api_says_who_uses_a_chain() {
 /// ST-3
 #[test]
 fn the_peer_is_appended_nowhere_if_the_global_switch_says_so() {
-    for (options, appended) in
-        [(json!({}), true), (json!({"global": {"notAppendXForwardedFor": true}}), false)]
-    {
+    let switch = json!({"global": {"notAppendXForwardedFor": true}});
+    let exact = json!({"global": {"notAppendXForwardedFor": true}, "core": {"profile": "exact"}});
+    for (options, appended) in [(json!({}), true), (switch, false), (exact, true)] {
         let origin = Origin::start();
         let proxy = Proxy::with(options).start(&everything_to(&origin.url()));
         assert_eq!(proxy.get("/").status, 200);

@@ -2,7 +2,7 @@
 //! and who wants to be told (F-25, F-29, F-32, F-53). All of it with real processes, seen in /proc.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -243,6 +243,26 @@ fn systemd_is_told_of_a_reload() {
     process.write("http: {routers: {a: [");
     reload();
     assert_eq!(ask(&process, "/three").unwrap(), 200, "what cannot be read changes nothing");
+}
+
+/// A socket that systemd holds outlives the program: who connects while none runs is served by the next.
+#[test]
+fn a_socket_that_is_handed_over_is_used_and_outlives_the_program() {
+    let origin = Origin::start();
+    let text = everything_to(&origin.url());
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    for turn in 0..2 {
+        let mut early = Client::connect(address).unwrap();
+        early.write(&Ask::get("/")).unwrap();
+        let handed = socket.try_clone().unwrap();
+        let mut process = Process::activated(handed, "web", &json!({}), &text);
+        assert_eq!(process.address("web"), address);
+        assert_eq!(early.read("GET").unwrap().status, 200, "{turn}");
+        assert_eq!(ask(&process, "/").unwrap(), 200);
+        process.signal(Signal::TERM);
+        assert_eq!(process.end().code(), Some(0));
+    }
 }
 
 /// F-53: a process that was stopped goes on where it was. No server is taken for dead because the

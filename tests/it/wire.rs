@@ -676,8 +676,7 @@ fn a_head_that_is_too_large_is_a_502() {
     });
     let proxy = proxy_to(&origin);
     for target in ["/huge", "/garbage"] {
-        let status = proxy.get(target).status;
-        assert!(matches!(status, 500 | 502), "{target}: {status}");
+        assert_eq!(proxy.get(target).status, 502, "{target}");
         assert_eq!(proxy.get("/").status, 200);
     }
 }

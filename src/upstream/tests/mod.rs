@@ -34,6 +34,7 @@ fn context() -> Context {
             entry_point: Arc::new(EntryPointFacts {
                 name: "web".into(),
                 not_append_forwarded_for: false,
+                exact: false,
                 hardened: false,
             }),
             peer,

@@ -3,7 +3,8 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
@@ -39,7 +40,22 @@ impl Process {
 
     /// The same with these variables in its environment.
     pub(crate) fn start_in(environment: &[(&str, &OsStr)], options: &Value, text: &str) -> Self {
-        let mut process = Self::begin(environment, options, text);
+        Self::begin(environment, options, text).listening()
+    }
+
+    /// The same as systemd starts it for a socket of that name (`sd_listen_fds(3)`).
+    pub(crate) fn activated(socket: TcpListener, name: &str, options: &Value, text: &str) -> Self {
+        let script = "exec 3<&0 </dev/null
+            export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=\"$0\"
+            exec \"$@\"";
+        let mut shell = Command::new("/bin/sh");
+        shell.env_clear().stdin(OwnedFd::from(socket));
+        shell.args(["-c", script, name, env!("CARGO_BIN_EXE_doorward")]);
+        Self::spawn(shell, options, text).listening()
+    }
+
+    fn listening(self) -> Self {
+        let mut process = self;
         until("the program listens", || process.try_address("web").is_some() || process.is_over());
         if process.is_over() {
             let mut said = String::new();
@@ -51,13 +67,19 @@ impl Process {
 
     /// The same without waiting until it listens.
     pub(crate) fn begin(environment: &[(&str, &OsStr)], options: &Value, text: &str) -> Self {
+        let mut command = command(Path::new("."));
+        command.envs(environment.iter().copied());
+        Self::spawn(command, options, text)
+    }
+
+    fn spawn(mut command: Command, options: &Value, text: &str) -> Self {
         let mut setup = Proxy::with(options.clone());
         let log = json!({"level": "DEBUG", "format": "json", "filePath": log_file(&setup)});
         setup.set("log", &log);
         let file = setup.files(text);
-        let child = command(setup.directory())
+        let child = command
+            .current_dir(setup.directory())
             .arg(format!("--configFile={}", file.display()))
-            .envs(environment.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
