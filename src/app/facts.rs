@@ -16,6 +16,7 @@ use crate::exchange::forwarded::TrustedSources;
 use crate::exchange::{EntryPointFacts, Handler, Observer};
 use crate::observability::metrics::Metrics;
 use crate::router::RouterObservabilityConfig;
+use crate::rule::Syntax;
 use crate::values::Profile;
 use crate::wire::BodyTimeout;
 
@@ -39,6 +40,10 @@ pub(super) fn static_facts(config: &StaticConfig, services: InternalServices) ->
             .iter()
             .map(|(name, one)| model(name, one, defaults.contains(&name.as_str())))
             .collect(),
+        default_rule_syntax: match &*config.core.default_rule_syntax {
+            "v2" => Syntax::V2,
+            _ => Syntax::V3,
+        },
         resolvers: config.certificates_resolvers.keys().cloned().collect(),
         internal_services: services,
         precedence: std::iter::once("internal".to_owned())

@@ -34,6 +34,7 @@ use crate::exchange::Handler;
 use crate::exchange::canonical::EncodedCharacters;
 use crate::observability::metrics::Metrics;
 use crate::router::{RouterObservabilityConfig, RouterTlsConfig, RoutingTable};
+use crate::rule::Syntax;
 use crate::service::ServerGauge;
 use crate::service::health::HealthPlan;
 use crate::state::SharedState;
@@ -91,6 +92,8 @@ pub struct StaticFacts {
     pub on_broken_router: OnBrokenRouter,
     /// Entry points by position.
     pub entry_points: Vec<EntryPointModel>,
+    /// Syntax of the rules of routers that do not say (`core.defaultRuleSyntax`).
+    pub default_rule_syntax: Syntax,
     /// Names of the certificates resolvers.
     pub resolvers: BTreeSet<String>,
     /// Services of provider `internal` by their name without provider: the handler, or why it is

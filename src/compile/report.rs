@@ -13,6 +13,7 @@ use crate::config::diagnostics::{Diagnostic, Severity};
 use crate::config::dynamic_config::Object;
 use crate::middleware::MiddlewareConfig;
 use crate::router::{HttpRouter, RouterConfig, RouterObservabilityConfig};
+use crate::rule::Syntax;
 use crate::service::{Service, ServiceConfig};
 use crate::tls::CertificateStore;
 use crate::values::QualifiedName;
@@ -121,6 +122,9 @@ impl RouterReport {
             if config.tls.is_none() {
                 config.tls.clone_from(&model.tls);
             }
+        }
+        if config.rule_syntax.is_empty() && facts.default_rule_syntax == Syntax::V2 {
+            "v2".clone_into(&mut config.rule_syntax);
         }
         let own = config.observability.take().unwrap_or_default();
         let model = model.and_then(|model| model.observability.clone()).unwrap_or_default();

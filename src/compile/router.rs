@@ -333,13 +333,10 @@ fn own_problems(draft: &Draft, built: &BuiltRouter) -> Vec<Problem> {
         problems.push(Problem::new(BuildError::unsupported("parentRefs")));
     }
     match (&*config.rule_syntax, &draft.rule) {
-        ("" | "v3" | "default", rule) => problems.extend(rule.as_ref().err().cloned()),
+        ("" | "v3" | "v2" | "default", rule) => problems.extend(rule.as_ref().err().cloned()),
         // What the rule means in another syntax nobody knows.
-        ("v2", _) => {
-            problems.push(Problem::at("ruleSyntax", "`ruleSyntax: v2` is not supported yet"));
-        }
         (other, _) => {
-            let message = format!("unknown rule syntax `{other}`: write v3 or leave it out");
+            let message = format!("unknown rule syntax `{other}`: write v3 or v2");
             problems.push(Problem::at("ruleSyntax", message));
         }
     }

@@ -16,7 +16,7 @@ use crate::config::dynamic_config::Object;
 use crate::router::{
     EntryPointRoutes, HttpRouter, HttpRouters, RouterConfig, RouterTlsConfig, RoutingTable,
 };
-use crate::rule::Rule;
+use crate::rule::{Rule, Syntax};
 use crate::values::QualifiedName;
 
 /// Hosts of a rule, if TLS options are chosen by them.
@@ -199,8 +199,11 @@ impl Compiler<'_> {
     ) -> Draft {
         let mut warnings = Vec::new();
         let instances = self.instances_of(name, object, &mut warnings);
-        let known = previous.and_then(|placed| placed.rule.as_ref());
-        let rule = read_rule(&object.config.rule, known);
+        let syntax = self.syntax_of(&object.config);
+        let known = previous
+            .filter(|placed| self.syntax_of(&placed.object.config) == syntax)
+            .and_then(|placed| placed.rule.as_ref());
+        let rule = read_rule(&object.config.rule, syntax, known);
         let is_tls = instances.iter().any(|instance| instance.tls.is_some());
         let hosts = rule.as_ref().ok().filter(|_| is_tls).map(|rule| rule.domains());
         let priority = match object.config.priority {
@@ -219,6 +222,15 @@ impl Compiler<'_> {
             hosts: hosts.unwrap_or_default().into_iter().map(Arc::from).collect(),
             instances,
             previous: previous.cloned(),
+        }
+    }
+
+    /// The syntax of a router's rule: its own, or `core.defaultRuleSyntax`.
+    fn syntax_of(&self, config: &RouterConfig) -> Syntax {
+        match &*config.rule_syntax {
+            "v2" => Syntax::V2,
+            "" => self.env.facts.default_rule_syntax,
+            _ => Syntax::V3,
         }
     }
 
@@ -370,15 +382,15 @@ fn insert_in_order(placed: &mut Vec<Arc<Placed>>, fresh: Vec<Arc<Placed>>) {
     }
 }
 
-/// The rule of this text, parsed only when it is not the `known` one.
-fn read_rule(text: &str, known: Option<&Arc<Rule>>) -> Result<Arc<Rule>, Problem> {
+/// The rule of this text, parsed only when it is not the `known` one, which has the same syntax.
+fn read_rule(text: &str, syntax: Syntax, known: Option<&Arc<Rule>>) -> Result<Arc<Rule>, Problem> {
     if let Some(rule) = known.filter(|rule| rule.text() == text) {
         return Ok(Arc::clone(rule));
     }
     if text.is_empty() {
         return Err(Problem::at("rule", "router has no rule"));
     }
-    Rule::parse(text).map(Arc::new).map_err(|error| {
+    Rule::parse_as(text, syntax).map(Arc::new).map_err(|error| {
         let message = format!("error while parsing rule {text}: {}", error.message);
         Problem::at("rule", message).within(error.offset..error.end)
     })

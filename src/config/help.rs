@@ -197,7 +197,7 @@ const FLAGS: [(&str, &str, &str); 157] = [
         "",
         "underscoreHeadersStrategy means all punctuation, not only underscores; on under hardened.",
     ),
-    ("core.defaultRuleSyntax", "", "Syntax of rules: v3."),
+    ("core.defaultRuleSyntax", "", "Syntax of rules that do not say theirs: v3 or v2."),
     (
         "core.onBrokenRouter",
         "",

@@ -67,7 +67,6 @@ impl Check<'_> {
     fn core(&mut self) {
         let core = &self.config.core;
         match core.default_rule_syntax.as_str() {
-            // `v2` is refused with all else that is not served.
             "" | "v3" | "v2" => {}
             other => {
                 let message = format!("unsupported default rule syntax configuration: `{other}`");

@@ -27,7 +27,7 @@ pub struct RouterConfig {
     /// `parentRefs`, not served yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent_refs: Option<Unsupported>,
-    /// `v3` (default); `v2` is not served yet.
+    /// `v3` or `v2`, which is deprecated. Default: `core.defaultRuleSyntax`.
     #[serde(skip_serializing_if = "is_default")]
     pub rule_syntax: String,
     /// Higher comes first. Default: 0, the length of the rule in bytes.

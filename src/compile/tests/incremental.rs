@@ -69,6 +69,7 @@ fn router() -> impl Strategy<Value = String> {
         "Host(`b.test`)",
         "Host(`*.test`) && Path(`/x`)",
         "Host(`a.test`) || Host(`b.test`)",
+        "Host(`a.test`, `b.test`)",
         "PathPrefix(`/`)",
         "Host(`a.test`",
         "Oops(`a`)",
@@ -78,7 +79,15 @@ fn router() -> impl Strategy<Value = String> {
     let middlewares = pick(&["", "m0", "m1", "m2", "m0, m1", "m2, m0", "gone"]);
     let entry_points = pick(&["", "web", "shaped", "web, shaped", "alt, shaped", "nowhere"]);
     let tls = pick(&["", "", ", tls: {}", ", tls: {options: o0}", ", tls: {options: o1}"]);
-    let more = pick(&["", "", "", ", priority: 7", ", priority: 9223372036854775807", ", oops: 1"]);
+    let more = pick(&[
+        "",
+        "",
+        "",
+        ", ruleSyntax: v2",
+        ", priority: 7",
+        ", priority: 9223372036854775807",
+        ", oops: 1",
+    ]);
     (rule, service, middlewares, entry_points, tls, more).prop_map(
         |(rule, service, middlewares, entry_points, tls, more)| {
             format!(
@@ -128,7 +137,9 @@ fn edit() -> impl Strategy<Value = Edit> {
 }
 
 fn is_unreadable(router: &str) -> bool {
-    ["rule: ''", "Oops", "Host(`a.test`'"].iter().any(|part| router.contains(part))
+    ["rule: ''", "Oops", "Host(`a.test`'", "Host(`a.test`, "]
+        .iter()
+        .any(|part| router.contains(part))
 }
 
 /// All that a table and its report say, in their order.
