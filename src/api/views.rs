@@ -73,7 +73,10 @@ fn router_body(router: &RouterReport, facts: &StaticFacts) -> Map<String, Value>
         body.insert("error".to_owned(), json!(router.errors));
     }
     body.insert("status".to_owned(), json!(router.status));
-    body.insert("using".to_owned(), json!(router.using(facts)));
+    let using = router.using(facts);
+    if !using.is_empty() {
+        body.insert("using".to_owned(), json!(using));
+    }
     body
 }
 

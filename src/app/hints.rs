@@ -24,6 +24,9 @@ impl Hints {
                 hints.look(name, object, &option, middleware, &config.middlewares);
             }
             hints.look(name, object, "service", &router.service, &config.services);
+            for (index, parent) in router.parent_refs.iter().enumerate() {
+                hints.look(name, object, &format!("parentRefs[{index}]"), parent, &config.routers);
+            }
             if let Some(tls) = router.tls.as_ref().filter(|tls| tls.options != "default") {
                 hints.look(name, object, "tls.options", &tls.options, &config.tls_options);
             }

@@ -13,6 +13,7 @@ mod router;
 mod routers;
 mod services;
 mod tls;
+mod tree;
 
 #[cfg(test)]
 mod tests;
@@ -25,9 +26,10 @@ use serde::{Deserialize, Serialize};
 use self::chains::Middlewares;
 pub use self::inputs::RecordedFiles;
 pub use self::report::{Lazy, MiddlewareReport, Report, RouterReport, ServiceReport, Status};
-use self::routers::Placed;
+use self::routers::{Placed, Side};
 use self::services::{ServiceMap, Services, TransportMap};
 use self::tls::BuiltTls;
+use self::tree::Tree;
 use crate::config::diagnostics::Diagnostic;
 use crate::config::dynamic_config::{DynamicConfig, Section};
 use crate::exchange::Handler;
@@ -163,6 +165,8 @@ pub fn compile(
         too_high: false,
         diagnostics: config.diagnostics.clone(),
         not_ready: Vec::new(),
+        tree: Tree::default(),
+        below: HashMap::new(),
     };
     let mut tls = compiler.build_tls();
     compiler.build_transports();
@@ -188,6 +192,10 @@ struct Compiler<'a> {
     diagnostics: Vec<Diagnostic>,
     /// Why this configuration must not count as ready.
     not_ready: Vec<String>,
+    /// Which routers stand below which.
+    tree: Tree,
+    /// What stands below a router, as far as it is built.
+    below: HashMap<QualifiedName, Side>,
 }
 
 /// Kinds of objects that are all the same as the previous time, so that nobody who uses one has to

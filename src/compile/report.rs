@@ -123,8 +123,15 @@ impl RouterReport {
                 config.tls.clone_from(&model.tls);
             }
         }
+        for parent in &mut config.parent_refs {
+            *parent = QualifiedName::resolve(parent, self.name.provider()).to_string();
+        }
         if config.rule_syntax.is_empty() && facts.default_rule_syntax == Syntax::V2 {
             "v2".clone_into(&mut config.rule_syntax);
+        }
+        if !config.parent_refs.is_empty() {
+            // Entry points have no say below other routers.
+            return config;
         }
         let own = config.observability.take().unwrap_or_default();
         let model = model.and_then(|model| model.observability.clone()).unwrap_or_default();

@@ -3,6 +3,7 @@
 //! Invariant: rules, middlewares, logs and the backend see the same host, path, client and scheme,
 //! and every request is counted exactly once, however it ends.
 
+use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -380,13 +381,18 @@ impl Exchange {
                 && log.wants(answered.status.as_u16(), answered.outcome.retries, duration)
         });
         if let Some(log) = log {
-            log.write(&self.record(&answered, &end, request_bytes, duration));
+            let router = self.router.as_ref().map(|router| match &answered.outcome.routers_below {
+                None => Cow::Borrowed(&*router.name),
+                Some(below) => Cow::Owned(format!("{} -> {below}", router.name)),
+            });
+            log.write(&self.record(&answered, router.as_deref(), &end, request_bytes, duration));
         }
     }
 
     fn record<'a>(
         &'a self,
         answered: &'a Answered,
+        router: Option<&'a str>,
         end: &BodyEnd,
         request_bytes: u64,
         duration: std::time::Duration,
@@ -401,7 +407,7 @@ impl Exchange {
             start: self.started,
             duration,
             entry_point: &connection.entry_point.name,
-            router: self.router.as_ref().map(|router| &*router.name),
+            router,
             service: outcome.service.as_deref(),
             server_url: outcome.server.as_deref(),
             client: connection.peer,

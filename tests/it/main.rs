@@ -16,6 +16,8 @@ mod harness;
 #[cfg(test)]
 mod hosts;
 #[cfg(test)]
+mod layers;
+#[cfg(test)]
 mod middlewares;
 #[cfg(test)]
 mod operations;

@@ -75,7 +75,7 @@ fn router() -> impl Strategy<Value = String> {
         "Oops(`a`)",
         "",
     ]);
-    let service = pick(&["s0", "s1", "s2", "gone"]);
+    let service = pick(&["s0", "s1", "s2", "gone", "\'\'"]);
     let middlewares = pick(&["", "m0", "m1", "m2", "m0, m1", "m2, m0", "gone"]);
     let entry_points = pick(&["", "web", "shaped", "web, shaped", "alt, shaped", "nowhere"]);
     let tls = pick(&["", "", ", tls: {}", ", tls: {options: o0}", ", tls: {options: o1}"]);
@@ -84,6 +84,8 @@ fn router() -> impl Strategy<Value = String> {
         "",
         "",
         ", ruleSyntax: v2",
+        ", parentRefs: [r0]",
+        ", parentRefs: [r1, r2, r1]",
         ", priority: 7",
         ", priority: 9223372036854775807",
         ", oops: 1",
