@@ -73,7 +73,8 @@ impl Entry<'_> {
 #[derive(Default, Clone)]
 pub(super) struct Side {
     routers: Vec<(usize, Arc<HttpRouter>)>,
-    /// Whether names or priorities are other ones than those that gave the order.
+    /// Whether they are not in match order as they come: names or priorities are other ones than
+    /// those that gave the order.
     mixed: bool,
 }
 
@@ -342,6 +343,8 @@ impl Compiler<'_> {
                 .is_some_and(|place| place.children.binary_search(&placed.name).is_ok());
             if is_child {
                 let side = self.below.entry(parent).or_default();
+                // They come in the order of their heights.
+                side.mixed = true;
                 let routers = placed.copies.iter().flat_map(|built| &built.routers);
                 routers.for_each(|router| side.push(placed, router));
             }

@@ -1,13 +1,15 @@
 //! Routers below a router (Traefik's multi-layer routing): they see the request as the middlewares
 //! above have left it.
 
+use std::sync::Arc;
+
+use http::StatusCode;
+
 use super::{HttpRouter, HttpRouters};
 use crate::exchange::canonical::routing_path;
 use crate::exchange::error::text;
 use crate::exchange::view::RequestView;
 use crate::exchange::{Context, Handler, Outcome, Request, Response, ResponseFuture, ready};
-use http::StatusCode;
-use std::sync::Arc;
 
 /// Where a request goes that a router above has let through.
 pub struct Below {

@@ -198,7 +198,9 @@ fn template(argument: &Argument, text: &str, any: &str) -> Result<Option<String>
                 // By itself first, so that no parenthesis reaches beyond the variable.
                 compile(argument, &format!("^{inner}$"))?;
                 pattern.push_str(&quoted(text.get(done..start).unwrap_or_default()));
-                pattern.push_str(&format!("(?:{inner})"));
+                for part in ["(?:", inner, ")"] {
+                    pattern.push_str(part);
+                }
                 (done, found) = (at + 1, true);
             }
             _ => {}

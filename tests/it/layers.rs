@@ -1,8 +1,11 @@
 //! Routers below routers (RP 3.6): each level sees what the one above has made of the request.
 
-use serde_json::json;
+use std::fs;
 
-use crate::harness::{Ask, Origin, Proxy, Reply};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::harness::{Ask, Origin, Proxy, Reply, until};
 
 /// Answers with its name; `X-Seen` says what it was asked for.
 fn named(name: &'static str) -> Origin {
@@ -192,4 +195,34 @@ fn a_tree_changes_with_the_configuration() {
         two["error"][0],
         "cyclic reference detected in router tree: one@file -> two@file -> one@file"
     );
+}
+
+/// RP-3.6: the access log names the whole way.
+#[test]
+fn the_access_log_names_every_level() {
+    let (a, b) = (named("a"), named("b"));
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("access.log");
+    let log = json!({"accessLog": {"filePath": file, "format": "json"}});
+    let proxy = Proxy::with(log).start(&config(
+        &a,
+        &b,
+        "    root: {rule: PathPrefix(`/`)}
+    inner: {rule: PathPrefix(`/`), parentRefs: [root]}
+    leaf: {rule: Path(`/x`), parentRefs: [inner], service: a}
+",
+    ));
+    let last = || {
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        text.lines().last().and_then(|line| serde_json::from_str::<Value>(line).ok())
+    };
+    for (place, routers, service) in [
+        ("/x", "root@file -> inner@file -> leaf@file", json!("a@file")),
+        ("/y", "root@file -> inner@file", Value::Null),
+    ] {
+        proxy.get(place);
+        until("it is written", || last().is_some_and(|line| line["RequestPath"] == place));
+        let line = last().unwrap();
+        assert_eq!((&line["RouterName"], &line["ServiceName"]), (&json!(routers), &service));
+    }
 }
