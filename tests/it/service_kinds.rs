@@ -12,9 +12,13 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls_pki_types::pem::PemObject;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
 
-use crate::harness::{Ask, NOBODY, Origin, Proxy, Reply, pause, until};
+use crate::harness::certs::{Ca, Pair};
+use crate::harness::{Ask, NOBODY, Origin, Proxy, Reply, block_on, http2, pause, until};
 
 /// A router for everything to service `app`, and these services.
 fn services(text: &str) -> String {
@@ -366,27 +370,93 @@ fn a_bad_mirror_hurts_nobody() {
     assert_eq!(proxy.who("/"), (200, "main".to_owned()));
 }
 
+/// RP-5.7: over HTTP/2 as well, where the end of a body is told in another way.
+#[test]
+fn what_comes_over_http2_is_mirrored() {
+    let (main, mirror) = (Origin::named("main"), Origin::named("mirror"));
+    let proxy = Proxy::start(&mirrored(ALL, &main, &mirror));
+    block_on(async {
+        let mut sender = http2::connect(proxy.address("web")).await;
+        for body in [&b"payload"[..], b""] {
+            let request = Request::builder().method("POST").uri("http://shop.test/a");
+            let received = http2::send(&mut sender, request, body).await;
+            assert_eq!(received.response.status, 200);
+        }
+    });
+    until("both are mirrored", || mirror.count() == 2);
+    let bodies = |origin: &Origin| {
+        let all = origin.all();
+        all.into_iter()
+            .map(|seen| (seen.body.clone(), seen.header("host").map(str::to_owned)))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(bodies(&main), bodies(&mirror));
+    assert_eq!(mirror.all()[0].body, b"payload");
+}
+
+/// RP-5.8: what cannot be read whole is shown to nobody.
+#[test]
+fn a_body_that_breaks_off_reaches_neither_service() {
+    let (main, spare) = (Origin::named("main"), Origin::named("spare"));
+    let proxy = Proxy::start(&with_fallback("{status: ['500']}", &main, &spare));
+    let mut client = proxy.client();
+    client
+        .write_raw(
+            b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nzz\r\n",
+        )
+        .unwrap();
+    let answer = client.read("POST").unwrap();
+    assert_eq!((answer.status, &*answer.text()), (500, "Internal Server Error\n"));
+    assert_eq!((main.count(), spare.count()), (0, 0));
+}
+
 /// A backend whose health service says what the number says: 0 is none at all.
-fn grpc_health() -> (Origin, Arc<AtomicU8>) {
+fn grpc_health(tls: Option<&Pair>) -> (Origin, Arc<AtomicU8>) {
     let status = Arc::new(AtomicU8::new(1));
     let shown = Arc::clone(&status);
-    let origin = Origin::raw(move |stream, _| serve_grpc(stream, &shown));
+    let acceptor = tls.map(|identity| {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let key = PemObject::from_pem_slice(identity.key.as_bytes()).unwrap();
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![identity.der()], key)
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        TlsAcceptor::from(Arc::new(config))
+    });
+    let origin = Origin::raw(move |stream, _| serve_grpc(stream, acceptor.as_ref(), &shown));
     (origin, status)
 }
 
-fn serve_grpc(stream: Socket, status: &Arc<AtomicU8>) {
+fn serve_grpc(stream: Socket, acceptor: Option<&TlsAcceptor>, status: &Arc<AtomicU8>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         stream.set_nonblocking(true).unwrap();
-        let stream = TokioIo::new(TcpStream::from_std(stream).unwrap());
-        let service = hyper::service::service_fn(|request: Request<Incoming>| {
-            let status = Arc::clone(status);
-            async move { answer_grpc(request, status.load(Ordering::Acquire)).await }
-        });
-        let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-            .serve_connection(stream, service)
-            .await;
+        let stream = TcpStream::from_std(stream).unwrap();
+        match acceptor {
+            None => speak_grpc(stream, status).await,
+            Some(acceptor) => {
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    speak_grpc(stream, status).await;
+                }
+            }
+        }
     });
+}
+
+async fn speak_grpc<S>(stream: S, status: &Arc<AtomicU8>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = hyper::service::service_fn(|request: Request<Incoming>| {
+        let status = Arc::clone(status);
+        async move { answer_grpc(request, status.load(Ordering::Acquire)).await }
+    });
+    let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
 }
 
 type Answered = Response<http_body_util::combinators::BoxBody<Bytes, Infallible>>;
@@ -416,17 +486,27 @@ async fn answer_grpc(request: Request<Incoming>, status: u8) -> Result<Answered,
 /// RP-5.5
 #[test]
 fn grpc_servers_are_asked_in_their_own_way() {
-    let (origin, status) = grpc_health();
+    let (origin, status) = grpc_health(None);
     let url = origin.url().replace("http://", "h2c://");
-    let proxy = Proxy::start(&services(&format!(
+    follow_grpc(&url, &status);
+    let (origin, status) = grpc_health(Some(&Ca::new().issue(&["grpc.test"])));
+    follow_grpc(&origin.url().replace("http://", "https://"), &status);
+}
+
+fn follow_grpc(url: &str, status: &AtomicU8) {
+    let text = services(&format!(
         "    app:
       loadBalancer:
+        serversTransport: any
         healthCheck: {{mode: grpc, interval: 50ms, path: /no/matter}}
         servers: [{{url: '{url}'}}]
+  serversTransports:
+    any: {{insecureSkipVerify: true}}
 "
-    )));
+    ));
+    let proxy = Proxy::start(&text);
     let shown = || {
-        proxy.api("/api/http/services/app@file")["serverStatus"][&*url].as_str().unwrap().to_owned()
+        proxy.api("/api/http/services/app@file")["serverStatus"][url].as_str().unwrap().to_owned()
     };
     assert_eq!((proxy.get("/").status, &*shown()), (200, "UP"));
     // NOT_SERVING, SERVING, no health service, SERVING.
