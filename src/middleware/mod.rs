@@ -17,11 +17,13 @@ mod redirect;
 pub mod redirect_regex;
 pub mod redirect_scheme;
 mod replace_path;
+mod replace_path_regex;
 mod replay;
 mod retry;
 mod security_headers;
 mod source;
 pub mod strip_prefix;
+mod strip_prefix_regex;
 #[cfg(test)]
 pub(crate) mod testing;
 mod token_buckets;
@@ -129,8 +131,10 @@ middlewares! {
         redirect_regex: redirect_regex::RedirectRegexConfig = "redirectRegex",
         redirect_scheme: redirect_scheme::RedirectSchemeConfig = "redirectScheme",
         replace_path: replace_path::ReplacePathConfig = "replacePath",
+        replace_path_regex: replace_path_regex::ReplacePathRegexConfig = "replacePathRegex",
         retry: retry::RetryConfig = "retry",
         strip_prefix: strip_prefix::StripPrefixConfig = "stripPrefix",
+        strip_prefix_regex: strip_prefix_regex::StripPrefixRegexConfig = "stripPrefixRegex",
     }
     not_yet {
         buffering = "buffering",
@@ -145,8 +149,6 @@ middlewares! {
         ip_white_list = "ipWhiteList",
         pass_tls_client_cert = "passTLSClientCert",
         plugin = "plugin",
-        replace_path_regex = "replacePathRegex",
-        strip_prefix_regex = "stripPrefixRegex",
     }
 }
 
