@@ -5,11 +5,14 @@
 
 mod add_prefix;
 mod basic_auth;
+mod content_type;
 mod cors;
+mod encoded_characters;
 mod headers;
 mod in_flight_req;
 mod ip_allow_list;
 mod ip_strategy;
+mod ip_white_list;
 mod password;
 mod path;
 mod rate_limit;
@@ -21,6 +24,7 @@ mod replace_path_regex;
 mod replay;
 mod retry;
 mod security_headers;
+mod sniff;
 mod source;
 pub mod strip_prefix;
 mod strip_prefix_regex;
@@ -32,6 +36,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::exchange::canonical::EncodedCharactersConfig;
 use crate::exchange::{Handler, Middleware};
 use crate::state::SharedState;
 use crate::values::{BuildError, Files, Profile, QualifiedName, Unsupported};
@@ -124,9 +129,12 @@ middlewares! {
     served {
         add_prefix: add_prefix::AddPrefixConfig = "addPrefix",
         basic_auth: basic_auth::BasicAuthConfig = "basicAuth",
+        content_type: content_type::ContentTypeConfig = "contentType",
+        encoded_characters: EncodedCharactersConfig = "encodedCharacters",
         headers: headers::HeadersConfig = "headers",
         in_flight_req: in_flight_req::InFlightReqConfig = "inFlightReq",
         ip_allow_list: ip_allow_list::IpAllowListConfig = "ipAllowList",
+        ip_white_list: ip_white_list::IpWhiteListConfig = "ipWhiteList",
         rate_limit: rate_limit::RateLimitConfig = "rateLimit",
         redirect_regex: redirect_regex::RedirectRegexConfig = "redirectRegex",
         redirect_scheme: redirect_scheme::RedirectSchemeConfig = "redirectScheme",
@@ -140,13 +148,10 @@ middlewares! {
         buffering = "buffering",
         circuit_breaker = "circuitBreaker",
         compress = "compress",
-        content_type = "contentType",
         digest_auth = "digestAuth",
-        encoded_characters = "encodedCharacters",
         errors = "errors",
         forward_auth = "forwardAuth",
         grpc_web = "grpcWeb",
-        ip_white_list = "ipWhiteList",
         pass_tls_client_cert = "passTLSClientCert",
         plugin = "plugin",
     }
