@@ -4,6 +4,7 @@
 //! run-time type, tests. A middleware that cannot be built is an error of that middleware alone.
 
 mod add_prefix;
+mod auth;
 mod basic_auth;
 mod content_type;
 mod cors;
@@ -13,6 +14,7 @@ mod in_flight_req;
 mod ip_allow_list;
 mod ip_strategy;
 mod ip_white_list;
+mod pass_tls_client_cert;
 mod password;
 mod path;
 mod rate_limit;
@@ -135,6 +137,7 @@ middlewares! {
         in_flight_req: in_flight_req::InFlightReqConfig = "inFlightReq",
         ip_allow_list: ip_allow_list::IpAllowListConfig = "ipAllowList",
         ip_white_list: ip_white_list::IpWhiteListConfig = "ipWhiteList",
+        pass_tls_client_cert: pass_tls_client_cert::PassTlsClientCertConfig = "passTLSClientCert",
         rate_limit: rate_limit::RateLimitConfig = "rateLimit",
         redirect_regex: redirect_regex::RedirectRegexConfig = "redirectRegex",
         redirect_scheme: redirect_scheme::RedirectSchemeConfig = "redirectScheme",
@@ -152,7 +155,6 @@ middlewares! {
         errors = "errors",
         forward_auth = "forwardAuth",
         grpc_web = "grpcWeb",
-        pass_tls_client_cert = "passTLSClientCert",
         plugin = "plugin",
     }
 }
