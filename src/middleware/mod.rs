@@ -8,12 +8,15 @@ mod auth;
 mod basic_auth;
 mod content_type;
 mod cors;
+mod digest_auth;
+mod digest_header;
 mod encoded_characters;
 mod headers;
 mod in_flight_req;
 mod ip_allow_list;
 mod ip_strategy;
 mod ip_white_list;
+mod nonces;
 mod pass_tls_client_cert;
 mod password;
 mod path;
@@ -132,6 +135,7 @@ middlewares! {
         add_prefix: add_prefix::AddPrefixConfig = "addPrefix",
         basic_auth: basic_auth::BasicAuthConfig = "basicAuth",
         content_type: content_type::ContentTypeConfig = "contentType",
+        digest_auth: digest_auth::DigestAuthConfig = "digestAuth",
         encoded_characters: EncodedCharactersConfig = "encodedCharacters",
         headers: headers::HeadersConfig = "headers",
         in_flight_req: in_flight_req::InFlightReqConfig = "inFlightReq",
@@ -151,7 +155,6 @@ middlewares! {
         buffering = "buffering",
         circuit_breaker = "circuitBreaker",
         compress = "compress",
-        digest_auth = "digestAuth",
         errors = "errors",
         forward_auth = "forwardAuth",
         grpc_web = "grpcWeb",
