@@ -11,6 +11,7 @@ mod cors;
 mod digest_auth;
 mod digest_header;
 mod encoded_characters;
+mod forward_auth;
 mod headers;
 mod in_flight_req;
 mod ip_allow_list;
@@ -24,6 +25,7 @@ mod rate_limit;
 mod redirect;
 pub mod redirect_regex;
 pub mod redirect_scheme;
+mod reference;
 mod replace_path;
 mod replace_path_regex;
 mod replay;
@@ -137,6 +139,7 @@ middlewares! {
         content_type: content_type::ContentTypeConfig = "contentType",
         digest_auth: digest_auth::DigestAuthConfig = "digestAuth",
         encoded_characters: EncodedCharactersConfig = "encodedCharacters",
+        forward_auth: forward_auth::ForwardAuthConfig = "forwardAuth",
         headers: headers::HeadersConfig = "headers",
         in_flight_req: in_flight_req::InFlightReqConfig = "inFlightReq",
         ip_allow_list: ip_allow_list::IpAllowListConfig = "ipAllowList",
@@ -156,7 +159,6 @@ middlewares! {
         circuit_breaker = "circuitBreaker",
         compress = "compress",
         errors = "errors",
-        forward_auth = "forwardAuth",
         grpc_web = "grpcWeb",
         plugin = "plugin",
     }

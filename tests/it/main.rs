@@ -32,6 +32,8 @@ mod secrets;
 #[cfg(test)]
 mod services;
 #[cfg(test)]
+mod shelf_auth;
+#[cfg(test)]
 mod shelf_paths;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
