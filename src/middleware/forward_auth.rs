@@ -30,7 +30,7 @@ use crate::exchange::{
 };
 use crate::upstream::{
     ClientCertificateConfig, Forwarder, ForwarderOptions, ServersTransport, ServersTransportConfig,
-    Target, TargetScheme,
+    Target,
 };
 use crate::values::{BuildError, FileOrContent, Profile, go_regex, is_default};
 
@@ -278,10 +278,12 @@ impl Address {
             return Err(wrong("the address of the authentication server is required".to_owned()));
         }
         let (credentials, text) = Self::split(address);
-        let target = Target::parse(&text).map_err(|error| wrong(error.message))?;
-        if target.scheme() == TargetScheme::H2c {
-            return Err(wrong("the scheme must be http or https".to_owned()));
+        // What is no URL is not repeated: it may hold a password.
+        let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+        if !matches!(scheme.as_deref(), Some("http" | "https")) {
+            return Err(wrong("the address must start with http:// or https://".to_owned()));
         }
+        let target = Target::parse(&text).map_err(|error| wrong(error.message))?;
         let uri: Uri = text.parse().map_err(|_| wrong("this is no URL".to_owned()))?;
         let path = match uri.query() {
             Some(query) => format!("{}?{query}", uri.path()),
@@ -310,7 +312,13 @@ impl Address {
                 return (Some(credentials), format!("{scheme}://{host}{path}"));
             }
         }
-        (None, address.to_owned())
+        // No URL, but somebody may have meant one.
+        match address.rsplit_once('@') {
+            Some((credentials, host)) if !address.contains("://") => {
+                (Some(credentials), host.to_owned())
+            }
+            _ => (None, address.to_owned()),
+        }
     }
 }
 

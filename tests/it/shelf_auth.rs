@@ -9,10 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use md5::{Digest, Md5};
 use serde_json::json;
 use tempfile::TempDir;
+use tokio_tungstenite::tungstenite;
 
 use crate::harness::binary::Process;
 use crate::harness::certs::{Ca, Tls};
+use crate::harness::client::socket;
 use crate::harness::{Answer, Ask, Client, NOBODY, Origin, Proxy, Reply, until};
+use crate::wire::{echoed, websocket, websocket_echo};
 
 /// A router for everything through `middleware`, which is written in one line.
 fn through(url: &str, middleware: &str) -> String {
@@ -183,6 +186,48 @@ fn forward_auth_sends_bodies_and_limits_them() {
         assert_eq!((answer.status, &*answer.text()), (401, ""));
     }
     assert_eq!((origin.count(), keeper.count()), (2, 2));
+}
+
+/// The bus of an Odoo behind a login.
+#[test]
+fn forward_auth_asks_once_for_a_websocket() {
+    let keeper = Origin::with(|seen| match seen.header("x-forwarded-uri") {
+        Some("/open") => Reply::ok(""),
+        _ => Reply::status(403),
+    });
+    let origin = websocket_echo();
+    let process = start(&origin, &format!("forwardAuth: {{address: '{}'}}", keeper.url()));
+    let mut bus = websocket(socket(process.address("web")).unwrap(), "ws://ws.test/open");
+    for text in ["hello", "again"] {
+        echoed(&mut bus, text);
+    }
+    let seen = keeper.last();
+    assert_eq!((seen.header("upgrade"), seen.header("connection")), (None, None));
+    assert_eq!(seen.header("x-forwarded-proto"), Some("http"));
+    assert_eq!((keeper.count(), origin.connections()), (1, 1));
+    let stream = socket(process.address("web")).unwrap();
+    assert!(tungstenite::client("ws://ws.test/closed", stream).is_err());
+    assert_eq!((keeper.count(), origin.connections()), (2, 1));
+}
+
+/// A refusal has a body only where the client waits for one.
+#[test]
+fn forward_auth_answers_head_without_a_body() {
+    let origin = Origin::start();
+    let keeper = Origin::with(|seen| match seen.header("token") {
+        Some("good") => Reply::ok(""),
+        _ => Reply::raw("HTTP/1.1 403 X\r\nX-Why: no\r\nContent-Length: 7\r\n\r\ngo away"),
+    });
+    let process = start(&origin, &format!("forwardAuth: {{address: '{}'}}", keeper.url()));
+    let mut client = Client::connect(process.address("web")).unwrap();
+    for (method, token, want) in
+        [("HEAD", "bad", 403), ("GET", "bad", 403), ("HEAD", "good", 200), ("GET", "good", 200)]
+    {
+        let answer = client.send(&Ask::new(method, "/").header("token", token)).unwrap();
+        assert_eq!(answer.status, want, "{method} {token}");
+        assert_eq!(answer.header("x-why").is_some(), want == 403);
+    }
+    assert_eq!(keeper.last().method, "GET");
 }
 
 /// Whatever befalls the server: the backend is not asked.

@@ -527,6 +527,9 @@ fn options_are_checked() {
         (r#"{"address": "auth:9000"}"#, "address"),
         (r#"{"address": "h2c://auth"}"#, "address"),
         (r#"{"address": "ftp://auth"}"#, "address"),
+        (r#"{"address": "user:password@auth"}"#, "address"),
+        (r#"{"address": "http://user:password@"}"#, "address"),
+        (r#"{"address": "http://user:password@a b"}"#, "address"),
         (
             r#"{"address": "http://a", "authResponseHeaders": ["X-A", "x a"]}"#,
             "authResponseHeaders[1]",
@@ -549,6 +552,7 @@ fn options_are_checked() {
             };
             let error = setting.build(&config(json)).err().unwrap();
             assert_eq!(error.option, option, "{json}");
+            assert!(!error.message.contains("password"), "{error}");
         }
     }
 }
