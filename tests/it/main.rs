@@ -32,6 +32,10 @@ mod secrets;
 #[cfg(test)]
 mod services;
 #[cfg(test)]
+mod shelf_auth;
+#[cfg(test)]
+mod shelf_paths;
+#[cfg(test)]
 #[cfg(target_os = "linux")]
 mod system;
 #[cfg(test)]
