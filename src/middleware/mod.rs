@@ -4,7 +4,9 @@
 //! run-time type, tests. A middleware that cannot be built is an error of that middleware alone.
 
 mod add_prefix;
+mod at_hand;
 mod basic_auth;
+mod compress;
 mod cors;
 mod headers;
 mod in_flight_req;
@@ -122,6 +124,7 @@ middlewares! {
     served {
         add_prefix: add_prefix::AddPrefixConfig = "addPrefix",
         basic_auth: basic_auth::BasicAuthConfig = "basicAuth",
+        compress: compress::CompressConfig = "compress",
         headers: headers::HeadersConfig = "headers",
         in_flight_req: in_flight_req::InFlightReqConfig = "inFlightReq",
         ip_allow_list: ip_allow_list::IpAllowListConfig = "ipAllowList",
@@ -135,7 +138,6 @@ middlewares! {
     not_yet {
         buffering = "buffering",
         circuit_breaker = "circuitBreaker",
-        compress = "compress",
         content_type = "contentType",
         digest_auth = "digestAuth",
         encoded_characters = "encodedCharacters",
