@@ -6,6 +6,7 @@
 mod add_prefix;
 mod at_hand;
 mod basic_auth;
+mod buffering;
 mod compress;
 mod cors;
 mod headers;
@@ -124,6 +125,7 @@ middlewares! {
     served {
         add_prefix: add_prefix::AddPrefixConfig = "addPrefix",
         basic_auth: basic_auth::BasicAuthConfig = "basicAuth",
+        buffering: buffering::BufferingConfig = "buffering",
         compress: compress::CompressConfig = "compress",
         headers: headers::HeadersConfig = "headers",
         in_flight_req: in_flight_req::InFlightReqConfig = "inFlightReq",
@@ -136,7 +138,6 @@ middlewares! {
         strip_prefix: strip_prefix::StripPrefixConfig = "stripPrefix",
     }
     not_yet {
-        buffering = "buffering",
         circuit_breaker = "circuitBreaker",
         content_type = "contentType",
         digest_auth = "digestAuth",
