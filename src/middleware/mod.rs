@@ -9,6 +9,7 @@ mod basic_auth;
 mod buffering;
 mod compress;
 mod cors;
+mod errors;
 mod headers;
 mod in_flight_req;
 mod ip_allow_list;
@@ -127,6 +128,7 @@ middlewares! {
         basic_auth: basic_auth::BasicAuthConfig = "basicAuth",
         buffering: buffering::BufferingConfig = "buffering",
         compress: compress::CompressConfig = "compress",
+        errors: errors::ErrorsConfig = "errors",
         headers: headers::HeadersConfig = "headers",
         in_flight_req: in_flight_req::InFlightReqConfig = "inFlightReq",
         ip_allow_list: ip_allow_list::IpAllowListConfig = "ipAllowList",
@@ -142,7 +144,6 @@ middlewares! {
         content_type = "contentType",
         digest_auth = "digestAuth",
         encoded_characters = "encodedCharacters",
-        errors = "errors",
         forward_auth = "forwardAuth",
         grpc_web = "grpcWeb",
         ip_white_list = "ipWhiteList",
