@@ -10,6 +10,7 @@ mod buffering;
 mod compress;
 mod cors;
 mod errors;
+mod grpc_web;
 mod headers;
 mod in_flight_req;
 mod ip_allow_list;
@@ -129,6 +130,7 @@ middlewares! {
         buffering: buffering::BufferingConfig = "buffering",
         compress: compress::CompressConfig = "compress",
         errors: errors::ErrorsConfig = "errors",
+        grpc_web: grpc_web::GrpcWebConfig = "grpcWeb",
         headers: headers::HeadersConfig = "headers",
         in_flight_req: in_flight_req::InFlightReqConfig = "inFlightReq",
         ip_allow_list: ip_allow_list::IpAllowListConfig = "ipAllowList",
@@ -145,7 +147,6 @@ middlewares! {
         digest_auth = "digestAuth",
         encoded_characters = "encodedCharacters",
         forward_auth = "forwardAuth",
-        grpc_web = "grpcWeb",
         ip_white_list = "ipWhiteList",
         pass_tls_client_cert = "passTLSClientCert",
         plugin = "plugin",
