@@ -15,6 +15,9 @@ type Item = Result<Frame<Bytes>, BodyError>;
 /// How much of a body that nobody wants is read, so that its connection can be used again.
 const DISCARDED: usize = 64 * 1024;
 
+/// How many pieces are taken at most, which may be empty.
+const PIECES: usize = 64;
+
 /// A body whose beginning has been taken already.
 pub(super) struct Begun {
     taken: VecDeque<Item>,
@@ -28,7 +31,7 @@ impl Begun {
         let mut taken = VecDeque::new();
         let mut bytes = 0_u64;
         let mut over = false;
-        while bytes < enough && !over {
+        while bytes < enough && !over && taken.len() < PIECES {
             let Some(item) = at_hand(&mut body).await else { break };
             let Some(item) = item else {
                 over = true;
@@ -102,7 +105,7 @@ pub(super) async fn discard(mut response: Response) {
     let mut read = 0;
     while read < DISCARDED {
         match at_hand(response.body_mut()).await {
-            Some(Some(Ok(frame))) => read += frame.data_ref().map_or(0, Bytes::len),
+            Some(Some(Ok(frame))) => read += frame.data_ref().map_or(0, Bytes::len) + 1,
             _ => return,
         }
     }

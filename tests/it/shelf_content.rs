@@ -13,7 +13,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use crate::harness::binary::Process;
-use crate::harness::{Answer, Ask, Client, DEADLINE, NOBODY, Origin, Proxy, Reply, http2, until};
+use crate::harness::{
+    Answer, Ask, Client, DEADLINE, NOBODY, Origin, Proxy, Reply, block_on, http2, until,
+};
 
 /// A router for everything through `middleware`, which is written in one line; `pages` is a second
 /// service.
@@ -76,6 +78,21 @@ fn compressed_bodies_of_any_framing_can_be_read() {
         let ask = Ask::new("HEAD", "/").header("Accept-Encoding", "gzip");
         assert_eq!(head.send(&ask).unwrap().header("content-encoding"), None);
     }
+}
+
+#[test]
+fn compressed_over_http2() {
+    let origin = Origin::with(|_| Reply::ok(page()).chunked());
+    let proxy = in_front_of(&origin, "compress: {encodings: [zstd]}");
+    let received = block_on(async {
+        let mut sender = http2::connect(proxy.address("web")).await;
+        let ask = http::Request::get("http://app.test/").header("accept-encoding", "*");
+        http2::send(&mut sender, ask, b"").await
+    });
+    assert_eq!(received.response.headers["content-encoding"], "zstd");
+    let mut text = Vec::new();
+    zstd::Decoder::new(&received.body[..]).unwrap().read_to_end(&mut text).unwrap();
+    assert!(text == page());
 }
 
 #[test]

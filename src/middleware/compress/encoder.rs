@@ -10,12 +10,14 @@ use flate2::write::GzEncoder;
 
 use super::accept::Encoding;
 
-/// About the level that Traefik uses; one more costs a third of the speed for a percent.
+/// 100 MB/s; one more costs a fifth of the speed for a percent of the length.
 const GZIP_LEVEL: u32 = 5;
-const BROTLI_QUALITY: u32 = 5;
+/// 80 MB/s; one more is half as fast, and with this window its output is longer.
+const BROTLI_QUALITY: u32 = 4;
+/// 300 MB/s.
 const ZSTD_LEVEL: i32 = 3;
 
-/// 256 KiB. Brotli's usual one is 4 MiB and zstd's is 2 MiB, for each stream.
+/// 256 KiB, and below 1 MiB of memory for each stream. Brotli's usual one is 4 MiB, zstd's 2 MiB.
 const WINDOW_LOG: u32 = 18;
 
 /// Where brotli puts what it hands on.
