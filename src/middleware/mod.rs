@@ -4,14 +4,19 @@
 //! run-time type, tests. A middleware that cannot be built is an error of that middleware alone.
 
 mod add_prefix;
+mod at_hand;
 mod auth;
 mod basic_auth;
+mod buffering;
+mod compress;
 mod content_type;
 mod cors;
 mod digest_auth;
 mod digest_header;
 mod encoded_characters;
+mod errors;
 mod forward_auth;
+mod grpc_web;
 mod headers;
 mod in_flight_req;
 mod ip_allow_list;
@@ -136,10 +141,14 @@ middlewares! {
     served {
         add_prefix: add_prefix::AddPrefixConfig = "addPrefix",
         basic_auth: basic_auth::BasicAuthConfig = "basicAuth",
+        buffering: buffering::BufferingConfig = "buffering",
+        compress: compress::CompressConfig = "compress",
         content_type: content_type::ContentTypeConfig = "contentType",
         digest_auth: digest_auth::DigestAuthConfig = "digestAuth",
         encoded_characters: EncodedCharactersConfig = "encodedCharacters",
+        errors: errors::ErrorsConfig = "errors",
         forward_auth: forward_auth::ForwardAuthConfig = "forwardAuth",
+        grpc_web: grpc_web::GrpcWebConfig = "grpcWeb",
         headers: headers::HeadersConfig = "headers",
         in_flight_req: in_flight_req::InFlightReqConfig = "inFlightReq",
         ip_allow_list: ip_allow_list::IpAllowListConfig = "ipAllowList",
@@ -155,11 +164,7 @@ middlewares! {
         strip_prefix_regex: strip_prefix_regex::StripPrefixRegexConfig = "stripPrefixRegex",
     }
     not_yet {
-        buffering = "buffering",
         circuit_breaker = "circuitBreaker",
-        compress = "compress",
-        errors = "errors",
-        grpc_web = "grpcWeb",
         plugin = "plugin",
     }
 }

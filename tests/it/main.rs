@@ -34,6 +34,8 @@ mod services;
 #[cfg(test)]
 mod shelf_auth;
 #[cfg(test)]
+mod shelf_content;
+#[cfg(test)]
 mod shelf_paths;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
