@@ -246,6 +246,31 @@ fn systemd_is_told_of_a_reload() {
     assert_eq!(ask(&process, "/three").unwrap(), 200, "what cannot be read changes nothing");
 }
 
+/// Connections that ask for nothing cost little, and the system gets back what they needed before.
+#[test]
+fn idle_connections_give_their_memory_back() {
+    const MANY: usize = 800;
+    let origin = Origin::start();
+    let options = json!({"core": {"workers": 1}});
+    let process = Process::start(&options, &everything_to(&origin.url()));
+    let ask = || {
+        let mut client = Client::connect(process.address("web")).unwrap();
+        assert_eq!(client.send(&Ask::get("/")).unwrap().status, 200);
+        client
+    };
+    for _ in 0..50 {
+        drop(ask());
+    }
+    let before = memory(&process);
+    let idle: Vec<Client> = (0..MANY).map(|_| ask()).collect();
+    // Two buffers of 8 KiB for each of them.
+    assert!(memory(&process) > before + 16 * MANY, "{before} KiB");
+    until("the memory is given back", || memory(&process) < before + 12 * MANY);
+    for mut client in idle {
+        assert_eq!(client.send(&Ask::get("/")).unwrap().status, 200);
+    }
+}
+
 /// What changed after the last look, and before somebody asked for one, is in force as well, although another change
 /// was noticed before and waits for the throttle.
 #[test]
