@@ -132,6 +132,8 @@ pub struct Memo {
     middlewares: Arc<Middlewares>,
     /// In match order, which the next compile begins with: sorting what is sorted costs little.
     routers: Arc<Vec<Arc<Placed>>>,
+    /// Whether some of them stand below others.
+    has_tree: bool,
     tls: Option<Arc<BuiltTls>>,
 }
 

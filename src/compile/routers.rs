@@ -120,8 +120,20 @@ impl Compiler<'_> {
     /// Builds all routers and the table of them.
     pub(super) fn build_routers(&mut self, tls: &mut BuiltTls) -> RoutingTable {
         let previous = Arc::clone(&self.previous.routers);
-        self.tree = Tree::of(&self.config.routers);
-        let (entries, same_claims) = self.entries(&previous);
+        let mut entries = None;
+        if !self.previous.has_tree {
+            // Only what is new can be the first that stands below another router.
+            let found = self.entries(&previous);
+            let is_child = |entry: &Entry<'_>| matches!(entry, Entry::New(new) if new.is_child());
+            entries = Some(found).filter(|(entries, _)| !entries.iter().any(is_child));
+        }
+        let (entries, same_claims) = if let Some(entries) = entries {
+            entries
+        } else {
+            self.tree = Tree::of(&self.config.routers);
+            self.entries(&previous)
+        };
+        self.memo.has_tree = !self.tree.is_empty();
         let kept_tls = self.previous.tls.as_deref().filter(|then| then.same_inputs(tls));
         let plan = match kept_tls {
             Some(kept) if same_claims => {

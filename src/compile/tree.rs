@@ -75,6 +75,11 @@ impl Tree {
         Self(places.into_iter().map(|(name, place)| (name, Arc::new(place))).collect())
     }
 
+    /// Whether all routers stand by themselves.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The place of a router; `None` for one that stands by itself.
     pub(super) fn place(&self, name: &QualifiedName) -> Option<&Arc<TreePlace>> {
         self.0.get(name)

@@ -98,7 +98,8 @@ impl Build for RetryConfig {
 
 /// Keeps status retries below a fifth of the requests, so that a service that fails as a whole
 /// gets no multiple of its load. A hundred in reserve let a quiet service retry freely.
-struct Budget {
+/// `buffering` has one too.
+pub(super) struct Budget {
     /// In fifths of a retry.
     left: AtomicI64,
 }
@@ -113,14 +114,14 @@ impl Default for Budget {
 }
 
 impl Budget {
-    fn earn(&self) {
+    pub(super) fn earn(&self) {
         // Full is the usual state; then nothing is written.
         if self.left.load(Ordering::Relaxed) < RESERVE {
             self.left.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    fn spend(&self) -> bool {
+    pub(super) fn spend(&self) -> bool {
         self.left
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
                 (left >= COST).then_some(left - COST)

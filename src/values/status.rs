@@ -34,8 +34,8 @@ impl StatusRanges {
     }
 }
 
-/// Reads `503` or `500-599`.
-fn range(text: &str) -> Option<(u16, u16)> {
+/// Reads one item.
+pub fn range(text: &str) -> Option<(u16, u16)> {
     let (low, high) = text.split_once('-').unwrap_or((text, text));
     let (low, high) = (low.trim().parse().ok()?, high.trim().parse().ok()?);
     (100 <= low && low <= high && high <= 999).then_some((low, high))

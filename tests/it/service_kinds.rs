@@ -74,7 +74,7 @@ fn hrw_keeps_a_client_at_the_server_that_traefik_would_choose() {
 fn leasttime_prefers_the_quicker_server() {
     let quick = Origin::named("quick");
     let slow = Origin::with(|_| {
-        pause(Duration::from_millis(60));
+        pause(Duration::from_millis(300));
         Reply::ok("slow").header("X-Origin", "slow")
     });
     let proxy = Proxy::start(&two_servers("strategy: leasttime", &slow, &quick));
