@@ -101,3 +101,27 @@ fn internal_services_may_stand_below_others() {
         assert!(messages.len() == 1 && messages[0].contains(want), "{messages:?}");
     }
 }
+
+#[test]
+fn a_middleware_of_a_service_may_ask_another_service_but_not_its_own() {
+    let world = World::new();
+    let text = |service: &str| {
+        let errors = format!("{{status: ['500'], service: {service}, query: /}}");
+        config(&format!("  middlewares:\n    m: {{errors: {errors}}}\n"))
+    };
+    let before = read(&text("s"));
+    let first = world.compile(&before, None);
+    assert_eq!(messages(&first), Vec::<String>::new());
+    // What the middleware asks changes, so its service is made anew.
+    let mut after = DynamicConfig::clone(&read(&text("s").replace("10.0.0.1", "10.0.0.2")));
+    after.reuse(&before);
+    let second = world.compile(&Arc::new(after), Some(&first.memo));
+    let service = |compiled: &Compiled| {
+        let services = &compiled.memo.services.by_name;
+        services[&QualifiedName::new("t", "file")].service.clone().unwrap()
+    };
+    assert!(!std::ptr::addr_eq(Arc::as_ptr(&service(&first)), Arc::as_ptr(&service(&second))));
+    let messages = messages(&world.text(&text("t")));
+    let cycle = "recursion detected in t@file -> t@file";
+    assert!(messages.iter().any(|message| message.contains(cycle)), "{messages:?}");
+}
