@@ -142,6 +142,19 @@ impl Build for HeadersConfig {
                 cx.warnings.push(BuildError::at(option, sentence));
             }
         }
+        if let Some(seconds @ ..0) = self.sts_seconds {
+            let sentence =
+                format!("`stsSeconds` is {seconds}: `Strict-Transport-Security` is not sent");
+            cx.warnings.push(BuildError::at("stsSeconds", sentence));
+        }
+        // -1 is the usual way to say that nothing is to be kept.
+        if let Some(seconds @ ..-1) = self.access_control_max_age {
+            let sentence = format!(
+                "`accessControlMaxAge` is {seconds}: no browser knows such a time; write -1 to \
+                 have no answer kept"
+            );
+            cx.warnings.push(BuildError::at("accessControlMaxAge", sentence));
+        }
         let security = SecurityHeaders::build(self)?;
         let cors = Cors::build(self)?;
         let on_request = changes("customRequestHeaders", &self.custom_request_headers)?;

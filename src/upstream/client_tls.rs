@@ -105,7 +105,7 @@ fn verifier(
 ) -> Result<Arc<WebPkiServerVerifier>, BuildError> {
     WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
         .build()
-        .map_err(|error| BuildError::at("rootCAs", format!("cannot be used: {error}")))
+        .map_err(|error| BuildError::at("rootCAs", format!("`rootCAs` cannot be used: {error}")))
 }
 
 fn read_roots(
@@ -133,7 +133,8 @@ fn read_roots(
         // Falling back to the system's would believe servers that were not meant.
         let reasons: Vec<_> =
             left_out.into_iter().map(|(_, entry, why)| format!("{entry}: {why}")).collect();
-        let message = format!("none of the authorities can be read: {}", reasons.join("; "));
+        let message =
+            format!("none of the authorities in `rootCAs` can be read: {}", reasons.join("; "));
         return Err(BuildError::at("rootCAs", message));
     }
     warnings.extend(left_out.into_iter().map(|(index, entry, why)| {
