@@ -438,7 +438,10 @@ impl Check<'_> {
             }
         }
         if providers.providers_throttle_duration.is_negative() {
-            self.error("providers.providersThrottleDuration", "a duration is never negative here");
+            self.error(
+                "providers.providersThrottleDuration",
+                "`providers.providersThrottleDuration` must not be negative",
+            );
         }
         if let Some(file) = &providers.file {
             match (file.filename.as_os_str().is_empty(), file.directory.as_os_str().is_empty()) {

@@ -68,7 +68,7 @@ pub(super) fn read_users(
 pub(super) fn quoted_realm(configured: &str) -> Result<String, BuildError> {
     let realm = if configured.is_empty() { "traefik" } else { configured };
     if HeaderValue::from_bytes(realm.as_bytes()).is_err() {
-        return Err(BuildError::at("realm", "a realm cannot contain control characters"));
+        return Err(BuildError::at("realm", "a `realm` cannot contain control characters"));
     }
     Ok(realm.replace('\\', "\\\\").replace('"', "\\\""))
 }
@@ -78,7 +78,8 @@ pub(super) fn header_name(at: &str, text: &str) -> Result<Option<HeaderName>, Bu
     if text.is_empty() {
         return Ok(None);
     }
-    let name = text.parse().map_err(|_| BuildError::at(at, "this is no name of a header"))?;
+    let name =
+        text.parse().map_err(|_| BuildError::at(at, format!("`{at}` is no name of a header")))?;
     Ok(Some(name))
 }
 

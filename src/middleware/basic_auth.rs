@@ -53,7 +53,7 @@ impl Build for BasicAuthConfig {
         let dearest = dearest.hash.clone();
         let challenge = format!("Basic realm=\"{}\"", auth::quoted_realm(&self.realm)?);
         let challenge = HeaderValue::from_bytes(challenge.as_bytes())
-            .map_err(|_| BuildError::at("realm", "a realm cannot contain control characters"))?;
+            .map_err(|_| BuildError::at("realm", "a `realm` cannot contain control characters"))?;
         let header_field = auth::header_name("headerField", &self.header_field)?;
         Ok(Arc::new(BasicAuth {
             users,

@@ -171,13 +171,14 @@ impl Build for HeadersConfig {
 
 /// A header name out of the configuration; `at` is the option that holds it.
 pub(super) fn name_of(at: &str, name: &str) -> Result<HeaderName, BuildError> {
-    name.parse().map_err(|_| BuildError::at(at, format!("{name:?} is no name of a header")))
+    name.parse().map_err(|_| BuildError::at(at, format!("`{at}`: {name:?} is no name of a header")))
 }
 
 /// A header value out of the configuration; `at` is the option that holds it.
 pub(super) fn value_of(at: &str, value: &str) -> Result<HeaderValue, BuildError> {
-    HeaderValue::from_bytes(value.as_bytes())
-        .map_err(|_| BuildError::at(at, "a header cannot contain control characters"))
+    HeaderValue::from_bytes(value.as_bytes()).map_err(|_| {
+        BuildError::at(at, format!("`{at}`: a header cannot contain control characters"))
+    })
 }
 
 /// A header and its new value; `None` deletes it.

@@ -29,7 +29,10 @@ impl Build for RedirectRegexConfig {
         let regex = go_regex::compile(&self.regex)
             .map_err(|error| BuildError::at("regex", error.message))?;
         if self.replacement.bytes().any(|byte| byte.is_ascii_control()) {
-            return Err(BuildError::at("replacement", "a URL cannot contain control characters"));
+            return Err(BuildError::at(
+                "replacement",
+                "`replacement`: a URL cannot contain control characters",
+            ));
         }
         if self.regex.is_empty() {
             let message = if self.replacement.is_empty() {

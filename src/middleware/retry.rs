@@ -74,7 +74,7 @@ impl Build for RetryConfig {
             [("initialInterval", self.initial_interval), ("timeout", self.timeout)]
         {
             if duration.is_negative() {
-                return Err(BuildError::at(option, "a duration cannot be negative here"));
+                return Err(BuildError::at(option, format!("`{option}` cannot be negative")));
             }
         }
         let mut statuses = Vec::with_capacity(self.status.len());

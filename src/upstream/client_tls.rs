@@ -211,7 +211,7 @@ fn versions(
     match (min, max) {
         (2, 2) => Ok(vec![&version::TLS12]),
         (2, _) => Ok(vec![&version::TLS12, &version::TLS13]),
-        (_, 2) => Err(BuildError::at("minVersion", "it is above maxVersion")),
+        (_, 2) => Err(BuildError::at("minVersion", "`minVersion` is above `maxVersion`")),
         _ => Ok(vec![&version::TLS13]),
     }
 }

@@ -177,7 +177,7 @@ fn providers() {
         "providers:\n  precedence:\n    - file\n    - dokcer\n",
         &["f.yml:4:7", "unknown provider `dokcer`", "did you mean `docker`?"],
     );
-    error("providers: {providersThrottleDuration: -2}\n", &["never negative"]);
+    error("providers: {providersThrottleDuration: -2}\n", &["must not be negative"]);
     error("providers: {file: {watch: true}}\n", &["neither `filename` nor `directory`"]);
     warning("providers: {file: {filename: a, directory: b}}\n", &["1:30", "no effect beside"]);
 }
