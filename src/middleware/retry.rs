@@ -74,17 +74,28 @@ impl Build for RetryConfig {
             [("initialInterval", self.initial_interval), ("timeout", self.timeout)]
         {
             if duration.is_negative() {
-                return Err(BuildError::at(option, "a duration cannot be negative here"));
+                return Err(BuildError::at(option, format!("`{option}` cannot be negative")));
             }
         }
         let mut statuses = Vec::with_capacity(self.status.len());
         for (index, text) in self.status.iter().enumerate() {
-            statuses.push(range(text).ok_or_else(|| {
-                BuildError::at(
-                    format!("status[{index}]"),
-                    format!("{text:?} is neither a status nor a range such as 500-599"),
-                )
-            })?);
+            let option = format!("status[{index}]");
+            let range = range(text).ok_or_else(|| {
+                let sentence = format!("{text:?} is neither a status nor a range such as 500-599");
+                BuildError::at(&*option, sentence)
+            })?;
+            if range.0 > 599 {
+                let sentence = format!("`status` {text}: servers have no status above 599");
+                cx.warnings.push(BuildError::at(option, sentence));
+            }
+            statuses.push(range);
+        }
+        if self.max_request_body_bytes < -1 {
+            let sentence = format!(
+                "`maxRequestBodyBytes` is {}, which means -1: bodies of any length are kept",
+                self.max_request_body_bytes
+            );
+            cx.warnings.push(BuildError::at("maxRequestBodyBytes", sentence));
         }
         let budget = match cx.profile {
             Profile::Exact => None,
