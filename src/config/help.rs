@@ -333,12 +333,12 @@ const FLAGS: [(&str, &str, &str); 157] = [
     (
         "entryPoints.<name>.http2.maxConcurrentStreams",
         "250",
-        "Streams that one connection may have open.",
+        "Streams that one connection may have open; 0 is the default.",
     ),
     (
         "entryPoints.<name>.http2.maxDecoderHeaderTableSize",
         "4096",
-        "Bytes of the table that request headers are read with.",
+        "Bytes of the table that request headers are read with; 0 is the default.",
     ),
     (
         "entryPoints.<name>.http2.maxEncoderHeaderTableSize",

@@ -104,7 +104,8 @@ impl Build for BufferingConfig {
 }
 
 fn not_negative(option: &str, value: i64) -> Result<u64, BuildError> {
-    u64::try_from(value).map_err(|_| BuildError::at(option, format!("should be >= 0, got {value}")))
+    u64::try_from(value)
+        .map_err(|_| BuildError::at(option, format!("`{option}` should be >= 0, got {value}")))
 }
 
 /// When a request is sent again.

@@ -131,7 +131,7 @@ fn template(query: &str) -> Result<Vec<Part>, String> {
             return Err("two hexadecimal digits must stand behind `%`".into());
         }
         if c.is_ascii_control() {
-            return Err("a URL cannot contain control characters".into());
+            return Err("`query`: a URL cannot contain control characters".into());
         }
         if c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:@/?%[]".contains(c) {
             text.push(c);

@@ -75,10 +75,17 @@ impl Build for RetryConfig {
             [("initialInterval", self.initial_interval), ("timeout", self.timeout)]
         {
             if duration.is_negative() {
-                return Err(BuildError::at(option, "a duration cannot be negative here"));
+                return Err(BuildError::at(option, format!("`{option}` cannot be negative")));
             }
         }
-        let statuses = StatusRanges::read("status", &self.status)?;
+        let statuses = StatusRanges::read("status", &self.status, cx.warnings)?;
+        if self.max_request_body_bytes < -1 {
+            let sentence = format!(
+                "`maxRequestBodyBytes` is {}, which means -1: bodies of any length are kept",
+                self.max_request_body_bytes
+            );
+            cx.warnings.push(BuildError::at("maxRequestBodyBytes", sentence));
+        }
         let budget = match cx.profile {
             Profile::Exact => None,
             _ => Some(cx.carry_over(&format!("{self:?}"), Budget::default)),

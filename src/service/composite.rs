@@ -143,7 +143,7 @@ pub(super) fn child(
     cx: &mut ServiceContext<'_>,
 ) -> Result<Arc<dyn Service>, BuildError> {
     if name.is_empty() {
-        return Err(BuildError::at(option, "is required"));
+        return Err(BuildError::at(option, format!("`{option}` is required")));
     }
     (cx.child)(name).map_err(|error| BuildError::at(option, error.to_string()))
 }

@@ -41,7 +41,7 @@ impl Failover {
     ) -> Result<Self, BuildError> {
         let on_status = match &config.errors {
             Some(errors) if !errors.status.is_empty() => Some(OnStatus {
-                statuses: StatusRanges::read("errors.status", &errors.status)?,
+                statuses: StatusRanges::read("errors.status", &errors.status, cx.warnings)?,
                 limit: u64::try_from(errors.max_request_body_bytes).ok(),
             }),
             _ => None,

@@ -27,6 +27,10 @@ impl HighestRandomWeight {
         cx: &mut ServiceContext<'_>,
     ) -> Result<Self, BuildError> {
         let heeds_health = config.health_check.is_some();
+        if config.services.is_empty() {
+            let message = "`highestRandomWeight.services` is empty: every request gets a 503";
+            cx.warnings.push(BuildError::at("services", message));
+        }
         let mut children = Vec::with_capacity(config.services.len());
         for (at, child) in config.services.iter().enumerate() {
             let option = format!("services[{at}]");

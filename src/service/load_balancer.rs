@@ -89,7 +89,7 @@ impl LoadBalancer {
             .transpose()?;
         if cookie.is_some() && sticky.is_none() {
             let message =
-                "has no effect with `strategy: hrw`, which keeps clients at their servers";
+                "`sticky` has no effect with `strategy: hrw`, which keeps clients by itself";
             cx.warnings.push(BuildError::at("sticky", message));
         }
         let plan = match &config.health_check {

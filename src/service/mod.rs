@@ -71,10 +71,20 @@ impl ServiceConfig {
             ));
         }
         if let Some(config) = &self.load_balancer {
-            return Ok(Arc::new(inside("loadBalancer", cx, |cx| LoadBalancer::build(config, cx))?));
+            return Ok(Arc::new(inside("loadBalancer", cx, |cx| {
+                sticky::warn(config.sticky.as_ref(), cx.warnings);
+                LoadBalancer::build(config, cx)
+            })?));
         }
         if let Some(config) = &self.weighted {
-            return Ok(Arc::new(inside("weighted", cx, |cx| Weighted::build(config, cx))?));
+            return Ok(Arc::new(inside("weighted", cx, |cx| {
+                sticky::warn(config.sticky.as_ref(), cx.warnings);
+                if config.services.is_empty() {
+                    let message = "`weighted.services` is empty: every request gets a 503";
+                    cx.warnings.push(BuildError::at("services", message));
+                }
+                Weighted::build(config, cx)
+            })?));
         }
         if let Some(config) = &self.failover {
             return Ok(Arc::new(inside("failover", cx, |cx| Failover::build(config, cx))?));

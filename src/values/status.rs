@@ -9,15 +9,23 @@ use super::BuildError;
 pub struct StatusRanges(Box<[(u16, u16)]>);
 
 impl StatusRanges {
-    /// Reads the items of `option`.
-    pub fn read(option: &str, items: &[String]) -> Result<Self, BuildError> {
+    /// Reads the items of `option`, and warns of those that no server answers with.
+    pub fn read(
+        option: &str,
+        items: &[String],
+        warnings: &mut Vec<BuildError>,
+    ) -> Result<Self, BuildError> {
         let read = |(index, text): (usize, &String)| {
-            range(text).ok_or_else(|| {
-                BuildError::at(
-                    format!("{option}[{index}]"),
-                    format!("{text:?} is neither a status nor a range such as 500-599"),
-                )
-            })
+            let place = format!("{option}[{index}]");
+            let Some(range) = range(text) else {
+                let message = format!("{text:?} is neither a status nor a range such as 500-599");
+                return Err(BuildError::at(place, message));
+            };
+            if range.0 > 599 {
+                let message = format!("`{option}` {text}: servers have no status above 599");
+                warnings.push(BuildError::at(place, message));
+            }
+            Ok(range)
         };
         items.iter().enumerate().map(read).collect::<Result<_, _>>().map(Self)
     }
@@ -48,7 +56,11 @@ mod tests {
     #[test]
     fn statuses_and_ranges() {
         let items = ["503".to_owned(), " 500 - 501 ".to_owned()];
-        let ranges = StatusRanges::read("status", &items).unwrap();
+        let mut warnings = Vec::new();
+        let ranges = StatusRanges::read("status", &items, &mut warnings).unwrap();
+        assert!(warnings.is_empty());
+        StatusRanges::read("status", &["600".to_owned()], &mut warnings).unwrap();
+        assert_eq!(warnings[0].option, "status[0]");
         for (status, listed) in [(499, false), (500, true), (501, true), (502, false), (503, true)]
         {
             assert_eq!(ranges.contains(StatusCode::from_u16(status).unwrap()), listed, "{status}");
@@ -60,7 +72,7 @@ mod tests {
     fn what_is_neither_is_named() {
         for text in ["", "x", "99", "1000", "501-500", "500-", "500,501", "500-501-502", "-1"] {
             let items = ["500".to_owned(), text.to_owned()];
-            let error = StatusRanges::read("status", &items).unwrap_err();
+            let error = StatusRanges::read("status", &items, &mut Vec::new()).unwrap_err();
             assert_eq!(error.option, "status[1]", "{text}");
         }
     }

@@ -37,8 +37,10 @@ impl HealthPlan {
         let default = HealthCheckConfig::default();
         let mut or_default = |option: &str, value: GoDuration, default: GoDuration| {
             value.positive().unwrap_or_else(|| {
-                let message = format!("is not more than zero, {default} is used instead");
-                warnings.push(BuildError::at(format!("healthCheck.{option}"), message));
+                let option = format!("healthCheck.{option}");
+                let message =
+                    format!("`{option}` is not more than zero, {default} is used instead");
+                warnings.push(BuildError::at(option, message));
                 default.or_zero()
             })
         };
@@ -49,11 +51,22 @@ impl HealthPlan {
         };
         let timeout = or_default("timeout", config.timeout, default.timeout);
         if config.mode != GRPC && is_elsewhere(&config.path) {
-            let message = "is an absolute URL: every check fails";
+            let message = "`healthCheck.path` is an absolute URL: every check fails";
             warnings.push(BuildError::at("healthCheck.path", message));
         }
+        if !matches!(&*config.scheme.to_ascii_lowercase(), "" | "http" | "https" | "h2c") {
+            let message = format!(
+                "`healthCheck.scheme` is `{}`: no server can be asked; write `http`, `https` or \
+                 `h2c`",
+                config.scheme
+            );
+            return Err(BuildError::at("healthCheck.scheme", message));
+        }
         if !matches!(&*config.mode, "" | "http" | GRPC) {
-            let message = format!("is neither http nor grpc but {:?}: http is used", config.mode);
+            let message = format!(
+                "`healthCheck.mode` is `{}`, which means `http`: the modes are `http` and `grpc`",
+                config.mode
+            );
             warnings.push(BuildError::at("healthCheck.mode", message));
         }
         // The transport is the same one as long as it is at the same place: the plan keeps it.
@@ -87,7 +100,7 @@ fn address(url: &str, config: &HealthCheckConfig) -> Result<Address, ProbeError>
     let address = if grpc { server } else { server.and_then(|one| one.resolve(&config.path)) };
     let mut address = address.ok_or(ProbeError::NoAddress)?;
     if !config.scheme.is_empty() {
-        address.scheme.clone_from(&config.scheme);
+        address.scheme = config.scheme.to_ascii_lowercase();
     }
     if grpc && address.scheme == "http" {
         // gRPC is HTTP/2, in clear text as well.

@@ -101,25 +101,31 @@ impl ProbeSettings {
             "" => Method::GET,
             method => method
                 .parse()
-                .map_err(|_| BuildError::at("healthCheck.method", "is no HTTP method"))?,
+                .map_err(|_| no_use("healthCheck.method", method, "is no HTTP method"))?,
         };
         let hostname = match config.hostname.as_str() {
             "" => None,
             name => Some(
                 HeaderValue::from_str(name)
-                    .map_err(|_| BuildError::at("healthCheck.hostname", "is no host name"))?,
+                    .map_err(|_| no_use("healthCheck.hostname", name, "is no host name"))?,
             ),
         };
         let mut headers = HeaderMap::new();
         headers.insert(USER_AGENT, HeaderValue::from_static("doorward"));
         for (name, value) in &config.headers {
-            let invalid = || BuildError::at(format!("healthCheck.headers.{name}"), "is no header");
+            let option = format!("healthCheck.headers.{name}");
+            // A value may be a secret: it is not repeated.
+            let message = format!("`{option}` is no header: its name or value cannot be sent");
+            let invalid = || BuildError::at(&*option, &*message);
             let name: HeaderName = name.parse().map_err(|_| invalid())?;
             let value = HeaderValue::from_str(value).map_err(|_| invalid())?;
             // As in Go, `Host` is no header of a request: `hostname` sets it.
             if name != HOST {
                 headers.insert(name, value);
             }
+        }
+        if !matches!(config.status, 0 | 100..=999) {
+            return Err(no_use("healthCheck.status", config.status, "is no status of an answer"));
         }
         Ok(Self {
             grpc: config.mode == GRPC,
@@ -138,6 +144,11 @@ impl ProbeSettings {
             wanted => status.as_u16() == wanted,
         }
     }
+}
+
+/// The error for a value that an option cannot have.
+fn no_use(option: &str, value: impl std::fmt::Display, why: &str) -> BuildError {
+    BuildError::at(option, format!("`{option}`: `{value}` {why}"))
 }
 
 /// Asks the server at `address` whether it is well.
