@@ -594,6 +594,57 @@ fn the_api_stands_behind_a_router() {
     assert_eq!(proxy.inside("/api/version").status, 404);
 }
 
+/// API-32, DASH-1: one router to `api@internal` is all that Traefik's documentation asks for.
+#[test]
+fn the_dashboard_is_reached_through_the_api() {
+    let router = |base: &str| {
+        format!(
+            "
+            http:
+              routers:
+                dashboard:
+                  rule: PathPrefix(`{base}/api`) || PathPrefix(`{base}/dashboard`) || Path(`{base}/`)
+                  service: api@internal
+            "
+        )
+    };
+    for base in ["", "/ops"] {
+        let set = |dashboard: bool| {
+            let base = if base.is_empty() { "/" } else { base };
+            json!({"api": {"insecure": false, "basePath": base, "dashboard": dashboard}})
+        };
+        let proxy = Proxy::with(set(true)).start(&router(base));
+        for path in ["/", "/dashboard"] {
+            let answer = proxy.get(&format!("ops.test{base}{path}"));
+            let location = format!("{base}/dashboard/");
+            assert_eq!((answer.status, answer.header("location")), (302, Some(&*location)));
+        }
+        let page = proxy.get(&format!("ops.test{base}/dashboard/"));
+        assert_eq!((page.status, page.header("location")), (200, None));
+        assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+        assert!(page.text().contains(&format!("href=\"{base}/api/overview\"")), "{}", page.text());
+        assert_eq!(proxy.get(&format!("ops.test{base}/api/overview")).status, 200);
+        assert_eq!(proxy.get(&format!("ops.test{base}/dashboard/x.js")).status, 404);
+        let posted = proxy.send(&Ask::post(&format!("ops.test{base}/dashboard/"), ""));
+        assert_eq!(posted.status, 405);
+
+        let without = Proxy::with(set(false)).start(&router(base));
+        for path in ["/", "/dashboard", "/dashboard/"] {
+            assert_eq!(without.get(&format!("ops.test{base}{path}")).status, 404, "{path}");
+        }
+        assert_eq!(without.get(&format!("ops.test{base}/api/overview")).status, 200);
+    }
+    let behind_another = json!({
+        "api": {"insecure": false},
+        "entryPoints": {"web": {"forwardedHeaders": {"insecure": true}}},
+    });
+    let proxy = Proxy::with(behind_another).start(&router(""));
+    for (prefix, location) in [("/front", "/front/dashboard/"), ("//evil.test", "/dashboard/")] {
+        let answer = proxy.send(&Ask::get("ops.test/").header("X-Forwarded-Prefix", prefix));
+        assert_eq!((answer.status, answer.header("location")), (302, Some(location)), "{prefix}");
+    }
+}
+
 /// Every example is loaded, with the place that it names put into a directory of the test's.
 #[test]
 fn the_examples_are_right() {
