@@ -13,6 +13,7 @@ mod router;
 mod routers;
 mod services;
 mod tls;
+mod trials;
 
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ pub use self::report::{Lazy, MiddlewareReport, Report, RouterReport, ServiceRepo
 use self::routers::Placed;
 use self::services::{ServiceMap, Services, TransportMap};
 use self::tls::BuiltTls;
+use self::trials::Trials;
 use crate::config::diagnostics::Diagnostic;
 use crate::config::dynamic_config::{DynamicConfig, Section};
 use crate::exchange::Handler;
@@ -125,6 +127,7 @@ pub struct Memo {
     transports: Arc<TransportMap>,
     services: Arc<Services>,
     middlewares: Arc<Middlewares>,
+    trials: Arc<Trials>,
     /// In match order, which the next compile begins with: sorting what is sorted costs little.
     routers: Arc<Vec<Arc<Placed>>>,
     tls: Option<Arc<BuiltTls>>,
@@ -166,6 +169,7 @@ pub fn compile(
     compiler.build_services();
     compiler.note_middlewares();
     let table = compiler.build_routers(&mut tls);
+    compiler.try_middlewares();
     compiler.memo.tls = Some(Arc::new(tls));
     compiler.finish(table)
 }
