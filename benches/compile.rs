@@ -1,10 +1,11 @@
 //! From a configuration of 10,000 tenants to a table: from nothing, and with one router changed, which
-//! serves clear text or TLS.
+//! serves clear text or TLS, or stands beside as many middlewares that nobody uses.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on shall say where")]
 
 mod support;
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use criterion::measurement::WallTime;
@@ -45,6 +46,18 @@ fn main() {
     after.reuse(&before);
     let (before, after) = (merged(&before), merged(&Arc::new(after)));
     one_router_changed(&mut group, "one router with TLS changed", &before, &after);
+    let with_unused = |renamed| {
+        let mut text = tenants(TENANTS, renamed) + "  middlewares:\n";
+        for number in 0..TENANTS {
+            let _ = writeln!(text, "    m{number}: {{addPrefix: {{prefix: /x}}}}");
+        }
+        read(&text)
+    };
+    let before = with_unused(None);
+    let mut after = DynamicConfig::clone(&with_unused(Some(TENANTS / 2)));
+    after.reuse(&before);
+    let (before, after) = (merged(&before), merged(&Arc::new(after)));
+    one_router_changed(&mut group, "one router beside unused middlewares changed", &before, &after);
     group.finish();
     criterion.final_summary();
 }

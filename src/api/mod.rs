@@ -1,8 +1,10 @@
-//! `/api/*`: read-only views over the report of the running configuration and live health.
+//! `/api/*`: read-only views over the report of the running configuration and live health, and
+//! beside them the page that stands for Traefik's dashboard.
 //!
 //! It may be served from any router (`api@internal`), on any worker: it reads snapshots and
 //! changes nothing. Shapes, paging and error texts are Traefik's.
 
+mod dashboard;
 pub mod ping;
 mod redact;
 mod views;
@@ -12,9 +14,10 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::header::{CONTENT_TYPE, HeaderName, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
 
+pub use self::dashboard::Dashboard;
 use crate::compile::{Report, StaticFacts, Status};
 use crate::exchange::error::{empty, text};
 use crate::exchange::{Body, Context, Handler, Request, Response, ResponseFuture, ready};
@@ -33,6 +36,8 @@ pub struct StaticView {
     pub providers: Vec<String>,
     /// When the process started, in RFC 3339.
     pub start_date: String,
+    /// `api.dashboard`: whether the ways to the dashboard are answered too.
+    pub dashboard: bool,
     /// `api.disableDashboardAd`
     pub disable_dashboard_ad: bool,
     /// `api.dashboardName`
@@ -42,7 +47,8 @@ pub struct StaticView {
 /// The report of the running configuration, shared with whoever shows it.
 pub type LiveReport = Arc<ArcSwap<Report>>;
 
-/// Serves `/api/*`.
+/// Serves `/api/*`, and `/dashboard/` for routers that send both here as Traefik's documentation
+/// has it.
 pub struct Api {
     view: StaticView,
     facts: Arc<StaticFacts>,
@@ -55,15 +61,20 @@ impl Api {
         Self { view, facts, report }
     }
 
-    fn answer(&self, method: &Method, path: &str, query: &str) -> Response {
+    fn answer(&self, method: &Method, path: &str, query: &str, headers: &HeaderMap) -> Response {
         let base = self.view.base_path.trim_end_matches('/');
         let Some(path) = path.strip_prefix(base) else { return not_found() };
+        let beside = self.view.dashboard.then(|| dashboard::beside_the_api(base, path, headers));
+        let beside = beside.flatten();
         if *method != Method::GET {
-            return if path.starts_with("/api") {
+            return if path.starts_with("/api") || beside.is_some() {
                 text(StatusCode::METHOD_NOT_ALLOWED, "")
             } else {
                 not_found()
             };
+        }
+        if let Some(beside) = beside {
+            return beside;
         }
         let report = self.report.load_full();
         let Some(path) = path.strip_prefix("/api/") else { return not_found() };
@@ -154,39 +165,9 @@ impl Api {
 
 impl Handler for Api {
     fn handle<'a>(&'a self, _cx: &'a Context, request: Request) -> ResponseFuture<'a> {
-        let uri = request.uri();
-        ready(self.answer(request.method(), uri.path(), uri.query().unwrap_or_default()))
-    }
-}
-
-/// `dashboard@internal`: a page that says where the API is.
-pub struct Dashboard {
-    /// `api.basePath`, without a slash at its end.
-    pub base_path: String,
-}
-
-impl Handler for Dashboard {
-    fn handle<'a>(&'a self, _cx: &'a Context, request: Request) -> ResponseFuture<'a> {
-        let base = self.base_path.trim_end_matches('/');
-        let path = request.uri().path();
-        let below = path.strip_prefix(base).unwrap_or(path);
-        if !matches!(below, "/dashboard/" | "/" | "/dashboard" | "") {
-            return ready(not_found());
-        }
-        let page = format!(
-            "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Doorward</title>\
-             <h1>Doorward</h1><p>There is no dashboard yet. The API is at \
-             <a href=\"{base}/api/overview\">{base}/api/overview</a> and \
-             <a href=\"{base}/api/rawdata\">{base}/api/rawdata</a>.</p></html>\n"
-        );
-        let mut response = Response::new(Body::from(page));
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-        headers.insert(
-            http::header::CONTENT_SECURITY_POLICY,
-            HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
-        );
-        ready(response)
+        let (uri, headers) = (request.uri(), request.headers());
+        let query = uri.query().unwrap_or_default();
+        ready(self.answer(request.method(), uri.path(), query, headers))
     }
 }
 

@@ -1,11 +1,12 @@
 //! `doorward check FILE…`: decode, merge, compile, and say all that is wrong. Publishes nothing.
 
+use std::fmt::Display;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use serde_json::json;
 
 use super::facts::{InternalServices, static_facts};
@@ -14,7 +15,7 @@ use super::hints::Hints;
 use crate::api::Noop;
 use crate::compile::{Environment, Report, compile};
 use crate::config::diagnostics::{Diagnostic, Severity, did_you_mean, without_consequences};
-use crate::config::dynamic_config::{DynamicConfig, Object};
+use crate::config::dynamic_config::DynamicConfig;
 use crate::config::entry_points::EntryPointConfig;
 use crate::config::loader::{self, Loaded};
 use crate::config::merge::merge;
@@ -25,10 +26,9 @@ use crate::config::{DocumentKind, kind_of};
 use crate::exchange::Handler;
 use crate::observability::metrics::{Metrics, MetricsConfig};
 use crate::provider::file::{FileProvider, FileProviderConfig};
-use crate::router::RouterConfig;
 use crate::service::ServerGauge;
 use crate::state::SharedState;
-use crate::values::{BuildError, Disk, QualifiedName};
+use crate::values::Disk;
 
 /// What `doorward check --help` prints.
 pub const USAGE: &str = "usage: doorward check [--format text|json] FILE…\n\n\
@@ -115,13 +115,25 @@ pub fn check(files: &[PathBuf]) -> anyhow::Result<Findings> {
     let mut dynamic = DynamicConfig::default();
     let mut named_dynamic = false;
     for path in files {
-        let kind = kind_of_file(path)?;
+        let kind = match kind_of_file(path) {
+            Ok(kind) => kind,
+            Err(problem) => {
+                // What it would have brought is not looked for elsewhere.
+                named_dynamic = true;
+                diagnostics.push(problem);
+                continue;
+            }
+        };
         if matches!(kind, DocumentKind::Static | DocumentKind::Both) {
             match loader::load_file(path, &Disk) {
                 Ok(Loaded { config, warnings, node, .. }) => {
                     diagnostics.extend(warnings);
-                    if static_config.replace((config, node)).is_some() {
-                        bail!("check: more than one static configuration was given");
+                    if static_config.is_some() {
+                        let message = "more than one static configuration was given";
+                        diagnostics
+                            .push(Diagnostic::error(format!("{}: {message}", path.display())));
+                    } else {
+                        static_config = Some((config, node));
                     }
                 }
                 Err(problems) => diagnostics.extend(problems),
@@ -141,8 +153,7 @@ pub fn check(files: &[PathBuf]) -> anyhow::Result<Findings> {
     }
     let dynamic = Arc::new(dynamic);
     let compiled = compile_all(static_config.as_ref(), written.as_ref(), &dynamic)?;
-    let found: Vec<_> = compiled.diagnostics.iter().filter_map(|one| told(one, &dynamic)).collect();
-    let mut found = without_consequences(&found);
+    let mut found = without_consequences(&compiled.diagnostics);
     found.sort_by(|one, other| place(one).cmp(&place(other)));
     found.dedup_by(|one, other| same_mistake(one, other));
     let hints = Hints::of(&dynamic);
@@ -152,43 +163,6 @@ pub fn check(files: &[PathBuf]) -> anyhow::Result<Findings> {
     diagnostics.retain(|one| !found.iter().any(|other| same_section(one, other)));
     diagnostics.extend(found);
     Ok(Findings { diagnostics, report: compiled })
-}
-
-/// Provider of the routers that are there only to have every middleware built.
-const PROBE: &str = "check";
-
-/// A middleware is built for a router: here every one gets a router of its own, so that those are
-/// looked at too that no router uses yet.
-fn probes(dynamic: &DynamicConfig, entry_point: &str) -> DynamicConfig {
-    let mut probes = DynamicConfig::default();
-    for name in dynamic.middlewares.keys() {
-        let router = RouterConfig {
-            entry_points: vec![entry_point.to_owned()],
-            middlewares: vec![name.to_string()],
-            rule: "Path(`/`)".to_owned(),
-            service: "noop@internal".to_owned(),
-            ..RouterConfig::default()
-        };
-        let probe = QualifiedName::new(name.name(), PROBE);
-        probes.routers.insert(probe, Object::implied(router));
-    }
-    probes
-}
-
-/// A diagnostic as the user hears it. What went wrong with a probe is the middleware's own fault.
-fn told(diagnostic: &Diagnostic, dynamic: &DynamicConfig) -> Option<Diagnostic> {
-    let Some(subject) = diagnostic.subject.as_ref().filter(|subject| subject.kind == "router")
-    else {
-        return Some(diagnostic.clone());
-    };
-    let Some(name) = subject.name.strip_suffix(&format!("@{PROBE}")) else {
-        return Some(diagnostic.clone());
-    };
-    let (name, object) = dynamic.middlewares.iter().find(|(known, _)| known.name() == name)?;
-    // Of other kinds the middleware itself has told everything.
-    object.config.chain.as_ref().filter(|_| object.is_good())?;
-    let error = BuildError::at("chain.middlewares", diagnostic.message.as_str());
-    Some(object.diagnose(diagnostic.severity, "middleware", name, &error))
 }
 
 fn place(diagnostic: &Diagnostic) -> (Option<(&str, usize)>, &str) {
@@ -211,13 +185,15 @@ fn same_section(one: &Diagnostic, other: &Diagnostic) -> bool {
         && span.source.text == other_span.source.text
 }
 
-fn kind_of_file(path: &Path) -> anyhow::Result<DocumentKind> {
+fn kind_of_file(path: &Path) -> Result<DocumentKind, Diagnostic> {
     if path.is_dir() {
         return Ok(DocumentKind::Dynamic);
     }
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let unusable =
+        |reason: &dyn Display| Diagnostic::error(format!("{}: {reason}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| unusable(&error))?;
     let Some(format) = Format::of_path(path) else {
-        bail!("{}: not a .toml, .yaml, .yml or .json file", path.display());
+        return Err(unusable(&"not a .toml, .yaml, .yml or .json file"));
     };
     let source = Source::new(path.display().to_string(), text, format);
     // What does not parse may be a template, and only dynamic files are templates.
@@ -251,9 +227,7 @@ fn compile_all(
     };
     let facts = static_facts(config, services());
     let internal = super::internal::shared(config, written);
-    let entry_point = config.entry_points.keys().next().map_or("", String::as_str);
-    let probes = Arc::new(probes(dynamic, entry_point));
-    let merged = merge(&[("internal", internal), ("file", Arc::clone(dynamic)), (PROBE, probes)]);
+    let merged = merge(&[("internal", internal), ("file", Arc::clone(dynamic))]);
     let environment = Environment {
         files: &Disk,
         state: &SharedState::default(),
@@ -306,7 +280,7 @@ fn write_text(findings: &Findings, out: &mut dyn Write, color: bool) -> io::Resu
     writeln!(
         out,
         "{} routers, {} services, {} middlewares; {} errors, {warnings} warnings",
-        findings.report.routers.iter().filter(|one| one.name.provider() != PROBE).count(),
+        findings.report.routers.len(),
         findings.report.services.iter().filter(|service| service.object.is_some()).count(),
         findings.report.middlewares.len(),
         findings.errors(),

@@ -306,6 +306,7 @@ fn static_view(config: &StaticConfig) -> StaticView {
             "accessLog": config.access_log.is_some(),
         }),
         providers: config.providers.file.iter().map(|_| "File".to_owned()).collect(),
+        dashboard: api.dashboard,
         start_date: jiff::Timestamp::now().to_string(),
         disable_dashboard_ad: api.disable_dashboard_ad,
         dashboard_name: api.dashboard_name,

@@ -14,6 +14,7 @@ mod routers;
 mod services;
 mod tls;
 mod tree;
+mod trials;
 
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use self::routers::{Placed, Side};
 use self::services::{ServiceMap, Services, TransportMap};
 use self::tls::BuiltTls;
 use self::tree::Tree;
+use self::trials::Trials;
 use crate::config::diagnostics::Diagnostic;
 use crate::config::dynamic_config::{DynamicConfig, Section};
 use crate::exchange::Handler;
@@ -130,6 +132,7 @@ pub struct Memo {
     transports: Arc<TransportMap>,
     services: Arc<Services>,
     middlewares: Arc<Middlewares>,
+    trials: Arc<Trials>,
     /// In match order, which the next compile begins with: sorting what is sorted costs little.
     routers: Arc<Vec<Arc<Placed>>>,
     /// Whether some of them stand below others.
@@ -175,6 +178,7 @@ pub fn compile(
     compiler.note_middlewares();
     compiler.build_services();
     let table = compiler.build_routers(&mut tls);
+    compiler.try_middlewares();
     compiler.memo.tls = Some(Arc::new(tls));
     compiler.finish(table)
 }

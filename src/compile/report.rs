@@ -224,7 +224,8 @@ fn internal_service(name: QualifiedName) -> ServiceReport {
     ServiceReport { name, object: None, service: None, status: Status::Enabled, errors: Vec::new() }
 }
 
-/// A middleware is built per router: its errors are those of its builds, and of its own text.
+/// A middleware is built per router, or for nobody when none uses it: its errors are those of its
+/// builds, and of its own text.
 fn middleware_reports(
     middlewares: &Middlewares,
     diagnostics: &[Diagnostic],

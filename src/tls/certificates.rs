@@ -99,6 +99,7 @@ impl CertificateStore {
                     consequence: Consequence::NeverChosen,
                     error: BuildError::at("stores", message),
                 });
+                loader.look(index, certificate);
                 continue;
             }
             loader.load(Some(index), &certificate.cert_file, &certificate.key_file);
@@ -239,6 +240,16 @@ impl<'a> Loader<'a> {
         };
         self.entries.push(Entry { source, digest, loaded: Arc::clone(&loaded) });
         Some(loaded)
+    }
+
+    /// Says what of a pair that nobody asks for cannot even be read.
+    fn look(&mut self, index: usize, pair: &CertificateConfig) {
+        for (option, from) in [("certFile", &pair.cert_file), ("keyFile", &pair.key_file)] {
+            if let Err(error) = read(self.files, option, from) {
+                let consequence = Consequence::Skipped;
+                self.problems.push(CertificateProblem { index: Some(index), consequence, error });
+            }
+        }
     }
 
     fn read(
@@ -407,7 +418,14 @@ mod tests {
         config[0].stores = vec!["other".to_owned()];
         let built = build(&config, &MemoryFiles::default());
         assert_eq!(built.problems[0].consequence, Consequence::NeverChosen);
+        assert_eq!(built.problems.len(), 1);
         assert!(built.store.find("a.test").is_none());
+
+        config[0].key_file = "gone.key".into();
+        let built = build(&config, &MemoryFiles::default());
+        let said = built.problems.iter().map(|one| (one.consequence, &*one.error.option));
+        let wanted = [(Consequence::NeverChosen, "stores"), (Consequence::Skipped, "keyFile")];
+        assert!(said.eq(wanted), "{:?}", built.problems);
     }
 
     #[test]

@@ -499,3 +499,83 @@ serversTransport:
     let says = "none of the authorities in `rootCAs` can be read: ";
     tells(&found, &[("default@internal", "error", 3, says)]);
 }
+
+#[test]
+fn files_that_cannot_be_read_are_all_told_and_the_others_are_checked() {
+    let directory = TempDir::new().unwrap();
+    let place = |name: &str| directory.path().join(name).display().to_string();
+    for (name, text) in [
+        ("static.yml", "entryPoints: {web: {address: ':8000'}}\n"),
+        ("second.yml", "entryPoints: {web: {address: ':8001'}}\n"),
+        ("routes.yml", "http: {middlewares: {old: {oops: 1}}}\n"),
+        ("notes.txt", "nothing\n"),
+    ] {
+        fs::write(place(name), text).unwrap();
+    }
+    let names = ["lost.yml", "static.yml", "notes.txt", "gone.yml", "second.yml", "routes.yml"];
+    let places = names.map(place);
+    let mut arguments = vec!["check", "--format=json"];
+    arguments.extend(places.iter().map(String::as_str));
+    let output = run(&arguments);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let told: Vec<_> = said["diagnostics"].as_array().unwrap().iter().collect();
+    let wanted = [
+        ("lost.yml", "No such file"),
+        ("notes.txt", "not a .toml"),
+        ("gone.yml", "No such file"),
+        ("second.yml", "more than one static configuration"),
+        ("routes.yml", "oops"),
+    ];
+    assert_eq!(told.len(), wanted.len(), "{said:#}");
+    for (one, (name, says)) in told.iter().zip(wanted) {
+        let text = one.to_string();
+        assert!(text.contains(name) && text.contains(says), "{name}: {said:#}");
+        assert_eq!(one["severity"], "error");
+    }
+}
+
+#[test]
+fn a_list_of_values_names_each_once() {
+    let found = check(&[(
+        "static.yml",
+        "core:
+  onBrokenRouter: whatever
+entryPoints:
+  web:
+    address: ':8000'
+    http: {underscoreHeadersStrategy: whatever}
+",
+    )]);
+    let help: Vec<_> = found.diagnostics.iter().filter_map(|one| one["help"].as_str()).collect();
+    assert_eq!(
+        help,
+        ["known here: 503, lastGood, skip", "known here: keep, delete, reject"],
+        "{}",
+        found.text
+    );
+}
+
+#[test]
+fn files_of_another_store_are_looked_at_too() {
+    let found = check(&[(
+        "routes.yml",
+        "tls:
+  certificates:
+    - certFile: /does/not/exist.crt
+      keyFile: /does/not/exist.key
+      stores: [foo]
+",
+    )]);
+    let lines = found.lines();
+    assert_eq!(lines.len(), 3, "{lines:#?}");
+    for (line, place, says) in [
+        (&lines[0], " 3:17 ", "/does/not/exist.crt"),
+        (&lines[1], " 4:16 ", "/does/not/exist.key"),
+        (&lines[2], " 5:15 ", "only the store `default` is ever consulted"),
+    ] {
+        assert!(line.contains(place) && line.contains(says), "{lines:#?}");
+    }
+    assert_eq!(found.code, Some(1));
+}

@@ -594,6 +594,137 @@ fn the_api_stands_behind_a_router() {
     assert_eq!(proxy.inside("/api/version").status, 404);
 }
 
+/// API-4: what nobody uses is looked at as well, and the log, the API and `check` say the same.
+#[test]
+fn middlewares_that_nobody_uses_are_told() {
+    let origin = Origin::start();
+    let text = |first: &str, unused: &str| {
+        format!(
+            "
+            http:
+              routers:
+                all: {{rule: PathPrefix(`/`), service: app, middlewares: [used]}}
+              middlewares:
+                used: {{addPrefix: {{prefix: {first}}}}}
+                unused: {unused}
+                breaker: {{circuitBreaker: {{}}}}
+                inner: {{chain: {{middlewares: [missing]}}}}
+                pages: {{errors: {{status: ['500'], service: later}}}}
+              services:
+                app: {{loadBalancer: {{servers: [{{url: '{}'}}]}}}}
+            ",
+            origin.url()
+        )
+    };
+    let broken = text("/x", "{basicAuth: {}}");
+    let mut process = Process::start(&json!({}), &broken);
+    let file = process.directory().join("dynamic/config.yml").display().to_string();
+    let checked = run(&["check", "--format=json", &file]);
+    assert_eq!(checked.status.code(), Some(1));
+    let checked: Value = serde_json::from_slice(&checked.stdout).unwrap();
+    let api = |path: &str| -> Value {
+        let mut client = Client::connect(process.address("traefik")).unwrap();
+        serde_json::from_slice(&client.send(&Ask::get(path)).unwrap().body).unwrap()
+    };
+    for (name, says) in [
+        ("unused@file", "no users are configured"),
+        ("breaker@file", "`circuitBreaker` is not supported yet"),
+        ("inner@file", "middleware \"missing@file\" does not exist"),
+        ("pages@file", "the service \"later@file\" does not exist"),
+    ] {
+        let shown = api(&format!("/api/http/middlewares/{name}"));
+        assert_eq!(shown["status"], "disabled", "{shown}");
+        let error = shown["error"][0].as_str().unwrap();
+        assert!(error.contains(says), "{shown}");
+        let told = checked["diagnostics"].as_array().unwrap();
+        let told: Vec<_> = told.iter().filter(|one| one["name"] == name).collect();
+        assert_eq!((told.len(), &told[0]["message"]), (1, &json!(error)), "{checked:#}");
+        let headline = format!("middleware {name}: {error}");
+        let log = process.log();
+        let logged = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let logged = logged.filter(|line| {
+            line["level"] == "error" && line["message"].as_str().unwrap().contains(&headline)
+        });
+        assert_eq!(logged.count(), 1, "{headline}\n{log}");
+    }
+    assert_eq!(api("/api/http/middlewares/used@file")["status"], "enabled");
+    let counts = &api("/api/overview")["http"]["middlewares"];
+    let internal = 2;
+    assert_eq!(*counts, json!({"total": 5 + internal, "warnings": 0, "errors": 4}));
+    let status = api("/api/http/middlewares?status=disabled");
+    assert_eq!(status.as_array().unwrap().len(), 4);
+
+    // One is mended, another one is no longer used, and a service is there that was not.
+    let mended = text("/x", "{basicAuth: {users: ['a:b']}}")
+        .replace("middlewares: [used]", "middlewares: []")
+        .replace(
+            "              services:",
+            "              services:\n                later: {loadBalancer: {servers: []}}",
+        );
+    process.write(&mended);
+    until("it is mended", || api("/api/http/middlewares/unused@file")["status"] == "enabled");
+    assert_eq!(api("/api/overview")["http"]["middlewares"]["errors"], 2);
+    process.write(&mended.replace("{addPrefix: {prefix: /x}}", "{basicAuth: {}}"));
+    until("it is broken", || api("/api/http/middlewares/used@file")["status"] == "disabled");
+    process.write(&mended.replace("later: ", "sooner: "));
+    until("the service is gone", || {
+        api("/api/http/middlewares/pages@file")["status"] == "disabled"
+    });
+    process.signal(Signal::TERM);
+    assert_eq!(process.end().code(), Some(0));
+}
+
+/// API-32, DASH-1: one router to `api@internal` is all that Traefik's documentation asks for.
+#[test]
+fn the_dashboard_is_reached_through_the_api() {
+    let router = |base: &str| {
+        format!(
+            "
+            http:
+              routers:
+                dashboard:
+                  rule: PathPrefix(`{base}/api`) || PathPrefix(`{base}/dashboard`) || Path(`{base}/`)
+                  service: api@internal
+            "
+        )
+    };
+    for base in ["", "/ops"] {
+        let set = |dashboard: bool| {
+            let base = if base.is_empty() { "/" } else { base };
+            json!({"api": {"insecure": false, "basePath": base, "dashboard": dashboard}})
+        };
+        let proxy = Proxy::with(set(true)).start(&router(base));
+        for path in ["/", "/dashboard"] {
+            let answer = proxy.get(&format!("ops.test{base}{path}"));
+            let location = format!("{base}/dashboard/");
+            assert_eq!((answer.status, answer.header("location")), (302, Some(&*location)));
+        }
+        let page = proxy.get(&format!("ops.test{base}/dashboard/"));
+        assert_eq!((page.status, page.header("location")), (200, None));
+        assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+        assert!(page.text().contains(&format!("href=\"{base}/api/overview\"")), "{}", page.text());
+        assert_eq!(proxy.get(&format!("ops.test{base}/api/overview")).status, 200);
+        assert_eq!(proxy.get(&format!("ops.test{base}/dashboard/x.js")).status, 404);
+        let posted = proxy.send(&Ask::post(&format!("ops.test{base}/dashboard/"), ""));
+        assert_eq!(posted.status, 405);
+
+        let without = Proxy::with(set(false)).start(&router(base));
+        for path in ["/", "/dashboard", "/dashboard/"] {
+            assert_eq!(without.get(&format!("ops.test{base}{path}")).status, 404, "{path}");
+        }
+        assert_eq!(without.get(&format!("ops.test{base}/api/overview")).status, 200);
+    }
+    let behind_another = json!({
+        "api": {"insecure": false},
+        "entryPoints": {"web": {"forwardedHeaders": {"insecure": true}}},
+    });
+    let proxy = Proxy::with(behind_another).start(&router(""));
+    for (prefix, location) in [("/front", "/front/dashboard/"), ("//evil.test", "/dashboard/")] {
+        let answer = proxy.send(&Ask::get("ops.test/").header("X-Forwarded-Prefix", prefix));
+        assert_eq!((answer.status, answer.header("location")), (302, Some(location)), "{prefix}");
+    }
+}
+
 /// Every example is loaded, with the place that it names put into a directory of the test's.
 #[test]
 fn the_examples_are_right() {

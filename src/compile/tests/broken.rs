@@ -1,7 +1,7 @@
 //! Objects that cannot be built, and where the default is not a plain router.
 
 use super::*;
-use crate::compile::Status;
+use crate::compile::{MiddlewareReport, Status};
 use crate::config::diagnostics::{Diagnostic, without_consequences};
 
 const GOOD: &str = "  routers:\n    r: {rule: Host(`a.test`), service: s}\n";
@@ -75,9 +75,14 @@ fn chains_in_a_circle_are_an_error_of_their_router() {
          other: {rule: Host(`b.test`), service: s}\n",
     ));
     assert_eq!(names(&compiled), ["other@file", "r@file!"]);
-    let expected =
-        "could not instantiate middleware a@file: recursion detected in a@file->b@file->a@file";
-    assert_eq!(messages(&compiled), [expected]);
+    let expected = [
+        "could not instantiate middleware a@file: recursion detected in a@file->b@file->a@file",
+        "could not instantiate middleware b@file: recursion detected in b@file->a@file->b@file",
+    ];
+    let told = without_consequences(&compiled.report.diagnostics);
+    assert!(told.iter().map(|one| &*one.message).eq(expected), "{told:#?}");
+    assert_eq!(told[0].note(), Some("router r@file is in error because of it"));
+    assert!(compiled.report.middlewares.iter().all(|one| one.status == Status::Disabled));
 }
 
 #[test]
@@ -115,7 +120,13 @@ fn chains_that_multiply_are_an_error_of_their_router() {
         text += last;
         let compiled = World::new().text(&text);
         assert_eq!(names(&compiled), ["other@file", "r@file!"]);
-        assert_eq!(messages(&compiled), ["more than 1000 middlewares, those of chains counted"]);
+        let all = messages(&compiled);
+        let too_many = "more than 1000 middlewares, those of chains counted";
+        assert!(all.iter().all(|message| message == too_many), "{all:#?}");
+        let works = |one: &&MiddlewareReport| one.status == Status::Enabled;
+        let working = compiled.report.middlewares.iter().filter(works);
+        let names: Vec<_> = working.map(|one| one.name.name()).collect();
+        assert_eq!(names, ["c32", "c33", "c34", "c35", "c36", "c37", "c38", "c39", "c40"]);
     }
 }
 

@@ -121,6 +121,8 @@ fn edit() -> impl Strategy<Value = Edit> {
         "{chain: {middlewares: [m0]}}",
         "{chain: {middlewares: [m1, m2]}}",
         "{ipAllowList: {sourceRange: [nonsense]}}",
+        "{errors: {status: ['500'], service: s0}}",
+        "{circuitBreaker: {}}",
         "{oops: 1}",
     ]);
     let options =
@@ -249,4 +251,38 @@ fn what_did_not_change_is_the_same_object() {
     assert!(Arc::ptr_eq(one.tls.as_ref().unwrap(), two.tls.as_ref().unwrap()));
     assert!(Arc::ptr_eq(&first.memo.services, &second.memo.services));
     assert_eq!(two.http.iter().next().unwrap().rule.text(), "Host(`z.test`)");
+}
+
+#[test]
+fn what_nobody_uses_is_tried_once() {
+    let world = World::new();
+    let text = |host: &str, prefix: &str| {
+        with_service(&format!(
+            "  middlewares:\n    alone: {{addPrefix: {{prefix: /x}}}}\n    \
+             chain: {{chain: {{middlewares: [alone, used]}}}}\n    \
+             pages: {{errors: {{status: ['500'], service: s}}}}\n    \
+             used: {{addPrefix: {{prefix: {prefix}}}}}\n  routers:\n    \
+             a: {{rule: Host(`{host}`), service: s, middlewares: [used]}}\n"
+        ))
+    };
+    let before = read(&text("a.test", "/x"));
+    let first = world.compile(&before, None);
+    assert_eq!((first.memo.trials.alone.len(), first.memo.trials.chains.len()), (2, 1));
+    let next = |text: &str, then: &Memo| {
+        let mut after = DynamicConfig::clone(&read(text));
+        after.reuse(&before);
+        world.compile(&Arc::new(after), Some(then))
+    };
+    let kept = |one: &Compiled, other: &Compiled| {
+        let [one, other] = [one, other].map(|compiled| &compiled.memo.trials);
+        let alone = one.alone.iter().zip(&other.alone).map(|(one, other)| Arc::ptr_eq(one, other));
+        let chains =
+            one.chains.iter().zip(&other.chains).map(|(one, other)| Arc::ptr_eq(one, other));
+        alone.chain(chains).collect::<Vec<_>>()
+    };
+    let second = next(&text("z.test", "/x"), &first.memo);
+    assert_eq!(kept(&first, &second), [true, true, true]);
+    let third = next(&text("z.test", "/y"), &second.memo);
+    assert_eq!(kept(&second, &third), [true, true, false], "a chain may lead elsewhere");
+    assert!(third.report.diagnostics.is_empty(), "{:#?}", messages(&third));
 }

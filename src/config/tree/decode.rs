@@ -218,12 +218,19 @@ impl de::Error for Failure {
     }
 }
 
-/// `did you mean` when a name is close, else all names when they are few.
+/// `did you mean` when a name is close, else all names when they are few. Serde's list holds the
+/// names that are read besides the written one: those that only differ by case, and the empty one.
 pub(super) fn suggestion(word: &str, known: &[&'static str]) -> Option<String> {
-    match did_you_mean(word, known.iter().copied()) {
+    let mut names: Vec<&str> = Vec::with_capacity(known.len());
+    for name in known.iter().filter(|name| !name.is_empty()) {
+        if !names.iter().any(|other| other.eq_ignore_ascii_case(name)) {
+            names.push(name);
+        }
+    }
+    match did_you_mean(word, names.iter().copied()) {
         Some(close) => Some(format!("did you mean `{close}`?")),
-        None if known.is_empty() => None,
-        None if known.len() <= 12 => Some(format!("known here: {}", known.join(", "))),
+        None if names.is_empty() => None,
+        None if names.len() <= 12 => Some(format!("known here: {}", names.join(", "))),
         None => None,
     }
 }
