@@ -32,6 +32,9 @@ impl Hints {
             for member in object.config.chain.iter().flat_map(|chain| &chain.middlewares) {
                 hints.look(name, object, "chain.middlewares", member, &config.middlewares);
             }
+            if let Some(errors) = &object.config.errors {
+                hints.look(name, object, "errors.service", &errors.service, &config.services);
+            }
         }
         for (name, object) in &config.services {
             hints.service(name, object, config);

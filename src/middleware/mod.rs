@@ -4,8 +4,13 @@
 //! run-time type, tests. A middleware that cannot be built is an error of that middleware alone.
 
 mod add_prefix;
+mod at_hand;
 mod basic_auth;
+mod buffering;
+mod compress;
 mod cors;
+mod errors;
+mod grpc_web;
 mod headers;
 mod in_flight_req;
 mod ip_allow_list;
@@ -122,6 +127,10 @@ middlewares! {
     served {
         add_prefix: add_prefix::AddPrefixConfig = "addPrefix",
         basic_auth: basic_auth::BasicAuthConfig = "basicAuth",
+        buffering: buffering::BufferingConfig = "buffering",
+        compress: compress::CompressConfig = "compress",
+        errors: errors::ErrorsConfig = "errors",
+        grpc_web: grpc_web::GrpcWebConfig = "grpcWeb",
         headers: headers::HeadersConfig = "headers",
         in_flight_req: in_flight_req::InFlightReqConfig = "inFlightReq",
         ip_allow_list: ip_allow_list::IpAllowListConfig = "ipAllowList",
@@ -133,15 +142,11 @@ middlewares! {
         strip_prefix: strip_prefix::StripPrefixConfig = "stripPrefix",
     }
     not_yet {
-        buffering = "buffering",
         circuit_breaker = "circuitBreaker",
-        compress = "compress",
         content_type = "contentType",
         digest_auth = "digestAuth",
         encoded_characters = "encodedCharacters",
-        errors = "errors",
         forward_auth = "forwardAuth",
-        grpc_web = "grpcWeb",
         ip_white_list = "ipWhiteList",
         pass_tls_client_cert = "passTLSClientCert",
         plugin = "plugin",

@@ -77,7 +77,8 @@ impl Replay {
     }
 }
 
-fn refusal(error: &BodyError) -> ProxyError {
+/// What a client's body that cannot be read is answered with.
+pub(super) fn refusal(error: &BodyError) -> ProxyError {
     match error {
         BodyError::Timeout => ProxyError::RequestTimeout,
         BodyError::Malformed(_) | BodyError::TooLarge(_) => ProxyError::BadRequestBody,

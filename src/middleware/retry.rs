@@ -103,8 +103,8 @@ impl Build for RetryConfig {
     }
 }
 
-/// Reads `503` or `500-599`.
-fn range(text: &str) -> Option<(u16, u16)> {
+/// Reads `503` or `500-599`, as `errors` writes it too.
+pub(super) fn range(text: &str) -> Option<(u16, u16)> {
     let (low, high) = text.split_once('-').unwrap_or((text, text));
     let (low, high) = (low.trim().parse().ok()?, high.trim().parse().ok()?);
     (100 <= low && low <= high && high <= 999).then_some((low, high))
@@ -112,7 +112,8 @@ fn range(text: &str) -> Option<(u16, u16)> {
 
 /// Keeps status retries below a fifth of the requests, so that a service that fails as a whole
 /// gets no multiple of its load. A hundred in reserve let a quiet service retry freely.
-struct Budget {
+/// `buffering` has one too.
+pub(super) struct Budget {
     /// In fifths of a retry.
     left: AtomicI64,
 }
@@ -127,14 +128,14 @@ impl Default for Budget {
 }
 
 impl Budget {
-    fn earn(&self) {
+    pub(super) fn earn(&self) {
         // Full is the usual state; then nothing is written.
         if self.left.load(Ordering::Relaxed) < RESERVE {
             self.left.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    fn spend(&self) -> bool {
+    pub(super) fn spend(&self) -> bool {
         self.left
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
                 (left >= COST).then_some(left - COST)

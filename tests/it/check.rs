@@ -340,10 +340,12 @@ fn names_that_lead_nowhere_are_close_to_others() {
     two: {rule: Path(`/b`), service: app, middlewares: [add, atuh]}
     three: {rule: Path(`/c`), service: app, tls: {options: modren}}
     four: {rule: Path(`/d`), service: elsewhere}
+    five: {rule: Path(`/e`), service: both, middlewares: [pages]}
   middlewares:
     add: {addPrefix: {prefix: /a}}
     auth: {addPrefix: {prefix: /a}}
     chain: {chain: {middlewares: [ad]}}
+    pages: {errors: {status: ['404'], service: faar}}
   services:
     app: {loadBalancer: {servers: [{url: http://a.test}], serversTransport: slwo}}
     both: {weighted: {services: [{name: app}, {name: appp}]}}
@@ -360,9 +362,11 @@ tls:
         let mut there = found.diagnostics.iter().filter(|one| one["line"] == line);
         there.find_map(|one| one["help"].as_str()).unwrap_or_default().to_owned()
     };
-    for (line, name) in [(3, "app"), (4, "auth"), (5, "modern"), (10, "add"), (12, "slow")] {
+    for (line, name) in
+        [(3, "app"), (4, "auth"), (5, "modern"), (11, "add"), (12, "far"), (14, "slow")]
+    {
         assert_eq!(help(line), format!("did you mean `{name}`?"), "{line}: {}", found.text);
     }
     assert_eq!(help(6), "", "{}", found.text);
-    assert_eq!(help(14), "", "{}", found.text);
+    assert_eq!(help(16), "", "{}", found.text);
 }

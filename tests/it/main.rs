@@ -32,6 +32,8 @@ mod secrets;
 #[cfg(test)]
 mod services;
 #[cfg(test)]
+mod shelf_content;
+#[cfg(test)]
 #[cfg(target_os = "linux")]
 mod system;
 #[cfg(test)]

@@ -50,7 +50,11 @@ impl Reply {
     }
 
     pub(crate) fn status(status: u16) -> Self {
-        Self { status, ..Self::ok("") }
+        Self::text(status, "")
+    }
+
+    pub(crate) fn text(status: u16, body: &str) -> Self {
+        Self { status, ..Self::ok(body) }
     }
 
     /// These bytes, and then the connection is closed.
