@@ -10,6 +10,7 @@ mod buffering;
 mod compress;
 mod cors;
 mod errors;
+mod expression;
 mod grpc_web;
 mod headers;
 mod in_flight_req;
