@@ -7,6 +7,7 @@ mod add_prefix;
 mod at_hand;
 mod basic_auth;
 mod buffering;
+mod circuit_breaker;
 mod compress;
 mod cors;
 mod errors;
@@ -129,6 +130,7 @@ middlewares! {
         add_prefix: add_prefix::AddPrefixConfig = "addPrefix",
         basic_auth: basic_auth::BasicAuthConfig = "basicAuth",
         buffering: buffering::BufferingConfig = "buffering",
+        circuit_breaker: circuit_breaker::CircuitBreakerConfig = "circuitBreaker",
         compress: compress::CompressConfig = "compress",
         errors: errors::ErrorsConfig = "errors",
         grpc_web: grpc_web::GrpcWebConfig = "grpcWeb",
@@ -143,7 +145,6 @@ middlewares! {
         strip_prefix: strip_prefix::StripPrefixConfig = "stripPrefix",
     }
     not_yet {
-        circuit_breaker = "circuitBreaker",
         content_type = "contentType",
         digest_auth = "digestAuth",
         encoded_characters = "encodedCharacters",
@@ -175,7 +176,7 @@ mod tests {
             (r#"{"inFlightReq": {"amount": 1}}"#, "inFlightReq", true),
             (r#"{"ipAllowList": {"sourceRange": ["::1"]}}"#, "ipAllowList", true),
             (r#"{"chain": {"middlewares": ["a"]}}"#, "chain", false),
-            (r#"{"circuitBreaker": {}}"#, "circuitBreaker", false),
+            (r#"{"circuitBreaker": {}}"#, "circuitBreaker", true),
         ] {
             let config: MiddlewareConfig = serde_json::from_str(text).unwrap();
             let set = config.set();
