@@ -4,12 +4,18 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
+#[cfg(feature = "redis")]
+use std::io::Write as _;
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
+#[cfg(feature = "redis")]
+use http::HeaderValue;
 use http::header::HOST;
 use http::{HeaderMap, HeaderName};
 use serde::{Deserialize, Serialize};
+#[cfg(feature = "redis")]
+use sha2::{Digest, Sha256};
 
 use super::BuildContext;
 use super::ip_strategy::{ClientIp, IpStrategy, IpStrategyConfig};
@@ -126,6 +132,46 @@ impl Criterion {
                 None => Source::Common,
             },
         }
+    }
+}
+
+/// Longer texts are kept as their digest: a client must not fill a store.
+#[cfg(feature = "redis")]
+const LONGEST: usize = 256;
+
+#[cfg(feature = "redis")]
+impl Criterion {
+    /// Appends whom a request counts for, as Traefik writes it: the same in every process.
+    pub(super) fn write_source(&self, cx: &Context, headers: &HeaderMap, to: &mut Vec<u8>) {
+        let header = |name: &HeaderName| headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
+        match &self.by {
+            By::Ip(strategy) => {
+                let ip = match strategy.address(cx, headers) {
+                    ClientIp::Known(ip) => ip,
+                    ClientIp::Absent => return,
+                    ClientIp::Malformed => cx.connection.peer_ip,
+                };
+                // A vector takes any bytes.
+                let _ = write!(to, "{ip}");
+            }
+            By::Header(name) => write_text(header(name), to),
+            By::RawHost => write_text(header(&HOST), to),
+            By::Host => {
+                let host = headers.get(HOST).and_then(|value| value.to_str().ok());
+                write_text(canonical_host(host.unwrap_or_default()).as_bytes(), to);
+            }
+        }
+    }
+}
+
+#[cfg(feature = "redis")]
+fn write_text(text: &[u8], to: &mut Vec<u8>) {
+    if text.len() <= LONGEST {
+        to.extend_from_slice(text);
+        return;
+    }
+    for byte in Sha256::digest(text) {
+        let _ = write!(to, "{byte:02x}");
     }
 }
 
