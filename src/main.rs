@@ -124,12 +124,24 @@ fn report(problems: &[Diagnostic]) {
 
 /// `doorward`: serves until told to stop.
 fn run(args: &[String]) -> anyhow::Result<ExitCode> {
-    // First of all: from here on a signal is an orderly stop, wherever the start has got to.
+    // First of all: from here on a signal is an orderly stop, wherever the start has got to. While the configuration
+    // is read, which may take as long as a disk does, there is nothing to stop but that.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let signals = runtime.block_on(async { Signals::listen() })?;
-    let loaded = match load(args) {
-        Ok(loaded) => loaded,
-        Err(code) => return Ok(code),
+    let mut signals = runtime.block_on(async { Signals::listen() })?;
+    let arguments = args.to_vec();
+    let loaded = runtime.block_on(async {
+        tokio::select! {
+            loaded = spawn_blocking(move || load(&arguments)) => Some(loaded),
+            () = signals.stop() => None,
+        }
+    });
+    let loaded = match loaded.transpose()? {
+        Some(Ok(loaded)) => loaded,
+        Some(Err(code)) => return Ok(code),
+        None => {
+            runtime.shutdown_background();
+            return Ok(ExitCode::SUCCESS);
+        }
     };
     let guard = log::init(&loaded.config.log.clone().unwrap_or_default())?;
     for warning in &loaded.warnings {

@@ -89,8 +89,8 @@ pub struct Reload {
 #[derive(Default)]
 struct Known {
     memo: Option<Memo>,
-    /// Failures of the provider.
-    failures: u64,
+    /// How the provider was.
+    health: Option<ProviderHealth>,
     /// Diagnostics that were logged.
     seen: HashSet<String>,
     /// What the provider said.
@@ -155,10 +155,13 @@ impl Reload {
     /// found nothing new; then what is in force is the answer already.
     async fn is_due(&self, known: &Known, files_changed: bool) -> bool {
         let latest = self.source.as_ref().map(|source| source.updates.borrow().clone());
-        let Some(Update { config, asked, .. }) = latest else { return true };
-        let wanted = asked > *self.in_force.borrow();
-        let files_changed = files_changed || wanted && self.refresh_files().await;
-        let news = known.config.as_ref().is_none_or(|then| !Arc::ptr_eq(then, &config));
+        let Some(Update { config, asked, health }) = latest else { return true };
+        // Changes that were seen before the question do not answer it.
+        let refreshed = asked > *self.in_force.borrow() && self.refresh_files().await;
+        let files_changed = files_changed || refreshed;
+        let same = known.config.as_ref().is_some_and(|then| Arc::ptr_eq(then, &config));
+        // What could not be read meanwhile is counted, also if everything is as it was.
+        let news = !same || known.health.as_ref() != Some(&health);
         if !news && !files_changed {
             self.answered(asked);
         }
@@ -183,6 +186,10 @@ impl Reload {
             parts.push((source.name, update.config));
             health = update.health;
             asked = update.asked;
+            if known.health.is_some() && asked > *self.in_force.borrow() {
+                // The question may be younger than the last look at the files that options name.
+                self.refresh_files().await;
+            }
         }
         let previous = known.memo.take();
         let (facts, state) = (Arc::clone(&self.facts), Arc::clone(&self.state));
@@ -210,12 +217,12 @@ impl Reload {
             }
         };
         known.memo = Some(self.publish(compiled, &health, &mut known.seen));
-        if health.failures > known.failures {
+        if health.failures > known.health.as_ref().map_or(0, |before| before.failures) {
             self.shared.metrics.reload_failed();
         } else {
             self.shared.metrics.reload_succeeded();
         }
-        known.failures = health.failures;
+        known.health = Some(health);
         self.answered(asked);
     }
 

@@ -20,6 +20,7 @@ def row(name, result):
         lines += _table(["  median (least–most)", *(heading for _, heading in result["columns"])], absolute)
     if result.get("note"):
         lines.append(f"  note: {result['note']}")
+    lines += [f"  goal: {text}, {'met' if value <= limit else 'MISSED'}" for text, value, limit in _more_goals(result)]
     for who, facts in result["facts"].items():
         if facts:
             lines.append(f"  {who}: " + ", ".join(f"{key} {value}" for key, value in facts.items() if value))
@@ -30,7 +31,8 @@ def row(name, result):
 
 def goals_missed(result):
     """The goals Doorward missed in this row, in words."""
-    return [f"{key} {ratio:.2f} > {limit}" for key, limit, ratio in _goals(result) if ratio > limit]
+    missed = [f"{key} {ratio:.2f} > {limit}" for key, limit, ratio in _goals(result) if ratio > limit]
+    return missed + [text for text, value, limit in _more_goals(result) if value > limit]
 
 
 def summary(results):
@@ -84,6 +86,20 @@ def _goals(result):
         ratios = _paired(result, "doorward", "nginx", key)
         if ratios:
             yield key, limit, statistics.median(ratios)
+
+
+def _more_goals(result):
+    """Goals that are no ratios to NGINX: what is wanted in words, the value, and the highest that will do."""
+    headings = dict(result["columns"])
+    for who, key, limit in result.get("own_goals", ()):
+        ratios = _paired(result, who, result["own_base"].get(who), key)
+        if ratios:
+            yield f"{who}: {headings[key]} ≤ {limit} of its own with 10", statistics.median(ratios), limit
+    for who, key, limit in result.get("figures", ()):
+        values = [sample[key] for sample in result["samples"].get(who, [])]
+        if values:
+            unit = _UNITS.get(key.rpartition("_")[2], "")
+            yield f"{who}: {headings[key]} ≤ {limit}{unit}", statistics.median(values), limit
 
 
 def _goal_heading(result):

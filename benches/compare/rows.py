@@ -1,6 +1,7 @@
 """The rows of the comparison: what is done to which proxies, and the figures that come of it.
 
-Every row yields a dict: title, columns (key, heading), goals (column -> highest ratio to NGINX),
+Every row yields a dict: title, columns (key, heading), goals (column -> highest ratio to NGINX), own_goals (who,
+column, highest ratio to itself with 10 routers), figures (who, column, highest median),
 samples (contestant -> a dict a round), failures (contestant -> words), facts (contestant -> what
 TLS came to), and where it matters base (contestant -> whom it is a ratio to) and own_base
 (contestant -> itself with fewer routers).
@@ -124,6 +125,7 @@ def _routers(workspace):
     contestants += [(kind, 100_000) for kind in workspace.proxies if kind == "doorward"]
     row["own_base"] = {label(kind, count): kind for kind, count in contestants if count != BASE_ROUTERS}
     row["base"] = {label(kind, count): label("nginx", count) for kind, count in contestants}
+    row["own_goals"] = [(label("doorward", count), "cpu_us", 1.2) for count in (10_000, 100_000)]
     return _measure(workspace, row, contestants, False, loads.wrk, {})
 
 
@@ -135,6 +137,7 @@ def _start(workspace):
     contestants = [(kind, count) for count in (BASE_ROUTERS, 10_000) for kind in workspace.proxies]
     contestants += [(kind, 100_000) for kind in workspace.proxies if kind == "doorward"]
     row["base"] = {label(kind, count): label("nginx", count) for kind, count in contestants}
+    row["figures"] = [(label("doorward", 10_000), "first_ms", 500), (label("doorward", 10_000), "pss_mib", 100)]
     for turn in range(min(3, workspace.rounds)):
         for kind, routers in contestants:
             who = label(kind, routers)
@@ -239,6 +242,7 @@ def _reload(workspace):
     if "doorward" not in workspace.proxies:
         row["note"] = "Doorward only, and it is not among the proxies"
         return row
+    row["figures"] = [("doorward, a file per router", "served_ms", 250), ("doorward, a file per router", "cpu_ms", 50)]
     for layout, who in (("tenants", "doorward, a file per router"), ("one", "doorward, one file")):
         try:
             proxy = workspace.keep(Proxy(workspace, "doorward", workspace.reload_routers, layout=layout))

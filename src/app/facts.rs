@@ -126,6 +126,7 @@ fn entry_point(
         },
         underscores: config.http.underscore_headers_strategy(),
         aliases: all.core.differences().alias_headers,
+        strict_tls_options: all.core.differences().strict_tls_options,
         limits: FieldLimits {
             max_fields: config.http.max_header_fields(),
             max_bytes: config.http.max_header_bytes(),

@@ -160,7 +160,8 @@ impl App {
         self.again.ask()
     }
 
-    /// Completes when what such a look has found is in force.
+    /// Completes when what such a look has found is in force, or cannot be: files that are being written, and what
+    /// does not compile, wait for the next look. At once when the provider has ended.
     pub async fn reloaded(&self, look: u64) {
         // An error means that there is nobody any more who could look.
         let _ = self.reloaded.clone().wait_for(|in_force| *in_force >= look).await;

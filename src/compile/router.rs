@@ -135,6 +135,11 @@ impl Compiler<'_> {
             built.diagnose(Severity::Warning, &BuildError::at("entryPoints", warning.as_str()));
             built.status = Status::Warning;
         }
+        if let Some(warning) = built.tls.as_ref().and_then(|tls| tls.warning.clone()) {
+            built.diagnose(Severity::Warning, &BuildError::at("tls.options", warning.as_str()));
+            built.errors.push(warning);
+            built.status = Status::Warning;
+        }
         let chain = self.chain_of(draft, &mut built);
         match (chain, &draft.rule) {
             (Ok(chain), Ok(rule)) => {

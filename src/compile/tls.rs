@@ -34,6 +34,8 @@ pub(super) type Routes = Arc<[Arc<TlsRoutes>]>;
 pub(super) struct TlsChoice {
     pub(super) options: Arc<str>,
     pub(super) problem: Option<String>,
+    /// Why the router does not get what it wants, where that is no reason not to serve it.
+    pub(super) warning: Option<String>,
     /// Whether the problem is one of the options themselves, which they tell.
     pub(super) of_options: bool,
 }
@@ -282,7 +284,7 @@ impl<'t> TlsPlan<'t> {
         // The usual case, without a look at any host.
         let own = |then: &TlsChoice| {
             let options = instance.tls.as_ref().map(QualifiedName::as_str);
-            then.problem.is_none() && options == Some(&*then.options)
+            then.problem.is_none() && then.warning.is_none() && options == Some(&*then.options)
         };
         let agreed = || !self.routes.iter().any(|routes| routes.has_conflicts());
         self.same_options && agreed() && !hosts.is_empty() && then.is_some_and(own)
@@ -292,23 +294,42 @@ impl<'t> TlsPlan<'t> {
     /// The options that a router gets, if it serves TLS.
     pub(super) fn choose(&self, instance: &Instance, hosts: &[Arc<str>]) -> Option<TlsChoice> {
         let options = instance.tls.as_ref()?;
-        if let Err(broken) = self.tls.options(options) {
-            return Some(TlsChoice {
-                options: options.shared(),
-                problem: Some(broken.reason.to_string()),
-                of_options: self.tls.options.contains_key(options),
-            });
-        }
-        let choice = |options, problem| Some(TlsChoice { options, problem, of_options: false });
+        let found = match self.tls.options(options) {
+            Ok(found) => found,
+            Err(broken) => {
+                return Some(TlsChoice {
+                    options: options.shared(),
+                    problem: Some(broken.reason.to_string()),
+                    warning: None,
+                    of_options: self.tls.options.contains_key(options),
+                });
+            }
+        };
+        let choice = |options, problem, warning| {
+            Some(TlsChoice { options, problem, warning, of_options: false })
+        };
         if hosts.is_empty() {
             // Options are chosen by server name: without a host there is none to choose by.
-            return choice(Arc::from("default"), None);
+            let default: Arc<str> = Arc::from("default");
+            if options.as_str() == &*default {
+                return choice(default, None, None);
+            }
+            let message = format!(
+                "TLS options are chosen by the name that a client asks for, and no `Host` of this rule says \
+                 which: \"{options}\" cannot apply"
+            );
+            // Whoever asks for certificates must not be left without, and without a word.
+            return if self.strict && found.demands_certificate() {
+                choice(default, Some(message), None)
+            } else {
+                choice(default, None, Some(format!("{message}, the default options do")))
+            };
         }
         let at_entry_points = instance.entry_points.iter().filter_map(|&at| self.routes.get(at));
         let mut conflicts = at_entry_points
             .flat_map(|routes| hosts.iter().filter_map(|host| routes.conflict(host)));
         let Some(conflict) = conflicts.next() else {
-            return choice(options.shared(), None);
+            return choice(options.shared(), None, None);
         };
         let problem = self.strict.then(|| {
             format!(
@@ -318,6 +339,6 @@ impl<'t> TlsPlan<'t> {
                 conflict.options.join(", ")
             )
         });
-        choice(Arc::from("default"), problem)
+        choice(Arc::from("default"), problem, None)
     }
 }

@@ -5,6 +5,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
 
 use futures_util::FutureExt;
@@ -25,11 +26,11 @@ use crate::exchange::error::{empty, text};
 use crate::exchange::forwarded::{self, ForwardedFacts, X_FORWARDED_FOR};
 use crate::exchange::view::RequestView;
 use crate::exchange::{
-    Body, BodyEnd, Context, EndHook, Ending, Handler, Observation, Outcome, Protocol, ProxyError,
-    Request, Response, on_end_boxed,
+    Body, BodyEnd, ClientTls, Context, EndHook, Ending, Handler, Observation, Outcome, Protocol,
+    ProxyError, Request, Response, on_end_boxed,
 };
 use crate::observability::access_log::AccessRecord;
-use crate::router::{HttpRouter, RoutingTable};
+use crate::router::{EntryPointRoutes, HttpRouter, RoutingTable};
 use crate::upstream::headers::upgrade_of;
 use crate::wire::{BodyTimeout, InFlight};
 
@@ -94,9 +95,15 @@ fn admit(
     exchange.method = parts.method.clone();
     exchange.uri = parts.uri.clone();
     exchange.capture_request(&parts.headers);
-    if !entry_point.limits.allow(&parts.headers) {
+    let Some(size) = entry_point.limits.measure(&parts.headers) else {
         return exchange
             .refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many header fields");
+    };
+    if conversation.gate.is_none() && !exchange.takes_room(size) {
+        return exchange.refuse(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "too many header fields in the requests of this connection",
+        );
     }
     if parts.method == Method::CONNECT {
         return exchange.refuse(StatusCode::NOT_IMPLEMENTED, "CONNECT is not served");
@@ -110,7 +117,7 @@ fn admit(
         return exchange.refuse(StatusCode::BAD_REQUEST, reason);
     }
     if let Err(error) = entry_point.target.apply(&parts.method, &mut parts.uri) {
-        debug!(%error, "request refused");
+        debug!(%error, "malformed target");
         return exchange.refuse(StatusCode::BAD_REQUEST, "malformed target");
     }
     if entry_point.facts.hardened && has_disguised_dots(parts.uri.path()) {
@@ -150,6 +157,8 @@ struct Exchange {
     forwarded_for: Option<HeaderValue>,
     request_count: u64,
     in_flight: Option<InFlight>,
+    /// HTTP/2 only: the part of its connection's room for heads that it takes.
+    head: usize,
     /// HTTP/2 only.
     _busy: Option<Busy>,
     result: Option<Answered>,
@@ -189,10 +198,18 @@ impl Exchange {
             forwarded_for: None,
             request_count: log.map_or(0, |log| log.count_request()),
             in_flight: None,
+            head: 0,
             _busy: conversation.gate.is_none().then(|| Busy::new(conversation)),
             result: None,
             table: None,
         })
+    }
+
+    /// Takes as much of the room that the heads of one connection have; `false` when there is not so much left.
+    fn takes_room(&mut self, size: usize) -> bool {
+        self.head = size;
+        let taken = self.conversation.heads.fetch_add(size, Relaxed);
+        taken + size <= self.conversation.door.entry_point.limits.at_once()
     }
 
     fn capture_request(&mut self, headers: &HeaderMap) {
@@ -294,7 +311,7 @@ impl Exchange {
             return empty(StatusCode::BAD_REQUEST);
         }
         if let (Some(wanted), Some(tls)) = (&router.tls_options, &self.cx.connection.tls)
-            && *wanted != tls.options
+            && (*wanted != tls.options || self.is_misdirected(routers, tls))
         {
             self.reason = Some("TLS options of another host");
             return text(StatusCode::MISDIRECTED_REQUEST, "Misdirected Request\n");
@@ -307,6 +324,16 @@ impl Exchange {
             error!(routerName = %router.name, "a handler panicked");
             ProxyError::Panic.into_response()
         })
+    }
+
+    /// Whether the host of the request has other TLS options than the name that the client asked for: a router that
+    /// any host may reach must not be the way around them.
+    fn is_misdirected(&self, routes: Option<&EntryPointRoutes>, tls: &ClientTls) -> bool {
+        self.conversation.door.entry_point.strict_tls_options
+            && *self.cx.host != *tls.server_name
+            && routes
+                .and_then(|routes| routes.tls.as_ref())
+                .is_some_and(|routes| *routes.options_name_for(&self.cx.host) != tls.options)
     }
 
     /// Hands the exchange over to the response: it is over when the response is.
@@ -337,6 +364,11 @@ impl Exchange {
 
     fn finish(&mut self, end: BodyEnd, trailers: Option<&HeaderMap>) {
         let Some(answered) = self.result.take() else { return };
+        if let Some(reason) = self.reason {
+            let entry_point = &*self.cx.connection.entry_point.name;
+            let (client, status) = (self.cx.connection.peer, answered.status.as_u16());
+            debug!(entryPointName = entry_point, %client, status, reason, "request refused");
+        }
         // From here on it is over: dropping it must not count it again.
         self.table = None;
         let shared = &self.conversation.door.shared;
@@ -438,6 +470,9 @@ impl EndHook for Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        if self.head > 0 {
+            self.conversation.heads.fetch_sub(self.head, Relaxed);
+        }
         // Dropped while a handler was still at it: the client went away.
         if self.result.is_none() && self.table.is_some() && !std::thread::panicking() {
             self.table = None;

@@ -42,6 +42,8 @@ pub(super) struct Conversation {
     pub(super) trusted: bool,
     requests: AtomicU64,
     open: AtomicUsize,
+    /// HTTP/2 only: size of the heads of the requests that are open.
+    pub(super) heads: AtomicUsize,
     /// Milliseconds from the opening of the connection to the end of its last request.
     last_busy: AtomicU64,
     closing: AtomicBool,
@@ -62,6 +64,7 @@ impl Conversation {
             trusted,
             requests: AtomicU64::new(requests),
             open: AtomicUsize::new(0),
+            heads: AtomicUsize::new(0),
             last_busy: AtomicU64::new(0),
             closing: AtomicBool::new(false),
         })

@@ -54,6 +54,8 @@ pub struct EntryPoint {
     pub underscores: UnderscoreStrategy,
     /// Whether every other character that aliases `-` counts like `_`.
     pub aliases: bool,
+    /// Whether a request must come over the TLS options of its host, whatever its router says.
+    pub strict_tls_options: bool,
     /// Size of request heads.
     pub limits: FieldLimits,
     /// Timeouts of client connections.

@@ -39,6 +39,7 @@ fn door_with(change: impl FnOnce(&mut EntryPoint)) -> Arc<Door> {
         target: TargetRules::default(),
         underscores: UnderscoreStrategy::Keep,
         aliases: false,
+        strict_tls_options: true,
         limits: FieldLimits { max_fields: 100, max_bytes: 1 << 16 },
         timeouts: Timeouts { read: None, body: BodyTimeout::Total, write: None, idle: None },
         keep_alive_max_requests: 0,

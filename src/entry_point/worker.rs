@@ -45,6 +45,11 @@ pub struct Listening {
 /// For handshakes of TCP that have begun when the listening ends: a round trip to a near client.
 const HANDSHAKES: Duration = Duration::from_millis(50);
 
+/// How often memory is given back: about as soon as connections rest.
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(3);
+/// More than the allocator keeps at hand. Nothing is written there, so it costs no memory.
+const LARGE: usize = 1 << 20;
+
 /// Starts a worker. The thread ends when every entry point is through with its shutdown.
 pub fn start(
     number: usize,
@@ -66,6 +71,7 @@ pub fn start(
         };
         let _ = built.send(Ok(()));
         runtime.block_on(async move {
+            spawn_local(give_memory_back());
             let mut tasks = Vec::new();
             for one in listening {
                 tasks.push(spawn_local(serve(one, Arc::clone(&shared), stage.clone())));
@@ -79,6 +85,15 @@ pub fn start(
     })?;
     result.recv().map_err(io::Error::other)??;
     Ok(thread)
+}
+
+/// The allocator returns what is free to the system while it is asked for more, and never by itself: a worker that has
+/// become idle would keep what its busiest moment took. So it is asked now and then.
+async fn give_memory_back() {
+    loop {
+        sleep(GIVE_BACK_EVERY).await;
+        drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE)));
+    }
 }
 
 /// Accepts until told to stop, then sees the connections through.

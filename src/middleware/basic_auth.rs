@@ -5,26 +5,22 @@
 //! remembered for minutes, under a keyed hash.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::{hmac, rand};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, WWW_AUTHENTICATE};
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::header::{AUTHORIZATION, HeaderMap};
+use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
-use smallvec::SmallVec;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::password::StoredHash;
-use super::{Build, BuildContext};
-use crate::exchange::{
-    Body, Context, Middleware, Next, Outcome, Request, Response, ResponseFuture,
-};
+use super::{Build, BuildContext, auth};
+use crate::exchange::{Context, Middleware, Next, Outcome, Request, ResponseFuture};
 use crate::values::{BuildError, Secret, is_default};
 
 /// Options of `basicAuth`.
@@ -55,19 +51,10 @@ impl Build for BasicAuthConfig {
             return Err(BuildError::new("no users are configured"));
         };
         let dearest = dearest.hash.clone();
-        let realm = if self.realm.is_empty() { "traefik" } else { &self.realm };
-        let realm = realm.replace('\\', "\\\\").replace('"', "\\\"");
-        let challenge = HeaderValue::from_bytes(format!("Basic realm=\"{realm}\"").as_bytes())
+        let challenge = format!("Basic realm=\"{}\"", auth::quoted_realm(&self.realm)?);
+        let challenge = HeaderValue::from_bytes(challenge.as_bytes())
             .map_err(|_| BuildError::at("realm", "a realm cannot contain control characters"))?;
-        let header_field = if self.header_field.is_empty() {
-            None
-        } else {
-            Some(
-                self.header_field
-                    .parse()
-                    .map_err(|_| BuildError::at("headerField", "this is no name of a header"))?,
-            )
-        };
+        let header_field = auth::header_name("headerField", &self.header_field)?;
         Ok(Arc::new(BasicAuth {
             users,
             dearest,
@@ -82,31 +69,12 @@ impl Build for BasicAuthConfig {
 impl BasicAuthConfig {
     fn read_users(&self, cx: &BuildContext<'_>) -> Result<HashMap<String, User>, BuildError> {
         let mut users = HashMap::new();
-        if !self.users_file.is_empty() {
-            let content = cx.files.read(Path::new(&self.users_file)).map_err(|error| {
-                let message = format!("cannot read the users file `{}`: {error}", self.users_file);
-                BuildError::at("usersFile", message)
-            })?;
-            let lines = String::from_utf8_lossy(&content);
-            for (index, line) in lines.lines().map(str::trim).enumerate() {
-                if !line.is_empty() && !line.starts_with('#') {
-                    let (name, user) = read_user(line).ok_or_else(|| {
-                        let sentence = format!("error parsing BasicUser in line {}", index + 1);
-                        BuildError::at("usersFile", sentence)
-                    })?;
-                    users.insert(name, user);
-                }
-            }
-        }
-        for (index, user) in self.users.iter().enumerate() {
-            let (name, user) = read_user(user.expose()).ok_or_else(|| {
-                BuildError::at(
-                    format!("users[{index}]"),
-                    "error parsing BasicUser: not `name:hash`",
-                )
-            })?;
+        let sources = (&*self.users_file, &*self.users);
+        auth::read_users(cx.files, sources, ("BasicUser", "name:hash"), |text, _| {
+            let (name, user) = read_user(text)?;
             users.insert(name, user);
-        }
+            Some(())
+        })?;
         Ok(users)
     }
 }
@@ -195,10 +163,10 @@ impl Middleware for BasicAuth {
     ) -> ResponseFuture<'a> {
         Box::pin(async move {
             let Some(user) = self.authenticate(request.headers()).await else {
-                return self.refusal();
+                return auth::refusal(self.challenge.clone());
             };
             if let Some(name) = &self.header_field {
-                set_identity(request.headers_mut(), name, &user.header);
+                auth::set_identity(request.headers_mut(), name, &user.header);
             }
             if self.remove_header {
                 request.headers_mut().remove(AUTHORIZATION);
@@ -250,15 +218,6 @@ impl BasicAuth {
         self.known.add(tag);
         user
     }
-
-    fn refusal(&self) -> Response {
-        let mut response = Response::new(Body::from_static(b"401 Unauthorized\n"));
-        *response.status_mut() = StatusCode::UNAUTHORIZED;
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        headers.insert(WWW_AUTHENTICATE, self.challenge.clone());
-        response
-    }
 }
 
 /// Whether a refusal would come too fast without another check: who has a cheaper hash than the
@@ -274,27 +233,6 @@ fn credentials(headers: &HeaderMap) -> Option<Zeroizing<Vec<u8>>> {
         return None;
     }
     STANDARD.decode(encoded).ok().map(Zeroizing::new)
-}
-
-/// Sets a header that only we may set: whatever a backend could read as the same name goes first
-/// (CVE-2026-33433, CVE-2026-54763, CVE-2026-88011).
-fn set_identity(headers: &mut HeaderMap, name: &HeaderName, value: &HeaderValue) {
-    let aliases: SmallVec<[HeaderName; 2]> =
-        headers.keys().filter(|other| is_alias(other, name)).cloned().collect();
-    for alias in &aliases {
-        headers.remove(alias);
-    }
-    headers.insert(name, value.clone());
-}
-
-/// Whether two names are the same when all punctuation is.
-fn is_alias(one: &HeaderName, other: &HeaderName) -> bool {
-    let (one, other) = (one.as_str().as_bytes(), other.as_str().as_bytes());
-    one.len() == other.len()
-        && one
-            .iter()
-            .zip(other)
-            .all(|(a, b)| a == b || !a.is_ascii_alphanumeric() && !b.is_ascii_alphanumeric())
 }
 
 #[cfg(test)]

@@ -5,30 +5,43 @@
 
 mod add_prefix;
 mod at_hand;
+mod auth;
 mod basic_auth;
 mod buffering;
 mod circuit_breaker;
 mod compress;
+mod content_type;
 mod cors;
+mod digest_auth;
+mod digest_header;
+mod encoded_characters;
 mod errors;
 mod expression;
+mod forward_auth;
 mod grpc_web;
 mod headers;
 mod in_flight_req;
 mod ip_allow_list;
 mod ip_strategy;
+mod ip_white_list;
+mod nonces;
+mod pass_tls_client_cert;
 mod password;
 mod path;
 mod rate_limit;
 mod redirect;
 pub mod redirect_regex;
 pub mod redirect_scheme;
+mod reference;
 mod replace_path;
+mod replace_path_regex;
 mod replay;
 mod retry;
 mod security_headers;
+mod sniff;
 mod source;
 pub mod strip_prefix;
+mod strip_prefix_regex;
 #[cfg(test)]
 pub(crate) mod testing;
 mod token_buckets;
@@ -37,6 +50,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::exchange::canonical::EncodedCharactersConfig;
 use crate::exchange::{Handler, Middleware};
 use crate::state::SharedState;
 use crate::values::{BuildError, Files, Profile, QualifiedName, Unsupported};
@@ -132,28 +146,28 @@ middlewares! {
         buffering: buffering::BufferingConfig = "buffering",
         circuit_breaker: circuit_breaker::CircuitBreakerConfig = "circuitBreaker",
         compress: compress::CompressConfig = "compress",
+        content_type: content_type::ContentTypeConfig = "contentType",
+        digest_auth: digest_auth::DigestAuthConfig = "digestAuth",
+        encoded_characters: EncodedCharactersConfig = "encodedCharacters",
         errors: errors::ErrorsConfig = "errors",
+        forward_auth: forward_auth::ForwardAuthConfig = "forwardAuth",
         grpc_web: grpc_web::GrpcWebConfig = "grpcWeb",
         headers: headers::HeadersConfig = "headers",
         in_flight_req: in_flight_req::InFlightReqConfig = "inFlightReq",
         ip_allow_list: ip_allow_list::IpAllowListConfig = "ipAllowList",
+        ip_white_list: ip_white_list::IpWhiteListConfig = "ipWhiteList",
+        pass_tls_client_cert: pass_tls_client_cert::PassTlsClientCertConfig = "passTLSClientCert",
         rate_limit: rate_limit::RateLimitConfig = "rateLimit",
         redirect_regex: redirect_regex::RedirectRegexConfig = "redirectRegex",
         redirect_scheme: redirect_scheme::RedirectSchemeConfig = "redirectScheme",
         replace_path: replace_path::ReplacePathConfig = "replacePath",
+        replace_path_regex: replace_path_regex::ReplacePathRegexConfig = "replacePathRegex",
         retry: retry::RetryConfig = "retry",
         strip_prefix: strip_prefix::StripPrefixConfig = "stripPrefix",
+        strip_prefix_regex: strip_prefix_regex::StripPrefixRegexConfig = "stripPrefixRegex",
     }
     not_yet {
-        content_type = "contentType",
-        digest_auth = "digestAuth",
-        encoded_characters = "encodedCharacters",
-        forward_auth = "forwardAuth",
-        ip_white_list = "ipWhiteList",
-        pass_tls_client_cert = "passTLSClientCert",
         plugin = "plugin",
-        replace_path_regex = "replacePathRegex",
-        strip_prefix_regex = "stripPrefixRegex",
     }
 }
 

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use http::header::{HOST, LOCATION};
 use http::{HeaderValue, Method, StatusCode};
 
+use super::reference::is_scheme;
 use crate::exchange::canonical::is_valid_host;
 use crate::exchange::error::bare;
 use crate::exchange::{Request, Response};
@@ -43,7 +44,7 @@ pub(super) fn redirect_to(url: &str, method: &Method, permanent: bool) -> Respon
 }
 
 /// A URL as it may stand in `Location`; `None` for what Go's `url.Parse` refuses.
-fn location(url: &str) -> Option<Cow<'_, str>> {
+pub(super) fn location(url: &str) -> Option<Cow<'_, str>> {
     let bytes = url.as_bytes();
     if bytes.iter().any(u8::is_ascii_control) {
         return None;
@@ -79,11 +80,6 @@ fn location(url: &str) -> Option<Cow<'_, str>> {
         }
     }
     Some(Cow::Owned(out))
-}
-
-fn is_scheme(text: &str) -> bool {
-    text.starts_with(|first: char| first.is_ascii_alphabetic())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
 }
 
 fn is_literal(byte: u8) -> bool {

@@ -32,7 +32,8 @@ impl Build for ReplacePathConfig {
     }
 }
 
-const X_REPLACED_PATH: HeaderName = HeaderName::from_static("x-replaced-path");
+/// `X-Replaced-Path`
+pub(super) const X_REPLACED_PATH: HeaderName = HeaderName::from_static("x-replaced-path");
 
 struct ReplacePath {
     /// Escaped.

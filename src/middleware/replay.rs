@@ -54,7 +54,8 @@ impl Replay {
                 read.extend_from_slice(&data);
             }
             if !fits(read.len() as u64) {
-                let body = Body::boxed(Begun { first: Some(read.freeze()), rest: body });
+                let first = Some(Ok(Frame::data(read.freeze())));
+                let body = Body::boxed(Begun { first, rest: body });
                 return Ok(Self { parts, source: Source::Unread(Home::new(body)) });
             }
         }
@@ -139,9 +140,11 @@ impl Drop for Lent {
 }
 
 /// A body whose beginning has been read already.
-struct Begun {
-    first: Option<Bytes>,
-    rest: Body,
+pub(super) struct Begun {
+    /// What was read.
+    pub(super) first: Option<Result<Frame<Bytes>, BodyError>>,
+    /// What is still to be read.
+    pub(super) rest: Body,
 }
 
 impl HttpBody for Begun {
@@ -153,7 +156,7 @@ impl HttpBody for Begun {
         task: &mut TaskContext<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.first.take() {
-            Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
+            Some(first) => Poll::Ready(Some(first)),
             None => Pin::new(&mut self.rest).poll_frame(task),
         }
     }
@@ -163,7 +166,8 @@ impl HttpBody for Begun {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let first = self.first.as_ref().map_or(0, |first| first.len() as u64);
+        let first = self.first.as_ref().and_then(|first| first.as_ref().ok()?.data_ref());
+        let first = first.map_or(0, |first| first.len() as u64);
         let rest = self.rest.size_hint();
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower().saturating_add(first));

@@ -3,7 +3,7 @@
 //!
 //! Whether a child is up is asked when a request comes, down to the atomics of its servers: nobody
 //! has to be told of a change, so nothing can be out of step. It is up when any balancer below it
-//! is, so each knows those, once: services that name each other in many ways cost no more.
+//! that may be chosen is, so each knows those, once: services that name each other in many ways cost no more.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;

@@ -380,8 +380,8 @@ pub trait Service: Handler {
     /// Whether a request may be sent to it: at least one server, or child, is up.
     fn is_up(&self) -> bool;
 
-    /// Services below, made of no others, that make this one up when any of them is; empty for one
-    /// that says so by itself.
+    /// Services below that make this one up when any of them is; empty for one that says so by itself, also because
+    /// nothing below it counts.
     fn grounds(&self) -> &[Arc<dyn Service>] {
         &[]
     }

@@ -34,6 +34,8 @@ const TICKETS: usize = 2;
 pub struct TlsOptions {
     name: Arc<str>,
     sni_strict: bool,
+    /// Nobody gets in without a certificate.
+    demands_certificate: bool,
     /// Checks the certificate again when a session is resumed.
     recheck: Option<Arc<dyn ClientCertVerifier>>,
     template: ServerConfig,
@@ -82,6 +84,10 @@ impl TlsOptions {
         Ok(state.carry_over(&key, || Self {
             name: Arc::clone(name),
             sni_strict: config.sni_strict,
+            demands_certificate: auth
+                .verifier
+                .as_ref()
+                .is_some_and(|verifier| verifier.client_auth_mandatory()),
             recheck: auth.verifier.filter(|_| auth.checked),
             template,
             latest: Mutex::new(Weak::new()),
@@ -91,6 +97,11 @@ impl TlsOptions {
     /// Name of the options.
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// Whether a client without a certificate is refused.
+    pub fn demands_certificate(&self) -> bool {
+        self.demands_certificate
     }
 
     /// These options with the certificates of `store`; the same object as long as both stay.
@@ -119,6 +130,7 @@ impl TlsOptions {
         Arc::new(Self {
             name: Arc::clone(&self.name),
             sni_strict: self.sni_strict,
+            demands_certificate: other.demands_certificate,
             recheck: other.recheck.clone(),
             template: self.template.clone(),
             latest: Mutex::new(Weak::new()),

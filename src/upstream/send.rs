@@ -46,8 +46,8 @@ pub(super) struct Failure {
 }
 
 impl Line<'_> {
-    /// Sends `request`, whose URI is in origin form and whose headers are ready but for framing. Nothing is left of it
-    /// afterwards. What is rare is boxed, so that what every request goes through stays small.
+    /// Sends `request`, whose URI is in origin form and whose headers are ready but for framing. It is of
+    /// no use afterwards, and is dropped before anybody repeats it. What is rare is boxed, so that what every request goes through stays small.
     pub(super) async fn send(
         &self,
         request: &mut http::Request<Upload>,

@@ -32,7 +32,11 @@ mod secrets;
 #[cfg(test)]
 mod services;
 #[cfg(test)]
+mod shelf_auth;
+#[cfg(test)]
 mod shelf_content;
+#[cfg(test)]
+mod shelf_paths;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod system;

@@ -290,3 +290,47 @@ fn a_slow_backend_slows_a_stream_down() {
         sending.abort();
     });
 }
+
+/// However many streams a connection has open, their heads together have a limit: what is beyond is refused, and what
+/// is within goes on.
+#[test]
+fn heads_of_one_http2_connection_have_a_limit_together() {
+    let (go, wait) = sync_channel::<()>(0);
+    let wait = std::sync::Mutex::new(wait);
+    let origin = Origin::with(move |_| {
+        let _ = wait.lock().unwrap().recv_timeout(DEADLINE);
+        Reply::ok("late")
+    });
+    let proxy = Proxy::start(&everything_to(&origin.url()));
+    block_on(async {
+        let sender = http2::connect(proxy.address("web")).await;
+        let asked = (0..12).map(|_| {
+            let mut sender = sender.clone();
+            let request = Request::get("http://a.test/").header("x-large", "x".repeat(900_000));
+            tokio::spawn(async move {
+                let request = request.body(Full::default()).unwrap();
+                sender.send_request(request).await.unwrap().status()
+            })
+        });
+        let asked: Vec<_> = asked.collect();
+        until_async(|| asked.iter().filter(|one| one.is_finished()).count() == 8).await;
+        drop(go);
+        let mut statuses = Vec::new();
+        for one in asked {
+            statuses.push(one.await.unwrap().as_u16());
+        }
+        statuses.sort_unstable();
+        assert_eq!(statuses, [[200; 4].as_slice(), &[431; 8]].concat());
+        let mut sender = sender;
+        let again = http2::send(&mut sender, Request::get("http://a.test/"), b"").await;
+        assert_eq!(again.response.status, 200, "the room is free again");
+    });
+}
+
+async fn until_async(mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !done() {
+        assert!(Instant::now() < end, "it took too long");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

@@ -28,10 +28,18 @@ fn no_secret_is_shown() {
               rule: PathPrefix(`/guarded`)
               service: app
               middlewares: [guard]
+            digested:
+              rule: PathPrefix(`/digested`)
+              service: app
+              middlewares: [digest]
+            asked:
+              rule: PathPrefix(`/asked`)
+              service: app
+              middlewares: [ask]
             broken:
               rule: PathPrefix(`/broken`)
               service: app
-              middlewares: [wrong, unwritable]
+              middlewares: [wrong, unwritable, undigestible, unasked]
             open:
               rule: PathPrefix(`/`)
               service: app
@@ -41,6 +49,20 @@ fn no_secret_is_shown() {
               basicAuth:
                 users:
                   - 'user:$apr1$salt$markOfTheHash'
+            digest:
+              digestAuth:
+                users:
+                  - 'user:traefik:markOfTheHash'
+            undigestible:
+              digestAuth:
+                users:
+                  - 'markOfTheHash'
+            ask:
+              forwardAuth:
+                address: http://user:markOfTheServer@127.0.0.1:1
+            unasked:
+              forwardAuth:
+                address: user:markOfTheServer@127.0.0.1
             wrong:
               basicAuth:
                 users:
@@ -71,8 +93,17 @@ fn no_secret_is_shown() {
     );
     let process = Process::start(&json!({"accessLog": {"filePath": "access.log"}}), &text);
     let access = process.directory().join("access.log");
-    let paths =
-        ["/", "/guarded", "/broken", "/?access_token=x", "/%zz", "/a/../guarded", "/\u{7f}"];
+    let paths = [
+        "/",
+        "/guarded",
+        "/digested",
+        "/asked",
+        "/broken",
+        "/?access_token=x",
+        "/%zz",
+        "/a/../guarded",
+        "/\u{7f}",
+    ];
     for path in paths {
         let ask = Ask::get(path)
             .header("Authorization", "Basic markOfTheHeader")
@@ -94,6 +125,10 @@ fn no_secret_is_shown() {
         "/api/http/middlewares",
         "/api/http/middlewares/guard@file",
         "/api/http/middlewares/wrong@file",
+        "/api/http/middlewares/digest@file",
+        "/api/http/middlewares/undigestible@file",
+        "/api/http/middlewares/ask@file",
+        "/api/http/middlewares/unasked@file",
         "/api/http/middlewares/key@file",
         "/api/http/middlewares/unwritable@file",
         "/api/http/services",

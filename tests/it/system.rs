@@ -7,13 +7,14 @@ use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, Signal, prlimit};
+use base64::Engine as _;
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use crate::harness::binary::Process;
+use crate::harness::binary::{Process, command};
 use crate::harness::{Ask, Client, DEADLINE, Origin, Proxy, Reply, everything_to, pause, until};
 use crate::reload;
 
@@ -243,6 +244,110 @@ fn systemd_is_told_of_a_reload() {
     process.write("http: {routers: {a: [");
     reload();
     assert_eq!(ask(&process, "/three").unwrap(), 200, "what cannot be read changes nothing");
+}
+
+/// Connections that ask for nothing cost little, and the system gets back what they needed before.
+#[test]
+fn idle_connections_give_their_memory_back() {
+    const MANY: usize = 800;
+    let origin = Origin::start();
+    let options = json!({"core": {"workers": 1}});
+    let process = Process::start(&options, &everything_to(&origin.url()));
+    let ask = || {
+        let mut client = Client::connect(process.address("web")).unwrap();
+        assert_eq!(client.send(&Ask::get("/")).unwrap().status, 200);
+        client
+    };
+    for _ in 0..50 {
+        drop(ask());
+    }
+    let before = memory(&process);
+    let idle: Vec<Client> = (0..MANY).map(|_| ask()).collect();
+    // Two buffers of 8 KiB for each of them.
+    assert!(memory(&process) > before + 16 * MANY, "{before} KiB");
+    until("the memory is given back", || memory(&process) < before + 12 * MANY);
+    for mut client in idle {
+        assert_eq!(client.send(&Ask::get("/")).unwrap().status, 200);
+    }
+}
+
+/// What changed after the last look, and before somebody asked for one, is in force as well, although another change
+/// was noticed before and waits for the throttle.
+#[test]
+fn a_reload_brings_what_was_there_when_it_was_asked_for() {
+    let systemd = Notifications::new();
+    let path = systemd.path();
+    let origin = Origin::start();
+    let users = TempDir::new().unwrap();
+    let file = |name: &str| users.path().join(name).display().to_string();
+    let write = |name: &str, user: &str| {
+        // The password is `test`.
+        fs::write(file(name), format!("{user}:{{SHA}}qUqP5cyxm6YcTAhz05Hph5gvu9M=\n")).unwrap();
+    };
+    write("a", "one");
+    write("b", "one");
+    let text = |routes: &str| {
+        format!(
+            "
+            http:
+              routers:
+                a: {{rule: Path(`/a`), service: app, middlewares: [a]}}
+                b: {{rule: Path(`/b`), service: app, middlewares: [b]}}
+                {routes}
+              middlewares:
+                a: {{basicAuth: {{usersFile: '{}'}}}}
+                b: {{basicAuth: {{usersFile: '{}'}}}}
+              services:
+                app: {{loadBalancer: {{servers: [{{url: '{}'}}]}}}}
+            ",
+            file("a"),
+            file("b"),
+            origin.url()
+        )
+    };
+    let options = json!({"providers": {"providersThrottleDuration": "6s"}});
+    let environment = [("NOTIFY_SOCKET", path.as_os_str())];
+    let process = Process::start_in(&environment, &options, &text(""));
+    assert_eq!(systemd.next(), "READY=1");
+    let status = |path: &str, user: &str| {
+        let credentials = base64::engine::general_purpose::STANDARD.encode(format!("{user}:test"));
+        let request = Ask::get(path).header("Authorization", &format!("Basic {credentials}"));
+        Client::connect(process.address("web")).unwrap().send(&request).unwrap().status
+    };
+    process.write(&text("more: {rule: Path(`/more`), service: app}"));
+    until("the throttle begins", || ask(&process, "/more").unwrap() == 200);
+    write("a", "two");
+    // Longer than it takes to notice.
+    pause(Duration::from_secs(3));
+    write("b", "two");
+    process.signal(Signal::HUP);
+    assert!(systemd.next().starts_with("RELOADING=1"));
+    assert_eq!(status("/a", "two"), 401, "the throttle holds");
+    assert_eq!(systemd.next(), "READY=1");
+    assert_eq!((status("/a", "two"), status("/b", "two"), status("/b", "one")), (200, 200, 401));
+}
+
+/// A configuration file that never comes to an end does not keep anybody from stopping the program.
+#[test]
+fn a_stop_while_the_configuration_is_read() {
+    let directory = TempDir::new().unwrap();
+    let pipe = directory.path().join("doorward.yml");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let mut child = command(directory.path()).arg("--configFile=doorward.yml").spawn().unwrap();
+    let id = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    // From then on it handles the signal by itself.
+    let status = format!("/proc/{}/status", child.id());
+    until("the signal is caught", || {
+        let status = fs::read_to_string(&status).unwrap_or_default();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:\t"));
+        caught.is_some_and(|mask| {
+            u64::from_str_radix(mask, 16).unwrap() & (1 << (Signal::TERM.as_raw() - 1)) != 0
+        })
+    });
+    kill_process(id, Signal::TERM).unwrap();
+    until("the program ends", || child.try_wait().unwrap().is_some());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 /// A socket that systemd holds outlives the program: who connects while none runs is served by the next.

@@ -211,6 +211,50 @@ fn contradicting_options_close_the_host() {
     }
 }
 
+/// Options are chosen by server name. A rule that names none cannot have any: where they demand certificates it is not
+/// served, and where they do not it says that it goes without. No such router is the way around the options of a host
+/// (T-46, CVE-2026-48491). Traefik serves all of it, with a warning.
+#[test]
+fn options_without_a_host_do_not_vanish() {
+    let origin = Origin::start();
+    let ca = Ca::new();
+    let text = |authority: &Path| {
+        format!(
+            "
+            http:
+              routers:
+                pattern: {{rule: HostRegexp(`^r\\.`), service: app, tls: {{options: mtls}}}}
+                path: {{rule: Path(`/modern`), service: app, tls: {{options: modern}}}}
+                wild: {{rule: Host(`*.w.test`), service: app, tls: {{options: mtls}}}}
+                any: {{rule: HostRegexp(`\\.w\\.test$`) && Path(`/any`), priority: 9999, service: app, tls: {{}}}}
+              services:
+                app: {{loadBalancer: {{servers: [{{url: '{}'}}]}}}}
+            tls:
+              options:
+                modern: {{minVersion: VersionTLS13}}
+                mtls: {{clientAuth: {{caFiles: ['{}'], clientAuthType: RequireAndVerifyClientCert}}}}
+            ",
+            origin.url(),
+            authority.display()
+        )
+    };
+    for (profile, pattern, fronted) in [("safe", 503, 421), ("exact", 200, 200)] {
+        let setup = Proxy::with(json!({"core": {"profile": profile}}));
+        let authority = setup.directory().join("ca.pem");
+        fs::write(&authority, ca.pem()).unwrap();
+        let proxy = setup.start(&text(&authority));
+        assert_eq!(without_certificate(&proxy, "r.test", "r.test/"), Some(pattern), "{profile}");
+        let got = without_certificate(&proxy, "b.test", "x.w.test/any");
+        assert_eq!(got, Some(fronted), "{profile}");
+        assert_eq!(without_certificate(&proxy, "x.w.test", "x.w.test/any"), None, "{profile}");
+        assert_eq!(without_certificate(&proxy, "b.test", "b.test/modern"), Some(200), "{profile}");
+        let shown = proxy.api("/api/http/routers/path@file");
+        assert_eq!(shown["status"], "warning", "{profile}: {shown}");
+        let status = proxy.api("/api/http/routers/pattern@file")["status"].clone();
+        assert_eq!(status, if profile == "safe" { "disabled" } else { "warning" });
+    }
+}
+
 /// Options that cannot be built refuse the handshake; weaker ones would be a hole.
 #[test]
 fn options_in_error_do_not_become_weaker_ones() {

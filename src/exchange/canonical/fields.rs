@@ -63,21 +63,20 @@ pub struct FieldLimits {
 }
 
 impl FieldLimits {
-    /// Whether these headers are within both limits; if not, the answer is 431.
-    pub fn allow(&self, headers: &HeaderMap) -> bool {
+    /// The size of these headers (RFC 9113, 6.5.2); `None` when they are beyond a limit, and the answer is 431.
+    pub fn measure(&self, headers: &HeaderMap) -> Option<usize> {
         if headers.len() > self.max_fields {
-            return false;
+            return None;
         }
-        let mut left = self.max_bytes;
-        headers.iter().all(|(name, value)| {
-            match left.checked_sub(name.as_str().len() + value.len() + 32) {
-                Some(rest) => {
-                    left = rest;
-                    true
-                }
-                None => false,
-            }
+        headers.iter().try_fold(0, |size, (name, value)| {
+            let size = size + name.as_str().len() + value.len() + 32;
+            (size <= self.max_bytes).then_some(size)
         })
+    }
+
+    /// What the requests of one connection may have at once (HTTP/2).
+    pub fn at_once(&self) -> usize {
+        self.max_bytes.saturating_mul(4).max(2 << 20)
     }
 }
 
@@ -138,9 +137,9 @@ mod tests {
     fn limits_count_lines_and_overhead() {
         let map = headers(&["a", "a", "b"]);
         let limits = |max_fields, max_bytes| FieldLimits { max_fields, max_bytes };
-        assert!(limits(3, 3 * 34).allow(&map));
-        assert!(!limits(2, 1 << 20).allow(&map));
-        assert!(!limits(3, 3 * 34 - 1).allow(&map));
-        assert!(limits(0, 0).allow(&HeaderMap::new()));
+        assert_eq!(limits(3, 3 * 34).measure(&map), Some(3 * 34));
+        assert_eq!(limits(2, 1 << 20).measure(&map), None);
+        assert_eq!(limits(3, 3 * 34 - 1).measure(&map), None);
+        assert_eq!(limits(0, 0).measure(&HeaderMap::new()), Some(0));
     }
 }

@@ -71,7 +71,7 @@ pub(super) async fn lease(
 async fn open(
     transport: &ServersTransport,
     origin: &Arc<Origin>,
-    wanted: Wanted,
+    mut wanted: Wanted,
     mut step: Step,
 ) -> Result<Lease, ProxyError> {
     loop {
@@ -79,6 +79,7 @@ async fn open(
             Step::Use(lease) => return Ok(lease),
             Step::Wait(dialing) => {
                 dialing.wait().await?;
+                wanted.at = Instant::now();
                 step = POOL.with_borrow_mut(|pool| pool.step(transport, origin, wanted));
                 continue;
             }
