@@ -26,11 +26,8 @@ pub(super) trait Vocabulary {
     /// The functions as a sentence has them.
     const FUNCTIONS: &'static str;
 
-    /// Calls a function. `None`: there is none of this name. The error is how it is written.
-    fn call(
-        name: &str,
-        arguments: &[Constant],
-    ) -> Option<Result<Called<Self::Condition, Self::Value>, &'static str>>;
+    /// Calls a function. `None`: there is none of this name.
+    fn call(name: &str, arguments: &[Constant]) -> Option<Call<Self::Condition, Self::Value>>;
 
     /// The name of the function that returned `value`.
     fn name(value: &Self::Value) -> &'static str;
@@ -50,6 +47,9 @@ pub(super) enum Called<C, V> {
     /// It has to be compared.
     Value(V),
 }
+
+/// What becomes of a call; the error is how it is written.
+pub(super) type Call<C, V> = Result<Called<C, V>, &'static str>;
 
 /// A constant.
 #[derive(Debug, Clone, PartialEq)]
@@ -103,7 +103,7 @@ impl Comparison {
     ];
 
     /// Whether it holds between these.
-    pub(super) fn holds<T: PartialOrd>(self, left: T, right: T) -> bool {
+    pub(super) fn holds<T: PartialOrd + Copy>(self, left: T, right: T) -> bool {
         match self {
             Self::Equal => left == right,
             Self::NotEqual => left != right,
@@ -164,6 +164,9 @@ impl<V: Vocabulary> Term<V> {
     }
 }
 
+/// Makes one expression of several.
+type Join<C> = fn(Vec<Expression<C>>) -> Expression<C>;
+
 struct Parser<'a> {
     text: &'a str,
     at: usize,
@@ -222,7 +225,7 @@ impl<'a> Parser<'a> {
         &mut self,
         sign: &str,
         part: fn(&mut Self) -> Result<Term<V>, String>,
-        join: fn(Vec<Expression<V::Condition>>) -> Expression<V::Condition>,
+        join: Join<V::Condition>,
     ) -> Result<Term<V>, String> {
         let mut start = self.skip();
         let first = part(self)?;

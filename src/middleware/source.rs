@@ -9,8 +9,6 @@ use std::io::Write as _;
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
-#[cfg(feature = "redis")]
-use http::HeaderValue;
 use http::header::HOST;
 use http::{HeaderMap, HeaderName};
 use serde::{Deserialize, Serialize};
@@ -143,7 +141,8 @@ const LONGEST: usize = 256;
 impl Criterion {
     /// Appends whom a request counts for, as Traefik writes it: the same in every process.
     pub(super) fn write_source(&self, cx: &Context, headers: &HeaderMap, to: &mut Vec<u8>) {
-        let header = |name: &HeaderName| headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
+        let header =
+            |name: &HeaderName| headers.get(name).map_or(&b""[..], http::HeaderValue::as_bytes);
         match &self.by {
             By::Ip(strategy) => {
                 let ip = match strategy.address(cx, headers) {

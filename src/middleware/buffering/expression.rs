@@ -2,7 +2,9 @@
 
 use http::{Method, StatusCode};
 
-use crate::middleware::expression::{self, Called, Comparison, Constant, Mismatch, Vocabulary};
+use crate::middleware::expression::{
+    self, Call, Called, Comparison, Constant, Mismatch, Vocabulary,
+};
 
 /// A compiled expression.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,10 +65,7 @@ impl Vocabulary for Words {
     const FUNCTIONS: &'static str =
         "Attempts(), ResponseCode(), IsNetworkError() or RequestMethod()";
 
-    fn call(
-        name: &str,
-        arguments: &[Constant],
-    ) -> Option<Result<Called<Condition, Value>, &'static str>> {
+    fn call(name: &str, arguments: &[Constant]) -> Option<Call<Condition, Value>> {
         let (called, written) = match name {
             "IsNetworkError" => (Called::Condition(Condition::NetworkError), "IsNetworkError()"),
             "Attempts" => (Called::Value(Value::Number(Number::Attempts)), "Attempts()"),

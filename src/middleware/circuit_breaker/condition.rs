@@ -1,7 +1,7 @@
 //! What the expression of a circuit breaker asks, and what it calls it.
 
 use super::window::Window;
-use crate::middleware::expression::{Called, Comparison, Constant, Mismatch, Vocabulary};
+use crate::middleware::expression::{Call, Called, Comparison, Constant, Mismatch, Vocabulary};
 
 /// One comparison.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,10 +65,7 @@ impl Vocabulary for Words {
     const FUNCTIONS: &'static str = "NetworkErrorRatio(), ResponseCodeRatio(500, 600, 0, 600) or \
                                      LatencyAtQuantileMS(50.0)";
 
-    fn call(
-        name: &str,
-        arguments: &[Constant],
-    ) -> Option<Result<Called<Condition, Value>, &'static str>> {
+    fn call(name: &str, arguments: &[Constant]) -> Option<Call<Condition, Value>> {
         use Constant::{Float, Integer};
         let value = match (name, arguments) {
             ("NetworkErrorRatio", []) => Value::Ratio(Ratio::NetworkErrors),

@@ -91,7 +91,7 @@ impl Store {
         // Passwords and keys are no names of things, their digest is.
         let secrets = format!("{tls:?} {}", config.password.expose());
         let settings = format!("redis {config:?} {}", hex(&Sha256::digest(secrets.as_bytes())));
-        let target = Target::new(config, &endpoints, tls)?;
+        let target = Target::new(config, &endpoints, tls.as_ref())?;
         Ok(cx.state.carry_over(&settings, || Self {
             target: Arc::new(target),
             answer: config.read_timeout.positive(),

@@ -40,7 +40,7 @@ impl Target {
     pub(super) fn new(
         config: &RedisConfig,
         endpoints: &[Endpoint],
-        tls: Option<Tls>,
+        tls: Option<&Tls>,
     ) -> Result<Self, BuildError> {
         let tcp = TcpSettings::default().set_nodelay(true);
         let tcp = match config.write_timeout.positive() {
@@ -56,8 +56,8 @@ impl Target {
         if !config.password.expose().is_empty() {
             login = login.set_password(config.password.expose());
         }
-        let insecure = tls.as_ref().is_some_and(|tls| tls.insecure);
-        let address = |endpoint: &Endpoint| match &tls {
+        let insecure = tls.is_some_and(|tls| tls.insecure);
+        let address = |endpoint: &Endpoint| match tls {
             None => ConnectionAddr::Tcp(endpoint.host.clone(), endpoint.port),
             Some(_) => ConnectionAddr::TcpTls {
                 host: endpoint.host.clone(),
@@ -69,10 +69,10 @@ impl Target {
         let info = |endpoint: &Endpoint,
                     login: &RedisConnectionInfo|
          -> Result<ConnectionInfo, BuildError> {
-            let info = address(endpoint).into_connection_info().map_err(refused)?;
+            let info = address(endpoint).into_connection_info().map_err(|error| refused(&error))?;
             Ok(info.set_redis_settings(login.clone()).set_tcp_settings(tcp.clone()))
         };
-        let certificates = tls.as_ref().map(|tls| TlsCertificates {
+        let certificates = tls.map(|tls| TlsCertificates {
             client_tls: tls
                 .identity
                 .clone()
@@ -85,7 +85,7 @@ impl Target {
                 Some(certificates) => Client::build_with_tls(info, certificates),
                 None => Client::open(info),
             };
-            AnyClient::Single(Box::new(client.map_err(refused)?))
+            AnyClient::Single(Box::new(client.map_err(|error| refused(&error))?))
         } else {
             let nodes: Result<Vec<_>, _> =
                 endpoints.iter().map(|endpoint| info(endpoint, &login)).collect();
@@ -96,7 +96,7 @@ impl Target {
             if let Some(certificates) = certificates {
                 builder = builder.certs(certificates);
             }
-            AnyClient::Cluster(Box::new(builder.build().map_err(refused)?))
+            AnyClient::Cluster(Box::new(builder.build().map_err(|error| refused(&error))?))
         };
         Ok(Self { client, dial: config.dial() })
     }
@@ -128,9 +128,9 @@ impl Target {
 }
 
 /// About a year, for what knows no "never".
-const FOREVER: Duration = Duration::from_secs(31_536_000);
+const FOREVER: Duration = Duration::from_hours(8760);
 
-fn refused(error: RedisError) -> BuildError {
+fn refused(error: &RedisError) -> BuildError {
     BuildError::at("redis", error.to_string())
 }
 
@@ -217,11 +217,11 @@ impl Link {
         let dialing = Dialing { link: Arc::clone(self), _over: dialing };
         let target = Arc::clone(target);
         tokio::spawn(async move {
-            let stage = match target.connect().await {
+            let reached = match target.connect().await {
                 Ok(connected) => Stage::Ready(connected),
                 Err(why) => Stage::Failed { until: Instant::now() + PAUSE, why },
             };
-            dialing.link.state.lock().unwrap_or_else(PoisonError::into_inner).stage = stage;
+            dialing.link.state.lock().unwrap_or_else(PoisonError::into_inner).stage = reached;
         });
         Step::Wait(over)
     }
