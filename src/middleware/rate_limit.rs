@@ -325,6 +325,39 @@ mod tests {
         assert_eq!(changed.status(get("/")).await, 200);
     }
 
+    /// RP 17, number 4.
+    #[tokio::test(start_paused = true)]
+    async fn no_average_in_redis_is_nobody_under_exact() {
+        let config = RateLimitConfig { redis: Some(RedisConfig::default()), ..limit(0, 1) };
+        for (profile, want) in
+            [(Profile::Exact, 429), (Profile::Safe, 200), (Profile::Hardened, 200)]
+        {
+            let setting = Setting { profile, ..Setting::default() };
+            let bench = Bench::new(vec![setting.build(&config).unwrap().0]);
+            let response = bench.send(get("/")).await;
+            assert_eq!(response.status(), want, "{profile:?}");
+            if want == 429 {
+                assert_eq!(response.headers()["content-type"], "text/plain; charset=utf-8");
+                assert_eq!(body(response).await, "No bursty traffic allowed\n");
+            }
+        }
+    }
+
+    #[cfg(feature = "redis")]
+    #[tokio::test]
+    async fn a_redis_that_nobody_serves_is_an_error_of_each_request() {
+        // `tcpmux`, which is served by no machine that runs tests.
+        let redis = RedisConfig { endpoints: vec!["127.0.0.1:1".into()], ..RedisConfig::default() };
+        let bench = bench(&RateLimitConfig { redis: Some(redis), ..limit(1, 1) });
+        for _ in 0..3 {
+            let response = bench.send(get("/")).await;
+            assert_eq!(response.status(), 500);
+            assert_eq!(response.headers()["x-content-type-options"], "nosniff");
+            assert_eq!(body(response).await, "Could not insert/update bucket\n");
+        }
+        assert_eq!(bench.calls(), 0);
+    }
+
     #[test]
     fn waiting_times_follow_the_rate() {
         for (period, average, want) in [

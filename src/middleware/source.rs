@@ -236,6 +236,56 @@ mod tests {
         }
     }
 
+    /// RP 7.5: the keys in Redis.
+    #[cfg(feature = "redis")]
+    #[test]
+    fn sources_are_written_as_traefik_writes_them() {
+        let by = |ip_strategy, header: &str, request_host| SourceCriterionConfig {
+            ip_strategy,
+            request_header_name: header.into(),
+            request_host,
+        };
+        let depth = |ipv6_subnet| {
+            Some(IpStrategyConfig { depth: 1, ipv6_subnet, ..IpStrategyConfig::default() })
+        };
+        let long = "x".repeat(257);
+        let digest = text_of(Sha256::digest(&long).as_slice());
+        for (config, profile, forwarded, key, want) in [
+            (by(None, "", false), Profile::Safe, "", "", "192.0.2.1"),
+            (by(depth(None), "", false), Profile::Safe, "2001:DB8::1", "", "2001:db8::1"),
+            (by(depth(Some(32)), "", false), Profile::Safe, "2001:db8::1", "", "2001:db8::"),
+            (by(depth(None), "", false), Profile::Safe, "", "", ""),
+            (by(depth(None), "", false), Profile::Safe, "nonsense", "", "192.0.2.1"),
+            (by(None, "X-Key", false), Profile::Safe, "", "a b", "a b"),
+            (by(None, "X-Key", false), Profile::Safe, "", "", ""),
+            (by(None, "X-Key", false), Profile::Safe, "", &long[1..], &long[1..]),
+            (by(None, "X-Key", false), Profile::Safe, "", &long, &digest),
+            (by(None, "", true), Profile::Safe, "", "", "a.test"),
+            (by(None, "", true), Profile::Exact, "", "", "A.test:80"),
+        ] {
+            let criterion = build(&config, profile).unwrap();
+            let mut request = get("/");
+            request.headers_mut().insert(HOST, http::HeaderValue::from_static("A.test:80"));
+            for (name, value) in [("x-forwarded-for", forwarded), ("x-key", key)] {
+                if !value.is_empty() {
+                    request = with(request, name, value);
+                }
+            }
+            let mut written = Vec::new();
+            criterion.write_source(&context("192.0.2.1"), request.headers(), &mut written);
+            assert_eq!(String::from_utf8(written).unwrap(), want, "{config:?} {profile:?}");
+        }
+    }
+
+    #[cfg(feature = "redis")]
+    fn text_of(bytes: &[u8]) -> String {
+        use std::fmt::Write as _;
+        bytes.iter().fold(String::new(), |mut text, byte| {
+            write!(text, "{byte:02x}").unwrap();
+            text
+        })
+    }
+
     #[test]
     fn a_missing_header_is_the_common_source() {
         let config =
