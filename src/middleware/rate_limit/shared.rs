@@ -1,7 +1,5 @@
 //! Options of `rateLimit.redis`, and how they are read.
 
-use std::time::Duration;
-
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
@@ -106,11 +104,6 @@ impl RedisConfig {
             })
         };
         texts.iter().enumerate().map(place).collect()
-    }
-
-    /// How long connecting may take.
-    pub(super) fn dial(&self) -> Duration {
-        self.dial_timeout.positive().unwrap_or(Duration::from_secs(5))
     }
 }
 

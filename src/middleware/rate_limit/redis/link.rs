@@ -42,6 +42,7 @@ impl Target {
         endpoints: &[Endpoint],
         tls: Option<&Tls>,
     ) -> Result<Self, BuildError> {
+        let dial = config.dial_timeout.positive().unwrap_or(Duration::from_secs(5));
         let tcp = TcpSettings::default().set_nodelay(true);
         let tcp = match config.write_timeout.positive() {
             Some(limit) => tcp.set_user_timeout(limit),
@@ -91,14 +92,14 @@ impl Target {
                 endpoints.iter().map(|endpoint| info(endpoint, &login)).collect();
             let mut builder = ClusterClientBuilder::new(nodes?)
                 .tcp_settings(tcp.clone())
-                .connection_timeout(config.dial())
+                .connection_timeout(dial)
                 .response_timeout(config.read_timeout.positive().unwrap_or(FOREVER));
             if let Some(certificates) = certificates {
                 builder = builder.certs(certificates);
             }
             AnyClient::Cluster(Box::new(builder.build().map_err(|error| refused(&error))?))
         };
-        Ok(Self { client, dial: config.dial() })
+        Ok(Self { client, dial })
     }
 
     async fn connect(&self) -> Result<Connected, Arc<str>> {
