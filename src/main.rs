@@ -10,7 +10,6 @@ use anyhow::bail;
 use doorward::app::{self, App};
 use doorward::config::diagnostics::{Diagnostic, Severity, did_you_mean};
 use doorward::config::loader::{self, Loaded};
-use doorward::config::static_config::StaticConfig;
 use doorward::demo;
 use doorward::observability::log;
 use doorward::values::Disk;
@@ -148,7 +147,7 @@ fn run(args: &[String]) -> anyhow::Result<ExitCode> {
         warn!("{warning}");
     }
     info!(version = env!("CARGO_PKG_VERSION"), source = %loaded.origin, "starting");
-    if let Some(app) = runtime.block_on(serve(loaded.config, signals))? {
+    if let Some(app) = runtime.block_on(serve(loaded, signals))? {
         app.finish();
     }
     // A start that somebody was in a hurry to end is not waited for.
@@ -160,9 +159,10 @@ fn run(args: &[String]) -> anyhow::Result<ExitCode> {
 /// Starts the proxy and answers signals until the workers are through with their shutdown. A stop
 /// during the start is one after it: what has connected meanwhile is served. `None`: there was a
 /// second one before the start was over.
-async fn serve(config: StaticConfig, mut signals: Signals) -> anyhow::Result<Option<App>> {
+async fn serve(loaded: Loaded, mut signals: Signals) -> anyhow::Result<Option<App>> {
     let sockets = inherited_sockets();
-    let mut starting = spawn_blocking(move || App::start(&config, sockets));
+    let mut starting =
+        spawn_blocking(move || App::start_written(&loaded.config, Some(&loaded.node), sockets));
     let (started, stopped) = tokio::select! {
         started = &mut starting => (started, false),
         () = signals.stop() => {

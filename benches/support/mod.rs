@@ -52,6 +52,7 @@ impl World {
                 strict_tls_options: true,
                 on_broken_router: OnBrokenRouter::Refuse,
                 entry_points: vec![web],
+                default_rule_syntax: doorward::rule::Syntax::V3,
                 resolvers: BTreeSet::new(),
                 internal_services: HashMap::new(),
                 precedence: vec!["internal".to_owned(), "file".to_owned()],

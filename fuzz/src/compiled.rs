@@ -145,6 +145,7 @@ impl World {
                 strict_tls_options: profile != Profile::Exact,
                 on_broken_router,
                 entry_points: vec![model("web", true), shaped],
+                default_rule_syntax: doorward::rule::Syntax::V3,
                 resolvers: BTreeSet::from(["acme".to_owned()]),
                 internal_services: HashMap::from([("noop", Ok(noop)), ("api", Err("it is off"))]),
                 precedence: vec!["internal".to_owned(), "file".to_owned()],

@@ -73,7 +73,10 @@ fn router_body(router: &RouterReport, facts: &StaticFacts) -> Map<String, Value>
         body.insert("error".to_owned(), json!(router.errors));
     }
     body.insert("status".to_owned(), json!(router.status));
-    body.insert("using".to_owned(), json!(router.using(facts)));
+    let using = router.using(facts);
+    if !using.is_empty() {
+        body.insert("using".to_owned(), json!(using));
+    }
     body
 }
 
@@ -93,7 +96,7 @@ pub(super) fn service(report: &Report, name: &str) -> Option<Value> {
 
 fn service_view(service: &ServiceReport, users: &Users<'_>) -> Value {
     let kind = service.object.as_ref().and_then(|one| one.config.kind());
-    listed(&service.name, service_body(service, users), kind)
+    listed(&service.name, service_body(service, users), kind.as_deref())
 }
 
 fn service_body(service: &ServiceReport, users: &Users<'_>) -> Map<String, Value> {

@@ -20,7 +20,7 @@ use crate::config::loader::{self, Loaded};
 use crate::config::merge::merge;
 use crate::config::resolvers::CertificatesResolverConfig;
 use crate::config::static_config::StaticConfig;
-use crate::config::tree::{Format, Source, parse};
+use crate::config::tree::{Format, Node, Source, parse};
 use crate::config::{DocumentKind, kind_of};
 use crate::exchange::Handler;
 use crate::observability::metrics::{Metrics, MetricsConfig};
@@ -118,9 +118,9 @@ pub fn check(files: &[PathBuf]) -> anyhow::Result<Findings> {
         let kind = kind_of_file(path)?;
         if matches!(kind, DocumentKind::Static | DocumentKind::Both) {
             match loader::load_file(path, &Disk) {
-                Ok(Loaded { config, warnings, .. }) => {
+                Ok(Loaded { config, warnings, node, .. }) => {
                     diagnostics.extend(warnings);
-                    if static_config.replace(config).is_some() {
+                    if static_config.replace((config, node)).is_some() {
                         bail!("check: more than one static configuration was given");
                     }
                 }
@@ -132,6 +132,7 @@ pub fn check(files: &[PathBuf]) -> anyhow::Result<Findings> {
             dynamic.absorb(&*read(path)?);
         }
     }
+    let (static_config, written) = static_config.unzip();
     let named =
         static_config.as_ref().and_then(|config: &StaticConfig| config.providers.file.clone());
     if let Some(file) = named.filter(|_| !named_dynamic) {
@@ -139,7 +140,7 @@ pub fn check(files: &[PathBuf]) -> anyhow::Result<Findings> {
         dynamic.absorb(&provider.read_once().config);
     }
     let dynamic = Arc::new(dynamic);
-    let compiled = compile_all(static_config.as_ref(), &dynamic)?;
+    let compiled = compile_all(static_config.as_ref(), written.as_ref(), &dynamic)?;
     let found: Vec<_> = compiled.diagnostics.iter().filter_map(|one| told(one, &dynamic)).collect();
     let mut found = without_consequences(&found);
     found.sort_by(|one, other| place(one).cmp(&place(other)));
@@ -236,6 +237,7 @@ fn read(path: &Path) -> anyhow::Result<Arc<DynamicConfig>> {
 
 fn compile_all(
     static_config: Option<&StaticConfig>,
+    written: Option<&Node>,
     dynamic: &Arc<DynamicConfig>,
 ) -> anyhow::Result<Arc<Report>> {
     let metrics = Arc::new(Metrics::new(&MetricsConfig::default())?);
@@ -247,7 +249,8 @@ fn compile_all(
         implied = implied_by(dynamic);
         &implied
     };
-    let (facts, internal) = (static_facts(config, services()), super::internal::shared(config));
+    let facts = static_facts(config, services());
+    let internal = super::internal::shared(config, written);
     let entry_point = config.entry_points.keys().next().map_or("", String::as_str);
     let probes = Arc::new(probes(dynamic, entry_point));
     let merged = merge(&[("internal", internal), ("file", Arc::clone(dynamic)), (PROBE, probes)]);

@@ -16,6 +16,7 @@ use crate::exchange::forwarded::TrustedSources;
 use crate::exchange::{EntryPointFacts, Handler, Observer};
 use crate::observability::metrics::Metrics;
 use crate::router::RouterObservabilityConfig;
+use crate::rule::Syntax;
 use crate::values::Profile;
 use crate::wire::BodyTimeout;
 
@@ -39,6 +40,10 @@ pub(super) fn static_facts(config: &StaticConfig, services: InternalServices) ->
             .iter()
             .map(|(name, one)| model(name, one, defaults.contains(&name.as_str())))
             .collect(),
+        default_rule_syntax: match &*config.core.default_rule_syntax {
+            "v2" => Syntax::V2,
+            _ => Syntax::V3,
+        },
         resolvers: config.certificates_resolvers.keys().cloned().collect(),
         internal_services: services,
         precedence: std::iter::once("internal".to_owned())
@@ -96,7 +101,6 @@ fn entry_point(
     let hardened = all.core.profile == Profile::Hardened;
     let transport = &config.transport;
     let timeouts = &transport.responding_timeouts;
-    let http2 = |value: i32| u32::try_from(value).unwrap_or_default();
     let connection = &config.forwarded_headers.connection;
     Ok(EntryPoint {
         position,
@@ -140,8 +144,8 @@ fn entry_point(
         keep_alive_max_requests: u64::try_from(transport.keep_alive_max_requests)
             .unwrap_or_default(),
         keep_alive_max_time: transport.keep_alive_max_time.positive(),
-        http2_max_concurrent_streams: http2(config.http2.max_concurrent_streams),
-        http2_max_decoder_table: http2(config.http2.max_decoder_header_table_size),
+        http2_max_concurrent_streams: http2_limit(config.http2.max_concurrent_streams, 250),
+        http2_max_decoder_table: http2_limit(config.http2.max_decoder_header_table_size, 4096),
         metrics: metrics.entry_point(name).map(|metrics| -> Arc<dyn Observer> { metrics }),
         life_cycle: LifeCycle {
             request_accept_grace: transport.life_cycle.request_accept_grace_timeout.or_zero(),
@@ -169,4 +173,33 @@ fn resolve(text: &str) -> anyhow::Result<SocketAddr> {
     }
     let mut found = address.host_port().to_socket_addrs()?;
     found.next().ok_or_else(|| anyhow!("`{text}` resolves to no address"))
+}
+
+/// A limit of HTTP/2. Go takes 0 as the default, and no streams at all would refuse every request.
+fn http2_limit(value: i32, default: u32) -> u32 {
+    match u32::try_from(value) {
+        Ok(value @ 1..) => value,
+        _ => default,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observability::metrics::MetricsConfig;
+
+    #[test]
+    fn no_streams_means_the_default() {
+        let mut config = StaticConfig::default();
+        for (written, used) in [(0, (250, 4096)), (7, (7, 7))] {
+            let mut entry_point = EntryPointConfig::at(":0");
+            entry_point.http2.max_concurrent_streams = written;
+            entry_point.http2.max_decoder_header_table_size = written;
+            config.entry_points.insert("web".to_owned(), entry_point);
+            let metrics = Metrics::new(&MetricsConfig::default()).unwrap();
+            let made = entry_points(&config, &metrics).unwrap();
+            let made = &made[0];
+            assert_eq!((made.http2_max_concurrent_streams, made.http2_max_decoder_table), used);
+        }
+    }
 }

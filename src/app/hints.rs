@@ -24,6 +24,9 @@ impl Hints {
                 hints.look(name, object, &option, middleware, &config.middlewares);
             }
             hints.look(name, object, "service", &router.service, &config.services);
+            for (index, parent) in router.parent_refs.iter().enumerate() {
+                hints.look(name, object, &format!("parentRefs[{index}]"), parent, &config.routers);
+            }
             if let Some(tls) = router.tls.as_ref().filter(|tls| tls.options != "default") {
                 hints.look(name, object, "tls.options", &tls.options, &config.tls_options);
             }
@@ -55,9 +58,23 @@ impl Hints {
         for (index, child) in weighted.enumerate() {
             look(&format!("weighted.services[{index}]"), &child.name);
         }
+        let hashed = object.config.highest_random_weight.iter().flat_map(|one| &one.services);
+        for (index, child) in hashed.enumerate() {
+            look(&format!("highestRandomWeight.services[{index}]"), &child.name);
+        }
+        if let Some(mirroring) = &object.config.mirroring {
+            look("mirroring.service", &mirroring.service);
+            for (index, mirror) in mirroring.mirrors.iter().enumerate() {
+                look(&format!("mirroring.mirrors[{index}].name"), &mirror.name);
+            }
+        }
         if let Some(failover) = &object.config.failover {
             look("failover.service", &failover.service);
             look("failover.fallback", &failover.fallback);
+        }
+        for (index, middleware) in object.config.middlewares.iter().enumerate() {
+            let option = format!("middlewares[{index}]");
+            self.look(name, object, &option, middleware, &config.middlewares);
         }
         if let Some(balancer) = &object.config.load_balancer {
             let option = "loadBalancer.serversTransport";

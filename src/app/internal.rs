@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::config::dynamic_config::{DynamicConfig, Object};
 use crate::config::entry_points::EntryPointConfig;
 use crate::config::static_config::StaticConfig;
+use crate::config::tree::Node;
 use crate::middleware::MiddlewareConfig;
 use crate::middleware::redirect_regex::RedirectRegexConfig;
 use crate::middleware::redirect_scheme::RedirectSchemeConfig;
@@ -13,10 +14,10 @@ use crate::router::RouterConfig;
 use crate::upstream::ServersTransportConfig;
 use crate::values::QualifiedName;
 
-/// The configuration of provider `internal`.
-pub(super) fn configuration(config: &StaticConfig) -> DynamicConfig {
+/// The configuration of provider `internal`. `written` is the tree of the static configuration.
+pub(super) fn configuration(config: &StaticConfig, written: Option<&Node>) -> DynamicConfig {
     let mut internal = Internal(DynamicConfig::default());
-    internal.transport(config);
+    internal.transport(config, written);
     internal.ping(config);
     internal.metrics(config);
     internal.api(config);
@@ -38,10 +39,15 @@ impl Internal {
         self.0.middlewares.insert(name, Object::implied(middleware));
     }
 
-    fn transport(&mut self, config: &StaticConfig) {
-        let transport = ServersTransportConfig::from(&config.servers_transport);
+    /// The section `serversTransport` has the names of options in common with what it becomes.
+    fn transport(&mut self, config: &StaticConfig, written: Option<&Node>) {
+        let transport = Object {
+            config: ServersTransportConfig::from(&config.servers_transport),
+            node: written.and_then(|root| root.get("serversTransport")).cloned(),
+            errors: Vec::new(),
+        };
         let name = QualifiedName::new("default", "internal");
-        self.0.servers_transports.insert(name, Object::implied(transport));
+        self.0.servers_transports.insert(name, Arc::new(transport));
     }
 
     fn ping(&mut self, config: &StaticConfig) {
@@ -150,6 +156,6 @@ fn normalized(name: &str) -> String {
 }
 
 /// The internal configuration, shared.
-pub(super) fn shared(config: &StaticConfig) -> Arc<DynamicConfig> {
-    Arc::new(configuration(config))
+pub(super) fn shared(config: &StaticConfig, written: Option<&Node>) -> Arc<DynamicConfig> {
+    Arc::new(configuration(config, written))
 }

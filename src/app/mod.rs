@@ -25,6 +25,7 @@ use crate::api::ping::{Live, Ping, Readiness, Ready};
 use crate::api::{Api, Dashboard, LiveReport, Noop, StaticView};
 use crate::compile::{Report, StaticFacts};
 use crate::config::static_config::StaticConfig;
+use crate::config::tree::Node;
 use crate::entry_point::worker::{self, Listening, Stage};
 use crate::entry_point::{EntryPoint, Shared, listener};
 use crate::exchange::{Body, Context, Handler, Request, Response, ResponseFuture, ready};
@@ -66,6 +67,15 @@ impl App {
         config: &StaticConfig,
         inherited: BTreeMap<String, TcpListener>,
     ) -> anyhow::Result<Self> {
+        Self::start_written(config, None, inherited)
+    }
+
+    /// The same; `written` is the tree of `config`, for the places in messages.
+    pub fn start_written(
+        config: &StaticConfig,
+        written: Option<&Node>,
+        inherited: BTreeMap<String, TcpListener>,
+    ) -> anyhow::Result<Self> {
         let control = Builder::new_multi_thread()
             .worker_threads(CONTROL_THREADS)
             .thread_name("control")
@@ -93,7 +103,8 @@ impl App {
         let first = {
             let _entered = control.enter();
             let source = start_provider(config, &again, &shutdown);
-            let reload = reload(config, source, &facts, &shared, &report, &readiness, in_force)?;
+            let reload =
+                reload((config, written), source, &facts, &shared, &report, &readiness, in_force)?;
             start_reload(reload, &shutdown)
         };
         // Sockets first, so that a taken port is known before anything is served from others.
@@ -325,7 +336,7 @@ fn start_provider(
 }
 
 fn reload(
-    config: &StaticConfig,
+    (config, written): (&StaticConfig, Option<&Node>),
     source: Option<Source>,
     facts: &Arc<StaticFacts>,
     shared: &Arc<Shared>,
@@ -334,7 +345,7 @@ fn reload(
     in_force: watch::Sender<u64>,
 ) -> anyhow::Result<Reload> {
     Ok(Reload {
-        internal: internal::shared(config),
+        internal: internal::shared(config, written),
         source,
         throttle: config.providers.providers_throttle_duration.or_zero(),
         facts: Arc::clone(facts),

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::Compiler;
 use super::inputs::{RecordedFiles, same};
 use super::problem::Problem;
 use super::services::Missing;
+use super::{Compiler, Environment};
 use crate::config::diagnostics::{Diagnostic, Severity};
 use crate::config::dynamic_config::Object;
 use crate::exchange::{Handler, Middleware};
@@ -123,54 +123,71 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    /// Builds one link for `owner`.
+    /// Builds one link for the router `owner`. All services are built by now.
     pub(super) fn middleware(
         &self,
-        (name, object): &Link,
+        link: &Link,
         owner: &QualifiedName,
         files: &RecordedFiles<'_>,
         services: &mut Vec<UsedService>,
         diagnostics: &mut Vec<Diagnostic>,
     ) -> Result<Arc<dyn Middleware>, Problem> {
-        let mut warnings = Vec::new();
-        let built = match &object.config.set()[..] {
-            [(_, Some(config))] => {
-                let (state, profile) = (self.env.state, self.env.facts.profile);
-                let provider = name.provider();
-                let mut service = |reference: &str| {
-                    let name = QualifiedName::resolve(reference, provider);
-                    let found = self.handler(&name);
-                    services.push((name, found.clone()));
-                    found.map_err(BuildError::new)
-                };
-                config.build(&mut BuildContext {
-                    name,
-                    owner,
-                    files,
-                    state,
-                    profile,
-                    service: &mut service,
-                    warnings: &mut warnings,
-                })
-            }
-            [(kind, None)] => Err(BuildError::unsupported(*kind)),
-            [] => Err(BuildError::new("invalid middleware configuration: it has no type")),
-            _ => Err(BuildError::new(
-                "cannot create middleware: multi-types middleware not supported, consider \
-                 declaring two different pieces of middleware instead",
-            )),
+        let mut find = |name: &QualifiedName| {
+            let found = self.handler(name);
+            services.push((name.clone(), found.clone()));
+            found
         };
-        for warning in warnings {
-            let warning = below_kind(object, warning);
-            diagnostics.push(object.diagnose(Severity::Warning, "middleware", name, &warning));
-        }
-        built.map_err(|error| {
-            let error = below_kind(object, error);
-            diagnostics.push(object.diagnose(Severity::Error, "middleware", name, &error));
-            let message = format!("middleware \"{name}\" is in error: {}", error.message);
-            Problem::at("middlewares", message).because_of("middleware", name)
-        })
+        build_link(self.env, link, owner, files, &mut find, diagnostics)
     }
+}
+
+/// Finds a service that a middleware sends requests to.
+pub(super) type FindHandler<'a> =
+    dyn FnMut(&QualifiedName) -> Result<Arc<dyn Handler>, Missing> + 'a;
+
+/// Builds one link for `owner`.
+pub(super) fn build_link(
+    env: &Environment<'_>,
+    (name, object): &Link,
+    owner: &QualifiedName,
+    files: &RecordedFiles<'_>,
+    find: &mut FindHandler<'_>,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Result<Arc<dyn Middleware>, Problem> {
+    let mut warnings = Vec::new();
+    let built = match &object.config.set()[..] {
+        [(_, Some(config))] => {
+            let provider = name.provider();
+            let mut service = |reference: &str| {
+                find(&QualifiedName::resolve(reference, provider)).map_err(BuildError::new)
+            };
+            config.build(&mut BuildContext {
+                name,
+                owner,
+                files,
+                state: env.state,
+                profile: env.facts.profile,
+                service: &mut service,
+                warnings: &mut warnings,
+            })
+        }
+        [(kind, None)] => Err(BuildError::unsupported(*kind)),
+        [] => Err(BuildError::new("invalid middleware configuration: it has no type")),
+        _ => Err(BuildError::new(
+            "cannot create middleware: multi-types middleware not supported, consider \
+             declaring two different pieces of middleware instead",
+        )),
+    };
+    for warning in warnings {
+        let warning = below_kind(object, warning);
+        diagnostics.push(object.diagnose(Severity::Warning, "middleware", name, &warning));
+    }
+    built.map_err(|error| {
+        let error = below_kind(object, error);
+        diagnostics.push(object.diagnose(Severity::Error, "middleware", name, &error));
+        let message = format!("middleware \"{name}\" is in error: {}", error.message);
+        Problem::at("middlewares", message).because_of("middleware", name)
+    })
 }
 
 /// A middleware knows its options from its own section on; in the object they stand below its kind.

@@ -13,6 +13,7 @@ mod router;
 mod routers;
 mod services;
 mod tls;
+mod tree;
 
 #[cfg(test)]
 mod tests;
@@ -25,15 +26,17 @@ use serde::{Deserialize, Serialize};
 use self::chains::Middlewares;
 pub use self::inputs::RecordedFiles;
 pub use self::report::{Lazy, MiddlewareReport, Report, RouterReport, ServiceReport, Status};
-use self::routers::Placed;
+use self::routers::{Placed, Side};
 use self::services::{ServiceMap, Services, TransportMap};
 use self::tls::BuiltTls;
+use self::tree::Tree;
 use crate::config::diagnostics::Diagnostic;
 use crate::config::dynamic_config::{DynamicConfig, Section};
 use crate::exchange::Handler;
 use crate::exchange::canonical::EncodedCharacters;
 use crate::observability::metrics::Metrics;
 use crate::router::{RouterObservabilityConfig, RouterTlsConfig, RoutingTable};
+use crate::rule::Syntax;
 use crate::service::ServerGauge;
 use crate::service::health::HealthPlan;
 use crate::state::SharedState;
@@ -91,6 +94,8 @@ pub struct StaticFacts {
     pub on_broken_router: OnBrokenRouter,
     /// Entry points by position.
     pub entry_points: Vec<EntryPointModel>,
+    /// Syntax of the rules of routers that do not say (`core.defaultRuleSyntax`).
+    pub default_rule_syntax: Syntax,
     /// Names of the certificates resolvers.
     pub resolvers: BTreeSet<String>,
     /// Services of provider `internal` by their name without provider: the handler, or why it is
@@ -127,6 +132,8 @@ pub struct Memo {
     middlewares: Arc<Middlewares>,
     /// In match order, which the next compile begins with: sorting what is sorted costs little.
     routers: Arc<Vec<Arc<Placed>>>,
+    /// Whether some of them stand below others.
+    has_tree: bool,
     tls: Option<Arc<BuiltTls>>,
 }
 
@@ -160,11 +167,13 @@ pub fn compile(
         too_high: false,
         diagnostics: config.diagnostics.clone(),
         not_ready: Vec::new(),
+        tree: Tree::default(),
+        below: HashMap::new(),
     };
     let mut tls = compiler.build_tls();
     compiler.build_transports();
-    compiler.build_services();
     compiler.note_middlewares();
+    compiler.build_services();
     let table = compiler.build_routers(&mut tls);
     compiler.memo.tls = Some(Arc::new(tls));
     compiler.finish(table)
@@ -185,6 +194,10 @@ struct Compiler<'a> {
     diagnostics: Vec<Diagnostic>,
     /// Why this configuration must not count as ready.
     not_ready: Vec<String>,
+    /// Which routers stand below which.
+    tree: Tree,
+    /// What stands below a router, as far as it is built.
+    below: HashMap<QualifiedName, Side>,
 }
 
 /// Kinds of objects that are all the same as the previous time, so that nobody who uses one has to

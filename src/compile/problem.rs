@@ -41,6 +41,11 @@ impl Problem {
         self
     }
 
+    /// What is wrong, and who is to blame for it.
+    pub(super) fn into_parts(self) -> (BuildError, Option<Subject>) {
+        (self.error, self.cause)
+    }
+
     /// As a diagnostic of the router `name`.
     pub(super) fn diagnose(
         self,

@@ -13,6 +13,7 @@ use crate::config::diagnostics::{Diagnostic, Severity};
 use crate::config::dynamic_config::Object;
 use crate::middleware::MiddlewareConfig;
 use crate::router::{HttpRouter, RouterConfig, RouterObservabilityConfig};
+use crate::rule::Syntax;
 use crate::service::{Service, ServiceConfig};
 use crate::tls::CertificateStore;
 use crate::values::QualifiedName;
@@ -121,6 +122,16 @@ impl RouterReport {
             if config.tls.is_none() {
                 config.tls.clone_from(&model.tls);
             }
+        }
+        for parent in &mut config.parent_refs {
+            *parent = QualifiedName::resolve(parent, self.name.provider()).to_string();
+        }
+        if config.rule_syntax.is_empty() && facts.default_rule_syntax == Syntax::V2 {
+            "v2".clone_into(&mut config.rule_syntax);
+        }
+        if !config.parent_refs.is_empty() {
+            // Entry points have no say below other routers.
+            return config;
         }
         let own = config.observability.take().unwrap_or_default();
         let model = model.and_then(|model| model.observability.clone()).unwrap_or_default();
@@ -252,6 +263,8 @@ fn service_report(name: &QualifiedName, built: &BuiltService) -> ServiceReport {
         Ok(_) => Vec::new(),
         Err(missing) => {
             let own = built.diagnostics.iter().filter(|d| d.severity == Severity::Error);
+            // Those of its middlewares are said of them.
+            let own = own.filter(|d| d.subject.as_ref().is_none_or(|s| s.kind != "middleware"));
             let own: Vec<_> = own.map(|diagnostic| diagnostic.message.clone()).collect();
             if own.is_empty() { vec![missing.clone()] } else { own }
         }

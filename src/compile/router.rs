@@ -19,7 +19,7 @@ use crate::config::dynamic_config::Object;
 use crate::exchange::{
     Chain, Context, Handler, Middleware, Observer, ProxyError, Request, ResponseFuture, ready,
 };
-use crate::router::{HttpRouter, RouterConfig, RouterObservabilityConfig};
+use crate::router::{Below, HttpRouter, RouterConfig, RouterObservabilityConfig};
 use crate::rule::{Rule, readable_hosts};
 use crate::values::{BuildError, QualifiedName};
 
@@ -48,6 +48,8 @@ pub(super) struct BuiltRouter {
     pub(super) diagnostics: Vec<Diagnostic>,
     pub(super) links: Vec<Link>,
     pub(super) priority: i64,
+    /// Whether it stands below another router, or another below it.
+    in_tree: bool,
     /// What stands in the table; more than one where only hosts of a rule can be read.
     pub(super) routers: Vec<Arc<HttpRouter>>,
     services: Vec<UsedService>,
@@ -77,7 +79,9 @@ impl Compiler<'_> {
                 _ => false,
             })
         };
-        built.status != Status::Disabled
+        // What stands below a router, or above it, is looked at anew every time.
+        !built.in_tree
+            && built.status != Status::Disabled
             && plan.still_gives(built.tls.as_ref(), &built.instance, hosts)
             && (self.unchanged.middlewares || same_links())
             && unchanged(&built.files, self.env.files)
@@ -121,10 +125,11 @@ impl Compiler<'_> {
             instance: instance.clone(),
             object: Arc::clone(&draft.object),
             status: Status::Enabled,
-            errors: draft.warnings.clone(),
+            errors: draft.warnings.iter().map(|warning| warning.message.clone()).collect(),
             diagnostics: draft.object.errors.clone(),
             links: Vec::new(),
             priority: draft.priority,
+            in_tree: draft.place.is_some(),
             routers: Vec::new(),
             services: Vec::new(),
             tls,
@@ -132,7 +137,7 @@ impl Compiler<'_> {
             last_good: None,
         };
         for warning in &draft.warnings {
-            built.diagnose(Severity::Warning, &BuildError::at("entryPoints", warning.as_str()));
+            built.diagnose(Severity::Warning, warning);
             built.status = Status::Warning;
         }
         if let Some(warning) = built.tls.as_ref().and_then(|tls| tls.warning.clone()) {
@@ -169,7 +174,7 @@ impl Compiler<'_> {
         let mut problems = own_problems(draft, built);
         self.resolver_warning(built);
         let middlewares = self.middlewares_of(built, &mut problems);
-        match self.service_of(built) {
+        match self.end_of(draft, built) {
             Ok(service) if problems.is_empty() => return Ok(Chain::new(middlewares, service)),
             service => problems.extend(service.err()),
         }
@@ -201,10 +206,33 @@ impl Compiler<'_> {
         middlewares
     }
 
+    /// What a router leads to: a service, or the routers below it.
+    fn end_of(&self, draft: &Draft, built: &mut BuiltRouter) -> Result<Arc<dyn Handler>, Problem> {
+        let Some(place) = draft.place.as_ref().filter(|place| !place.children.is_empty()) else {
+            return self.service_of(built);
+        };
+        if !built.object.config.service.is_empty() {
+            let message =
+                "router has both a service and is referenced as a parent by other routers";
+            return Err(Problem::at("service", message));
+        }
+        let below = self.below.get(&draft.name).filter(|below| !below.is_empty());
+        let Some(below) = below else {
+            let count = place.children.len();
+            let message = format!("no child routers could be added to muxer ({count} skipped)");
+            return Err(Problem::new(BuildError::new(message)));
+        };
+        Ok(Arc::new(Below::new(below.clone().in_match_order())))
+    }
+
     fn service_of(&self, built: &mut BuiltRouter) -> Result<Arc<dyn Handler>, Problem> {
         let reference = &built.object.config.service;
         if reference.is_empty() {
-            let error = BuildError::new("the service is missing on the router");
+            let error = BuildError::new(if built.in_tree {
+                "router has no service and no child routers"
+            } else {
+                "the service is missing on the router"
+            });
             return Err(Problem::new(error));
         }
         let name = QualifiedName::resolve(reference, built.instance.name.provider());
@@ -249,7 +277,12 @@ impl Compiler<'_> {
         let (instance, config) = (&built.instance, &built.object.config);
         let facts = self.env.facts;
         let model = instance.model.and_then(|position| facts.entry_points.get(position));
-        let service = QualifiedName::resolve(&config.service, instance.name.provider());
+        let service = if config.service.is_empty() && built.in_tree {
+            // Traefik's name for what leads to the routers below.
+            QualifiedName::global(&format!("{}-muxer", instance.name))
+        } else {
+            QualifiedName::resolve(&config.service, instance.name.provider())
+        };
         let internal = service.provider() == "internal";
         let observed = |of: fn(&RouterObservabilityConfig) -> Option<bool>| {
             let own = config.observability.as_ref().and_then(of);
@@ -294,7 +327,8 @@ impl Compiler<'_> {
             // A router that moved between clear text and TLS is another router.
             .filter(|router| router.tls_options.is_some() == built.tls.is_some());
         built.last_good.clone_from(&last_good);
-        if mode == OnBrokenRouter::Skip || built.instance.entry_points.is_empty() {
+        let is_nowhere = built.instance.entry_points.is_empty() && !draft.is_child();
+        if mode == OnBrokenRouter::Skip || is_nowhere {
             return;
         }
         match (&draft.rule, last_good) {
@@ -331,20 +365,15 @@ impl Compiler<'_> {
 fn own_problems(draft: &Draft, built: &BuiltRouter) -> Vec<Problem> {
     let config = &draft.object.config;
     let mut problems = Vec::new();
-    if built.instance.entry_points.is_empty() {
+    if built.instance.entry_points.is_empty() && !draft.is_child() {
         problems.push(Problem::at("entryPoints", "no valid entryPoint for this router"));
     }
-    if config.parent_refs.is_some() {
-        problems.push(Problem::new(BuildError::unsupported("parentRefs")));
-    }
+    problems.extend(draft.place.iter().flat_map(|place| place.problems.iter().cloned()));
     match (&*config.rule_syntax, &draft.rule) {
-        ("" | "v3" | "default", rule) => problems.extend(rule.as_ref().err().cloned()),
+        ("" | "v3" | "v2" | "default", rule) => problems.extend(rule.as_ref().err().cloned()),
         // What the rule means in another syntax nobody knows.
-        ("v2", _) => {
-            problems.push(Problem::at("ruleSyntax", "`ruleSyntax: v2` is not supported yet"));
-        }
         (other, _) => {
-            let message = format!("unknown rule syntax `{other}`: write v3 or leave it out");
+            let message = format!("unknown rule syntax `{other}`: write v3 or v2");
             problems.push(Problem::at("ruleSyntax", message));
         }
     }

@@ -11,13 +11,14 @@ use super::inputs::same;
 use super::problem::Problem;
 use super::router::{BuiltRouter, EntryPoints, Instance};
 use super::tls::{BuiltTls, Claim, TlsPlan, TlsPlanner};
+use super::tree::{Tree, TreePlace};
 use super::{Compiler, EntryPointModel};
 use crate::config::dynamic_config::Object;
 use crate::router::{
     EntryPointRoutes, HttpRouter, HttpRouters, RouterConfig, RouterTlsConfig, RoutingTable,
 };
-use crate::rule::Rule;
-use crate::values::QualifiedName;
+use crate::rule::{Rule, Syntax};
+use crate::values::{BuildError, QualifiedName};
 
 /// Hosts of a rule, if TLS options are chosen by them.
 type TlsHosts = SmallVec<[Arc<str>; 1]>;
@@ -41,8 +42,10 @@ pub(super) struct Draft {
     pub(super) priority: i64,
     /// What it reads, or why nobody can read it.
     pub(super) rule: Result<Arc<Rule>, Problem>,
-    /// What is odd about its entry points.
-    pub(super) warnings: Vec<String>,
+    /// What is odd about its place.
+    pub(super) warnings: Vec<BuildError>,
+    /// Its place among routers that stand below each other.
+    pub(super) place: Option<Arc<TreePlace>>,
     rank: usize,
     hosts: TlsHosts,
     instances: Vec<Instance>,
@@ -68,9 +71,10 @@ impl Entry<'_> {
 
 /// Routers of one entry point, for clear text or for TLS, with their ranks.
 #[derive(Default, Clone)]
-struct Side {
+pub(super) struct Side {
     routers: Vec<(usize, Arc<HttpRouter>)>,
-    /// Whether names or priorities are other ones than those that gave the order.
+    /// Whether they are not in match order as they come: names or priorities are other ones than
+    /// those that gave the order.
     mixed: bool,
 }
 
@@ -90,6 +94,11 @@ impl Placed {
 }
 
 impl Draft {
+    /// Whether it stands below others and not at entry points.
+    pub(super) fn is_child(&self) -> bool {
+        !self.object.config.parent_refs.is_empty()
+    }
+
     fn claims(&self) -> impl Iterator<Item = Claim<'_>> {
         claims(self.instances.iter(), &self.hosts)
     }
@@ -111,7 +120,20 @@ impl Compiler<'_> {
     /// Builds all routers and the table of them.
     pub(super) fn build_routers(&mut self, tls: &mut BuiltTls) -> RoutingTable {
         let previous = Arc::clone(&self.previous.routers);
-        let (entries, same_claims) = self.entries(&previous);
+        let mut entries = None;
+        if !self.previous.has_tree {
+            // Only what is new can be the first that stands below another router.
+            let found = self.entries(&previous);
+            let is_child = |entry: &Entry<'_>| matches!(entry, Entry::New(new) if new.is_child());
+            entries = Some(found).filter(|(entries, _)| !entries.iter().any(is_child));
+        }
+        let (entries, same_claims) = if let Some(entries) = entries {
+            entries
+        } else {
+            self.tree = Tree::of(&self.config.routers);
+            self.entries(&previous)
+        };
+        self.memo.has_tree = !self.tree.is_empty();
         let kept_tls = self.previous.tls.as_deref().filter(|then| then.same_inputs(tls));
         let plan = match kept_tls {
             Some(kept) if same_claims => {
@@ -120,13 +142,22 @@ impl Compiler<'_> {
             kept => self.plan(tls, kept, &entries),
         };
         let mut placed = Vec::with_capacity(entries.len());
-        let mut fresh = Vec::new();
+        let mut drafts = Vec::new();
         for entry in entries {
             match entry {
                 Entry::Same(kept) => placed.push(self.again(kept, &plan)),
-                Entry::New(draft) => fresh.push(Arc::new(self.place(*draft, &plan))),
+                Entry::New(draft) => drafts.push(draft),
             }
         }
+        // Who stands below others first: those lead to it.
+        drafts.sort_by_key(|draft| draft.place.as_ref().map_or(0, |place| place.height));
+        let mut fresh = Vec::with_capacity(drafts.len());
+        for draft in drafts {
+            let placed = Arc::new(self.place(*draft, &plan));
+            self.hang(&placed);
+            fresh.push(placed);
+        }
+        self.below.clear();
         insert_in_order(&mut placed, fresh);
         let routes = plan.routes;
         let entry_points = self.sides(&placed).into_iter().enumerate().map(|(position, sides)| {
@@ -151,7 +182,11 @@ impl Compiler<'_> {
         let mut same_claims = true;
         for placed in previous {
             match routers.get(&placed.name) {
-                Some(object) if same(object, &placed.object) => entries.push(Entry::Same(placed)),
+                Some(object)
+                    if same(object, &placed.object) && self.tree.place(&placed.name).is_none() =>
+                {
+                    entries.push(Entry::Same(placed));
+                }
                 Some(object) => {
                     let draft = self.draft(&placed.name, object, Some(placed));
                     same_claims &= placed.claims().eq(draft.claims());
@@ -197,10 +232,15 @@ impl Compiler<'_> {
         object: &Arc<Object<RouterConfig>>,
         previous: Option<&Arc<Placed>>,
     ) -> Draft {
-        let mut warnings = Vec::new();
+        let place = self.tree.place(name).cloned();
+        let mut warnings: Vec<_> =
+            place.iter().flat_map(|place| place.warnings.iter().cloned()).collect();
         let instances = self.instances_of(name, object, &mut warnings);
-        let known = previous.and_then(|placed| placed.rule.as_ref());
-        let rule = read_rule(&object.config.rule, known);
+        let syntax = self.syntax_of(&object.config);
+        let known = previous
+            .filter(|placed| self.syntax_of(&placed.object.config) == syntax)
+            .and_then(|placed| placed.rule.as_ref());
+        let rule = read_rule(&object.config.rule, syntax, known);
         let is_tls = instances.iter().any(|instance| instance.tls.is_some());
         let hosts = rule.as_ref().ok().filter(|_| is_tls).map(|rule| rule.domains());
         let priority = match object.config.priority {
@@ -215,10 +255,20 @@ impl Compiler<'_> {
             priority,
             rule,
             warnings,
+            place,
             rank: rank.unwrap_or(precedence.len()),
             hosts: hosts.unwrap_or_default().into_iter().map(Arc::from).collect(),
             instances,
             previous: previous.cloned(),
+        }
+    }
+
+    /// The syntax of a router's rule: its own, or `core.defaultRuleSyntax`.
+    fn syntax_of(&self, config: &RouterConfig) -> Syntax {
+        match &*config.rule_syntax {
+            "v2" => Syntax::V2,
+            "" => self.env.facts.default_rule_syntax,
+            _ => Syntax::V3,
         }
     }
 
@@ -228,8 +278,12 @@ impl Compiler<'_> {
         &self,
         name: &QualifiedName,
         object: &Object<RouterConfig>,
-        warnings: &mut Vec<String>,
+        warnings: &mut Vec<BuildError>,
     ) -> Vec<Instance> {
+        if !object.config.parent_refs.is_empty() {
+            let (name, entry_points) = (name.clone(), EntryPoints::new());
+            return vec![Instance { name, entry_points, model: None, tls: None }];
+        }
         let models = &self.env.facts.entry_points;
         let mut wanted = EntryPoints::new();
         if object.config.entry_points.is_empty() {
@@ -240,7 +294,10 @@ impl Compiler<'_> {
             match models.iter().position(|model| *model.name == **entry_point) {
                 Some(position) if !wanted.contains(&position) => wanted.push(position),
                 Some(_) => {}
-                None => warnings.push(format!("entryPoint \"{entry_point}\" doesn't exist")),
+                None => {
+                    let message = format!("entryPoint \"{entry_point}\" doesn't exist");
+                    warnings.push(BuildError::at("entryPoints", message));
+                }
             }
         }
         let has_model =
@@ -286,6 +343,24 @@ impl Compiler<'_> {
         }
         let draft = self.draft(&kept.name, &kept.object, Some(kept));
         Arc::new(self.place(draft, plan))
+    }
+
+    /// Makes a router known to those that it stands below.
+    fn hang(&mut self, placed: &Placed) {
+        for parent in &placed.object.config.parent_refs {
+            let parent = QualifiedName::resolve(parent, placed.name.provider());
+            let is_child = self
+                .tree
+                .place(&parent)
+                .is_some_and(|place| place.children.binary_search(&placed.name).is_ok());
+            if is_child {
+                let side = self.below.entry(parent).or_default();
+                // They come in the order of their heights.
+                side.mixed = true;
+                let routers = placed.copies.iter().flat_map(|built| &built.routers);
+                routers.for_each(|router| side.push(placed, router));
+            }
+        }
     }
 
     /// Builds the copies of a router; keeps those that are the same.
@@ -336,6 +411,10 @@ impl Compiler<'_> {
 }
 
 impl Side {
+    pub(super) fn is_empty(&self) -> bool {
+        self.routers.is_empty()
+    }
+
     fn push(&mut self, placed: &Placed, router: &Arc<HttpRouter>) {
         self.mixed |= router.priority != placed.priority
             || !std::ptr::eq(router.name.as_ptr(), placed.name.as_str().as_ptr());
@@ -344,7 +423,7 @@ impl Side {
 
     /// Copies have names of their own, and a last good router may have another priority. Of two
     /// with one name, the one whose own name comes first wins.
-    fn in_match_order(mut self) -> Vec<Arc<HttpRouter>> {
+    pub(super) fn in_match_order(mut self) -> Vec<Arc<HttpRouter>> {
         if self.mixed {
             self.routers.sort_by(|(rank, one), (other_rank, other)| {
                 (other.priority.cmp(&one.priority))
@@ -370,15 +449,15 @@ fn insert_in_order(placed: &mut Vec<Arc<Placed>>, fresh: Vec<Arc<Placed>>) {
     }
 }
 
-/// The rule of this text, parsed only when it is not the `known` one.
-fn read_rule(text: &str, known: Option<&Arc<Rule>>) -> Result<Arc<Rule>, Problem> {
+/// The rule of this text, parsed only when it is not the `known` one, which has the same syntax.
+fn read_rule(text: &str, syntax: Syntax, known: Option<&Arc<Rule>>) -> Result<Arc<Rule>, Problem> {
     if let Some(rule) = known.filter(|rule| rule.text() == text) {
         return Ok(Arc::clone(rule));
     }
     if text.is_empty() {
         return Err(Problem::at("rule", "router has no rule"));
     }
-    Rule::parse(text).map(Arc::new).map_err(|error| {
+    Rule::parse_as(text, syntax).map(Arc::new).map_err(|error| {
         let message = format!("error while parsing rule {text}: {}", error.message);
         Problem::at("rule", message).within(error.offset..error.end)
     })

@@ -8,12 +8,14 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use super::Compiler;
+use super::chains::{Link, Walk, build_link};
 use super::inputs::{FileInputs, RecordedFiles, same, unchanged};
+use super::problem::Problem;
 use crate::config::diagnostics::{Diagnostic, Severity, Subject};
 use crate::config::dynamic_config::Object;
-use crate::exchange::{Handler, Observer};
+use crate::exchange::{Context, Handler, Observer, Request, ResponseFuture};
 use crate::service::health::HealthPlan;
-use crate::service::{Service, ServiceConfig, ServiceContext};
+use crate::service::{Chained, Service, ServiceConfig, ServiceContext};
 use crate::upstream::{ServersTransport, ServersTransportConfig};
 use crate::values::{BuildError, QualifiedName};
 
@@ -45,16 +47,43 @@ pub(super) struct BuiltService {
     pub(super) diagnostics: Vec<Diagnostic>,
     transport: Option<(QualifiedName, Arc<ServersTransport>)>,
     children: Vec<QualifiedName>,
+    /// Its own middlewares.
+    links: Vec<Link>,
+    files: FileInputs,
     /// How many services stand in each other, this one counted.
     height: usize,
 }
 
 /// What is learnt of a service while it is made.
-struct Parts<'a> {
-    children: &'a mut Vec<QualifiedName>,
+#[derive(Default)]
+struct Parts {
+    children: Vec<QualifiedName>,
+    links: Vec<Link>,
+    files: FileInputs,
     /// Who is to blame for its error, if that is another object in error.
-    cause: &'a mut Option<Subject>,
-    warnings: &'a mut Vec<BuildError>,
+    cause: Option<Subject>,
+    warnings: Vec<BuildError>,
+    /// What its middlewares have to say.
+    diagnostics: Vec<Diagnostic>,
+}
+
+/// A service of provider `internal` below others: always there, and without a health check.
+struct Internal(Arc<dyn Handler>);
+
+impl Handler for Internal {
+    fn handle<'a>(&'a self, cx: &'a Context, request: Request) -> ResponseFuture<'a> {
+        self.0.handle(cx, request)
+    }
+}
+
+impl Service for Internal {
+    fn is_up(&self) -> bool {
+        true
+    }
+
+    fn checks_health(&self) -> bool {
+        false
+    }
 }
 
 /// A servers transport, or why there is none.
@@ -84,15 +113,19 @@ impl Services {
 impl Compiler<'_> {
     /// The handler that a router's `service` means. All services are built by now.
     pub(super) fn handler(&self, name: &QualifiedName) -> Result<Arc<dyn Handler>, Missing> {
-        if name.provider() == "internal" {
-            return match self.env.facts.internal_services.get(name.name()) {
-                Some(Ok(handler)) => Ok(Arc::clone(handler)),
-                Some(Err(reason)) => Err((*reason).to_owned()),
-                None => Err(does_not_exist(name)),
-            };
+        if is_internal(name) {
+            return self.internal_handler(name);
         }
         match self.memo.services.by_name.get(name) {
             Some(built) => built.service.clone().map(|service| -> Arc<dyn Handler> { service }),
+            None => Err(does_not_exist(name)),
+        }
+    }
+
+    fn internal_handler(&self, name: &QualifiedName) -> Result<Arc<dyn Handler>, Missing> {
+        match self.env.facts.internal_services.get(name.name()) {
+            Some(Ok(handler)) => Ok(Arc::clone(handler)),
+            Some(Err(reason)) => Err((*reason).to_owned()),
             None => Err(does_not_exist(name)),
         }
     }
@@ -104,7 +137,7 @@ impl Compiler<'_> {
         let mut anew: HashSet<&QualifiedName, RandomState> = HashSet::default();
         let mut composed = Vec::new();
         for (name, object) in &config.services {
-            match previous.by_name.get(name).filter(|built| self.may_stay(built, object)) {
+            match previous.by_name.get(name).filter(|built| self.may_stay(name, built, object)) {
                 Some(built) if built.children.is_empty() => {}
                 Some(built) => composed.push((name, &built.children)),
                 None => drop(anew.insert(name)),
@@ -115,7 +148,10 @@ impl Compiler<'_> {
         while found {
             let before = anew.len();
             for (name, children) in &composed {
-                let gone = |child| anew.contains(child) || !config.services.contains_key(child);
+                let gone = |child| {
+                    anew.contains(child)
+                        || !config.services.contains_key(child) && !is_internal(child)
+                };
                 if children.iter().any(gone) {
                     anew.insert(name);
                 }
@@ -146,14 +182,30 @@ impl Compiler<'_> {
 
     /// Whether a service may be kept, as far as that does not depend on other services. One in
     /// error never is: what it lacked may be there by now.
-    fn may_stay(&self, built: &BuiltService, object: &Arc<Object<ServiceConfig>>) -> bool {
+    fn may_stay(
+        &self,
+        name: &QualifiedName,
+        built: &BuiltService,
+        object: &Arc<Object<ServiceConfig>>,
+    ) -> bool {
         let same_transport = || match &built.transport {
             Some((name, then)) if !self.unchanged.transports => {
                 self.transport(name).is_ok_and(|now| same(&now, then))
             }
             _ => true,
         };
-        same(&built.object, object) && built.service.is_ok() && same_transport()
+        let same_links = || {
+            let links = self.links_of_service(name, &built.object.config);
+            links.is_ok_and(|links| {
+                links.len() == built.links.len()
+                    && links.iter().zip(&built.links).all(|(one, other)| same(&one.1, &other.1))
+            })
+        };
+        same(&built.object, object)
+            && built.service.is_ok()
+            && same_transport()
+            && unchanged(&built.files, self.env.files)
+            && (self.unchanged.middlewares || same_links())
     }
 
     /// The service of this name, built if it is not there yet.
@@ -193,27 +245,29 @@ impl Compiler<'_> {
         name: &QualifiedName,
         object: &Arc<Object<ServiceConfig>>,
     ) -> BuiltService {
-        let mut children = Vec::new();
-        let mut warnings = Vec::new();
         let transport = self.transport_of(name, object);
         let used = transport
             .as_ref()
             .and_then(|(name, found)| Some((name.clone(), Arc::clone(found.as_ref().ok()?))));
-        let mut cause = transport
-            .as_ref()
-            .filter(|(name, found)| found.is_err() && self.memo.transports.contains_key(name))
-            .map(|(name, _)| Subject { kind: TRANSPORT, name: name.as_str().into() });
+        let mut parts = Parts {
+            cause: transport
+                .as_ref()
+                .filter(|(name, found)| found.is_err() && self.memo.transports.contains_key(name))
+                .map(|(name, _)| Subject { kind: TRANSPORT, name: name.as_str().into() }),
+            ..Parts::default()
+        };
         let transport = transport.map(|(_, found)| found);
-        let parts = Parts { children: &mut children, cause: &mut cause, warnings: &mut warnings };
         let built = if object.is_good() {
-            self.make_service(name, &object.config, transport, parts)
+            let made = self.make_service(name, &object.config, transport, &mut parts);
+            made.and_then(|service| self.behind_middlewares(name, object, service, &mut parts))
         } else {
             Err(BuildError::new(String::new()))
         };
         let mut diagnostics: Vec<_> = object.errors.clone();
-        for warning in &warnings {
+        for warning in &parts.warnings {
             diagnostics.push(object.diagnose(Severity::Warning, "service", name, warning));
         }
+        let mut cause = parts.cause;
         let service = built.map_err(|mut error| {
             if self.too_high {
                 // Said of the one at the top, and the same however far memory reached.
@@ -229,10 +283,13 @@ impl Compiler<'_> {
             }
             format!("the service \"{name}\" is in error: {}", summary(&diagnostics))
         });
+        diagnostics.extend(parts.diagnostics);
         let object = Arc::clone(object);
+        let Parts { children, links, files, .. } = parts;
         let below = children.iter().filter_map(|child| self.services.get(child));
         let height = 1 + below.map(|child| child.height).max().unwrap_or_default();
-        BuiltService { object, service, diagnostics, transport: used, children, height }
+        let transport = used;
+        BuiltService { object, service, diagnostics, transport, children, links, files, height }
     }
 
     /// The servers transport that a service names.
@@ -253,7 +310,7 @@ impl Compiler<'_> {
         name: &QualifiedName,
         config: &ServiceConfig,
         transport: Option<Result<Arc<ServersTransport>, Missing>>,
-        Parts { children, cause, warnings }: Parts<'_>,
+        parts: &mut Parts,
     ) -> Result<Arc<dyn Service>, BuildError> {
         let metrics = self.env.metrics.service(name.as_str());
         let metrics = metrics.map(|metrics| -> Arc<dyn Observer> { metrics });
@@ -264,8 +321,14 @@ impl Compiler<'_> {
         let transport = transport
             .transpose()
             .map_err(|missing| BuildError::at("loadBalancer.serversTransport", missing))?;
+        let Parts { children, cause, warnings, .. } = parts;
         let mut child = |reference: &str| {
             let name = QualifiedName::resolve(reference, provider);
+            if is_internal(&name) {
+                let found = self.internal_handler(&name).map_err(BuildError::new)?;
+                children.push(name);
+                return Ok(Arc::new(Internal(found)) as Arc<dyn Service>);
+            }
             let found = self.service(&name);
             // Of a cycle, the one that closes it tells.
             if found.is_err()
@@ -287,6 +350,60 @@ impl Compiler<'_> {
             server_up,
             warnings,
         })
+    }
+
+    /// The middlewares that a service names, chains taken apart.
+    fn links_of_service(
+        &self,
+        name: &QualifiedName,
+        config: &ServiceConfig,
+    ) -> Result<Vec<Link>, Problem> {
+        let (mut links, mut walk) = (Vec::new(), Walk::default());
+        for (index, reference) in config.middlewares.iter().enumerate() {
+            let middleware = QualifiedName::resolve(reference, name.provider());
+            self.links(&middleware, &format!("middlewares[{index}]"), &mut walk, &mut links)?;
+        }
+        Ok(links)
+    }
+
+    /// Puts a service's own middlewares in front of it.
+    fn behind_middlewares(
+        &mut self,
+        name: &QualifiedName,
+        object: &Object<ServiceConfig>,
+        service: Arc<dyn Service>,
+        parts: &mut Parts,
+    ) -> Result<Arc<dyn Service>, BuildError> {
+        let blame = |problem: Problem, parts: &mut Parts| {
+            let (error, cause) = problem.into_parts();
+            parts.cause = cause;
+            error
+        };
+        let found = self.links_of_service(name, &object.config);
+        let links = found.map_err(|problem| blame(problem, parts))?;
+        if links.is_empty() {
+            return Ok(service);
+        }
+        let env = self.env;
+        let files = RecordedFiles::new(env.files);
+        // A router may have the same name and the same middleware.
+        let owner = QualifiedName::new(&format!("service {}", name.name()), name.provider());
+        let mut middlewares = Vec::with_capacity(links.len());
+        for link in &links {
+            let Parts { children, diagnostics, .. } = &mut *parts;
+            let mut find = |target: &QualifiedName| -> Result<Arc<dyn Handler>, Missing> {
+                children.push(target.clone());
+                if is_internal(target) {
+                    return self.internal_handler(target);
+                }
+                self.service(target).map(|service| -> Arc<dyn Handler> { service })
+            };
+            let built = build_link(env, link, &owner, &files, &mut find, diagnostics);
+            middlewares.push(built.map_err(|problem| blame(problem, parts))?);
+        }
+        parts.files = files.finish();
+        parts.links = links;
+        Ok(Arc::new(Chained::new(middlewares, service)))
     }
 
     /// Keeps the servers transports that nothing has changed for, and builds the others.
@@ -349,6 +466,10 @@ impl Compiler<'_> {
         });
         BuiltTransport { object: Arc::clone(object), transport, diagnostics, files: files.finish() }
     }
+}
+
+fn is_internal(name: &QualifiedName) -> bool {
+    name.provider() == "internal"
 }
 
 fn does_not_exist(name: &QualifiedName) -> Missing {

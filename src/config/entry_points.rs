@@ -261,10 +261,10 @@ impl Default for RedirectEntryPointConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Http2Config {
-    /// Streams that one connection may have open. Default: 250.
+    /// Streams that one connection may have open. Default, and 0: 250.
     #[serde(skip_serializing_if = "is_default")]
     pub max_concurrent_streams: i32,
-    /// Bytes of the table that request headers are read with. Default: 4096.
+    /// Bytes of the table that request headers are read with. Default, and 0: 4096.
     #[serde(skip_serializing_if = "is_default")]
     pub max_decoder_header_table_size: i32,
     /// Bytes of the table that answers are written with. Only the default, 4096, is served.

@@ -197,7 +197,7 @@ const FLAGS: [(&str, &str, &str); 157] = [
         "",
         "underscoreHeadersStrategy means all punctuation, not only underscores; on under hardened.",
     ),
-    ("core.defaultRuleSyntax", "", "Syntax of rules: v3."),
+    ("core.defaultRuleSyntax", "", "Syntax of rules that do not say theirs: v3 or v2."),
     (
         "core.onBrokenRouter",
         "",
@@ -333,12 +333,12 @@ const FLAGS: [(&str, &str, &str); 157] = [
     (
         "entryPoints.<name>.http2.maxConcurrentStreams",
         "250",
-        "Streams that one connection may have open.",
+        "Streams that one connection may have open; 0 is the default.",
     ),
     (
         "entryPoints.<name>.http2.maxDecoderHeaderTableSize",
         "4096",
-        "Bytes of the table that request headers are read with.",
+        "Bytes of the table that request headers are read with; 0 is the default.",
     ),
     (
         "entryPoints.<name>.http2.maxEncoderHeaderTableSize",

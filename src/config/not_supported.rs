@@ -136,10 +136,6 @@ fn values(root: &Node, findings: &mut Findings) {
             refuse(address, "entry points for UDP are not supported yet");
         }
     }
-    let syntax = root.get("core").and_then(|core| core.get("defaultRuleSyntax"));
-    if let Some(syntax) = syntax.filter(|syntax| syntax.text() == Some("v2")) {
-        refuse(syntax, "the rule syntax `v2` is not supported yet");
-    }
 }
 
 /// Traefik looks at this before anything is built, so a resolver with both has two faults.
@@ -167,7 +163,7 @@ fn notes(root: &Node, findings: &mut Findings) {
     note(
         "core",
         "defaultRuleSyntax",
-        "is deprecated in Traefik; rules are written in the syntax of v3",
+        "is deprecated in Traefik; rules should be written in the syntax of v3",
     );
     note("experimental", "kubernetesGateway", "is deprecated and has no effect");
     note("experimental", "kubernetesIngressNGINX", "is deprecated and has no effect");
@@ -300,13 +296,12 @@ mod tests {
     #[test]
     fn values_that_are_not_served_are_among_them() {
         let mut node = yaml(
-            "core: {defaultRuleSyntax: v2}\nentryPoints:\n  dns: {address: ':53/UDP'}\n  web: {address: ':80/tcp'}\n\
+            "core: {defaultRuleSyntax: v3}\nentryPoints:\n  dns: {address: ':53/UDP'}\n  web: {address: ':80/tcp'}\n\
              tracing: {}\n",
         );
         assert_eq!(
             errors(&mut node),
             [
-                "f.yml:1:27: error: the rule syntax `v2` is not supported yet",
                 "f.yml:3:18: error: entry points for UDP are not supported yet",
                 "f.yml:5:1: error: `tracing` is not supported yet",
             ]

@@ -83,7 +83,7 @@ impl Default for GlobalConfig {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct CoreConfig {
-    /// `v3`, which is also the default; `v2` is not served yet.
+    /// `v3`, which is also the default, or `v2`: for routers that do not say it themselves.
     #[serde(skip_serializing_if = "is_default")]
     pub default_rule_syntax: String,
     /// How far Doorward may differ from Traefik. Default: `safe`.

@@ -7,7 +7,9 @@ use http::HeaderName;
 use regex::Regex;
 
 use crate::config::diagnostics::{Diagnostic, did_you_mean};
-use crate::config::entry_points::{Address, EntryPointConfig, MOST_HEADER_FIELDS, parse_range};
+use crate::config::entry_points::{
+    Address, EntryPointConfig, MOST_HEADER_FIELDS, Protocol, parse_range,
+};
 use crate::config::static_config::{PRECEDENCE, StaticConfig};
 use crate::config::tree::{Format, Node, Span};
 use crate::observability::access_log::FIELDS;
@@ -67,7 +69,6 @@ impl Check<'_> {
     fn core(&mut self) {
         let core = &self.config.core;
         match core.default_rule_syntax.as_str() {
-            // `v2` is refused with all else that is not served.
             "" | "v3" | "v2" => {}
             other => {
                 let message = format!("unsupported default rule syntax configuration: `{other}`");
@@ -155,13 +156,32 @@ impl Check<'_> {
             }
         }
         let encoder = http2.max_encoder_header_table_size;
-        if encoder >= 0 && encoder != 4096 {
+        // Go takes 0 as the default.
+        if encoder > 0 && encoder != 4096 {
             let path = format!("{path}.http2.maxEncoderHeaderTableSize");
             self.warning(&path, "the table that answers are written with always has 4096 bytes");
         }
         if entry_point.http.max_header_fields() > MOST_HEADER_FIELDS {
             let message = format!("`http.maxHeaderFields` is {MOST_HEADER_FIELDS} at most");
             self.error(&format!("{path}.http.maxHeaderFields"), message);
+        }
+        if entry_point.http.max_header_bytes.is_some_and(|bytes| bytes <= 0) {
+            let used = entry_point.http.max_header_bytes();
+            let message = format!(
+                "`http.maxHeaderBytes` is not more than 0, which means the default, {used}"
+            );
+            self.warning(&format!("{path}.http.maxHeaderBytes"), message);
+        }
+        if entry_point.udp.timeout.positive().is_none() {
+            let path = format!("{path}.udp.timeout");
+            let is_udp = |address: Address| address.protocol == Protocol::Udp;
+            if entry_point.address.parse().is_ok_and(is_udp) {
+                self.error(&path, "`udp.timeout` must be more than zero");
+            } else {
+                let message = "`udp.timeout` must be more than zero; it has no effect at this \
+                               entry point, which is not UDP";
+                self.warning(&path, message);
+            }
         }
         let transport = &entry_point.transport;
         let timeouts = &transport.responding_timeouts;
@@ -219,8 +239,12 @@ impl Check<'_> {
             let help = suggestion(&tls.cert_resolver, known);
             self.warning(&format!("{path}.http.tls.certResolver"), message).help = help;
         }
-        let redirect = http.redirections.as_ref().and_then(|all| all.entry_point.as_ref());
-        let Some(redirect) = redirect else { return };
+        let Some(redirections) = &http.redirections else { return };
+        let Some(redirect) = &redirections.entry_point else {
+            let message = "`http.redirections` has no `entryPoint`: nothing is redirected";
+            self.warning(&format!("{path}.http.redirections"), message);
+            return;
+        };
         let path = format!("{path}.http.redirections.entryPoint");
         if redirect.to.is_empty() {
             self.error(&path, "`to` is required");
@@ -308,6 +332,23 @@ impl Check<'_> {
         {
             self.entry_point_exists("metrics.prometheus.entryPoint", &prometheus.entry_point);
         }
+        for (index, bound) in prometheus.iter().flat_map(|one| &one.buckets).enumerate() {
+            let before = index.checked_sub(1);
+            let before = before.and_then(|at| prometheus?.buckets.get(at));
+            let path = format!("metrics.prometheus.buckets[{index}]");
+            if bound.is_nan() {
+                self.error(&path, "`NaN` is no bound of a bucket");
+            } else if let Some(before) = before.filter(|before| *before >= bound) {
+                let message = format!(
+                    "the bounds in `metrics.prometheus.buckets` must increase: {bound} follows \
+                     {before}"
+                );
+                self.error(&path, message);
+            } else if *bound < 0.0 {
+                let message = format!("no request takes {bound} s: this bucket is left out");
+                self.warning(&path, message);
+            }
+        }
         for (label, header) in prometheus.iter().flat_map(|one| &one.header_labels) {
             if !is_label(label) || header.parse::<HeaderName>().is_err() {
                 let message = format!(
@@ -328,6 +369,10 @@ impl Check<'_> {
         }
         let Some(log) = &config.access_log else { return };
         self.one_of("accessLog.format", &log.format, &["common", "genericCLF", "json"], "common");
+        if log.buffering_size < 0 {
+            // Traefik does not survive it.
+            self.error("accessLog.bufferingSize", "`accessLog.bufferingSize` must not be negative");
+        }
         for (index, codes) in log.filters.status_codes.iter().enumerate() {
             if !codes.split(',').all(|codes| is_status_range(codes.trim())) {
                 let message = format!(
@@ -392,7 +437,10 @@ impl Check<'_> {
             }
         }
         if providers.providers_throttle_duration.is_negative() {
-            self.error("providers.providersThrottleDuration", "a duration is never negative here");
+            self.error(
+                "providers.providersThrottleDuration",
+                "`providers.providersThrottleDuration` must not be negative",
+            );
         }
         if let Some(file) = &providers.file {
             match (file.filename.as_os_str().is_empty(), file.directory.as_os_str().is_empty()) {

@@ -3,6 +3,7 @@
 //! Invariant: rules, middlewares, logs and the backend see the same host, path, client and scheme,
 //! and every request is counted exactly once, however it ends.
 
+use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -412,13 +413,18 @@ impl Exchange {
                 && log.wants(answered.status.as_u16(), answered.outcome.retries, duration)
         });
         if let Some(log) = log {
-            log.write(&self.record(&answered, &end, request_bytes, duration));
+            let router = self.router.as_ref().map(|router| match &answered.outcome.routers_below {
+                None => Cow::Borrowed(&*router.name),
+                Some(below) => Cow::Owned(format!("{} -> {below}", router.name)),
+            });
+            log.write(&self.record(&answered, router.as_deref(), &end, request_bytes, duration));
         }
     }
 
     fn record<'a>(
         &'a self,
         answered: &'a Answered,
+        router: Option<&'a str>,
         end: &BodyEnd,
         request_bytes: u64,
         duration: std::time::Duration,
@@ -433,7 +439,7 @@ impl Exchange {
             start: self.started,
             duration,
             entry_point: &connection.entry_point.name,
-            router: self.router.as_ref().map(|router| &*router.name),
+            router,
             service: outcome.service.as_deref(),
             server_url: outcome.server.as_deref(),
             client: connection.peer,
@@ -488,14 +494,7 @@ impl Drop for Exchange {
 }
 
 fn protocol_of(websocket: bool, headers: &HeaderMap) -> Protocol {
-    if websocket {
-        return Protocol::WebSocket;
-    }
-    match headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes) {
-        Some(kind) if kind.starts_with(b"application/grpc-web") => Protocol::GrpcWeb,
-        Some(kind) if kind.starts_with(b"application/grpc") => Protocol::Grpc,
-        _ => Protocol::Http,
-    }
+    if websocket { Protocol::WebSocket } else { Protocol::of_request(headers) }
 }
 
 fn number(value: &HeaderValue) -> Option<u16> {

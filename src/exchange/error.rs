@@ -105,6 +105,8 @@ impl ProxyError {
 pub struct Outcome {
     /// Why we made the response ourselves.
     pub error: Option<ProxyError>,
+    /// Routers below the entry point's that the request went through, ` -> ` in between.
+    pub routers_below: Option<Arc<str>>,
     /// Name of the service that answered.
     pub service: Option<Arc<str>>,
     /// URL of the server that was asked, as configured.

@@ -10,6 +10,7 @@ pub mod context;
 pub mod error;
 pub mod forwarded;
 pub mod observe;
+pub mod replay;
 pub mod signal;
 pub mod tunnel;
 pub mod view;
@@ -18,9 +19,12 @@ use std::pin::Pin;
 
 pub use body::{Body, BodyEnd, BodyError, EndHook, Ending, without_misplaced_trailers};
 pub use chain::{Chain, Middleware, Next};
-pub use context::{ClientTls, Connection, Context, EntryPointFacts, OpenWork, Scheme};
+pub use context::{
+    ClientTls, Connection, Context, EntryPointFacts, OpenWork, OpenWorkItem, Scheme,
+};
 pub use error::{Outcome, ProxyError};
 pub use observe::{Observation, Observer, Protocol};
+pub use replay::Replay;
 pub use signal::{Signal, Told};
 pub use tunnel::{Tunnel, on_end, on_end_boxed};
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, Method, StatusCode};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::{ClientTls, Ending, ProxyError};
 
@@ -22,6 +23,15 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// What a request with these headers is, if it does not ask for an upgrade.
+    pub fn of_request(headers: &HeaderMap) -> Self {
+        match headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes) {
+            Some(kind) if kind.starts_with(b"application/grpc-web") => Self::GrpcWeb,
+            Some(kind) if kind.starts_with(b"application/grpc") => Self::Grpc,
+            _ => Self::Http,
+        }
+    }
+
     /// The label's value.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -10,13 +10,34 @@ use smallvec::SmallVec;
 use crate::exchange::{Body, Response};
 use crate::values::{BuildError, Files, Secret};
 
-/// Reads users, those of the file first. `add` gets the text of one and the option it stands in;
-/// it returns `None` for what is no `form`.
+/// Where a user stands.
+pub(super) struct Place<'a> {
+    /// The option.
+    option: &'a str,
+    /// The line of the users file.
+    line: Option<usize>,
+}
+
+impl Place<'_> {
+    /// A sentence about the user there.
+    pub(super) fn say(&self, sentence: &str) -> BuildError {
+        BuildError::at(
+            self.option,
+            match self.line {
+                Some(line) => format!("line {line} of the users file: {sentence}"),
+                None => sentence.to_owned(),
+            },
+        )
+    }
+}
+
+/// Reads users, those of the file first. `add` gets the text of one and where it stands; it
+/// returns `None` for what is no `form`.
 pub(super) fn read_users(
     files: &dyn Files,
     (file, users): (&str, &[Secret]),
     (kind, form): (&str, &str),
-    mut add: impl FnMut(&str, &str) -> Option<()>,
+    mut add: impl FnMut(&str, &Place<'_>) -> Option<()>,
 ) -> Result<(), BuildError> {
     if !file.is_empty() {
         let content = files.read(Path::new(file)).map_err(|error| {
@@ -26,7 +47,8 @@ pub(super) fn read_users(
         let lines = String::from_utf8_lossy(&content);
         for (index, line) in lines.lines().map(str::trim).enumerate() {
             if !line.is_empty() && !line.starts_with('#') {
-                add(line, "usersFile").ok_or_else(|| {
+                let place = Place { option: "usersFile", line: Some(index + 1) };
+                add(line, &place).ok_or_else(|| {
                     let sentence = format!("error parsing {kind} in line {}", index + 1);
                     BuildError::at("usersFile", sentence)
                 })?;
@@ -35,7 +57,7 @@ pub(super) fn read_users(
     }
     for (index, user) in users.iter().enumerate() {
         let option = format!("users[{index}]");
-        if add(user.expose(), &option).is_none() {
+        if add(user.expose(), &Place { option: &option, line: None }).is_none() {
             return Err(BuildError::at(option, format!("error parsing {kind}: not `{form}`")));
         }
     }
@@ -46,7 +68,7 @@ pub(super) fn read_users(
 pub(super) fn quoted_realm(configured: &str) -> Result<String, BuildError> {
     let realm = if configured.is_empty() { "traefik" } else { configured };
     if HeaderValue::from_bytes(realm.as_bytes()).is_err() {
-        return Err(BuildError::at("realm", "a realm cannot contain control characters"));
+        return Err(BuildError::at("realm", "a `realm` cannot contain control characters"));
     }
     Ok(realm.replace('\\', "\\\\").replace('"', "\\\""))
 }
@@ -56,7 +78,8 @@ pub(super) fn header_name(at: &str, text: &str) -> Result<Option<HeaderName>, Bu
     if text.is_empty() {
         return Ok(None);
     }
-    let name = text.parse().map_err(|_| BuildError::at(at, "this is no name of a header"))?;
+    let name =
+        text.parse().map_err(|_| BuildError::at(at, format!("`{at}` is no name of a header")))?;
     Ok(Some(name))
 }
 
@@ -108,13 +131,21 @@ mod tests {
         let read = |bad: &str| {
             let mut seen = Vec::new();
             let outcome = read_users(&files, ("/users", &users), ("U", "x"), |text, at| {
-                seen.push(format!("{text} {at}"));
+                let said = at.say("x");
+                seen.push(format!("{text} {} {}", said.option, said.message));
                 (text != bad).then_some(())
             });
             (seen, outcome.err().map(|error| (error.option, error.message)))
         };
         let (seen, error) = read("");
-        assert_eq!(seen, ["a usersFile", "b usersFile", "c users[0]"]);
+        assert_eq!(
+            seen,
+            [
+                "a usersFile line 3 of the users file: x",
+                "b usersFile line 4 of the users file: x",
+                "c users[0] x",
+            ]
+        );
         assert_eq!(error, None);
         let at = |option: &str, message: &str| Some((option.to_owned(), message.to_owned()));
         assert_eq!(read("b").1, at("usersFile", "error parsing U in line 4"));

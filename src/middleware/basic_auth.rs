@@ -53,7 +53,7 @@ impl Build for BasicAuthConfig {
         let dearest = dearest.hash.clone();
         let challenge = format!("Basic realm=\"{}\"", auth::quoted_realm(&self.realm)?);
         let challenge = HeaderValue::from_bytes(challenge.as_bytes())
-            .map_err(|_| BuildError::at("realm", "a realm cannot contain control characters"))?;
+            .map_err(|_| BuildError::at("realm", "a `realm` cannot contain control characters"))?;
         let header_field = auth::header_name("headerField", &self.header_field)?;
         Ok(Arc::new(BasicAuth {
             users,
@@ -67,11 +67,18 @@ impl Build for BasicAuthConfig {
 }
 
 impl BasicAuthConfig {
-    fn read_users(&self, cx: &BuildContext<'_>) -> Result<HashMap<String, User>, BuildError> {
+    fn read_users(&self, cx: &mut BuildContext<'_>) -> Result<HashMap<String, User>, BuildError> {
         let mut users = HashMap::new();
+        let (files, warnings) = (cx.files, &mut *cx.warnings);
         let sources = (&*self.users_file, &*self.users);
-        auth::read_users(cx.files, sources, ("BasicUser", "name:hash"), |text, _| {
+        auth::read_users(files, sources, ("BasicUser", "name:hash"), |text, place| {
             let (name, user) = read_user(text)?;
+            if !user.hash.can_match() {
+                let sentence = "this user can never log in: the hash is cut off or of a kind that \
+                                is not known here; write bcrypt (`$2y$`), MD5-crypt (`$apr1$`, \
+                                `$1$`) or `{SHA}`, as `htpasswd` does";
+                warnings.push(place.say(sentence));
+            }
             users.insert(name, user);
             Some(())
         })?;

@@ -18,8 +18,9 @@ use self::expression::Expression;
 use self::spool::{Failure, Kept, Limits};
 use super::at_hand::discard;
 use super::retry::Budget;
-use super::{Build, BuildContext, replay};
+use super::{Build, BuildContext};
 use crate::exchange::error::bare;
+use crate::exchange::replay;
 use crate::exchange::{
     Body, Context, Middleware, Next, Outcome, ProxyError, Request, Response, ResponseFuture,
 };
@@ -103,7 +104,8 @@ impl Build for BufferingConfig {
 }
 
 fn not_negative(option: &str, value: i64) -> Result<u64, BuildError> {
-    u64::try_from(value).map_err(|_| BuildError::at(option, format!("should be >= 0, got {value}")))
+    u64::try_from(value)
+        .map_err(|_| BuildError::at(option, format!("`{option}` should be >= 0, got {value}")))
 }
 
 /// When a request is sent again.

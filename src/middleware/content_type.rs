@@ -12,9 +12,9 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use serde::{Deserialize, Serialize};
 
-use super::replay::Begun;
 use super::sniff::sniff;
 use super::{Build, BuildContext};
+use crate::exchange::replay::Begun;
 use crate::exchange::{Body, Context, Middleware, Next, Request, Response, ResponseFuture};
 use crate::values::BuildError;
 

@@ -79,7 +79,7 @@ impl DigestAuthConfig {
         let mut users = HashMap::new();
         let (files, warnings) = (cx.files, &mut *cx.warnings);
         let sources = (&*self.users_file, &*self.users);
-        auth::read_users(files, sources, ("DigestUser", "name:realm:hash"), |text, option| {
+        auth::read_users(files, sources, ("DigestUser", "name:realm:hash"), |text, place| {
             let mut parts = text.split(':');
             let (name, of, hash) = (parts.next()?, parts.next()?, parts.next()?);
             let header = HeaderValue::from_bytes(name.as_bytes()).ok()?;
@@ -92,7 +92,7 @@ impl DigestAuthConfig {
             let Some(hash) = hash_of(hash) else {
                 let sentence = "this hash is not 32 hexadecimal digits in lower case: it never \
                                 matches";
-                warnings.push(BuildError::at(option, sentence));
+                warnings.push(place.say(sentence));
                 users.remove(name.as_bytes());
                 return Some(());
             };

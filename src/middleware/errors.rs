@@ -15,12 +15,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 
 use super::at_hand::discard;
-use super::{Build, BuildContext, redirect, retry};
+use super::{Build, BuildContext, redirect};
 use crate::exchange::forwarded::ForwardedForRemoved;
 use crate::exchange::{
     Body, Context, Handler, Middleware, Next, Outcome, Request, Response, ResponseFuture,
 };
-use crate::values::{BuildError, is_default};
+use crate::values::{BuildError, is_default, status};
 
 /// Options of `errors`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,7 +87,7 @@ impl Build for ErrorsConfig {
 type Range = (u16, u16);
 
 fn range(option: &str, text: &str) -> Result<Range, BuildError> {
-    retry::range(text).ok_or_else(|| {
+    status::range(text).ok_or_else(|| {
         let message = format!("{text:?} is neither a status nor a range such as 500-599");
         BuildError::at(option, message)
     })
@@ -131,7 +131,7 @@ fn template(query: &str) -> Result<Vec<Part>, String> {
             return Err("two hexadecimal digits must stand behind `%`".into());
         }
         if c.is_ascii_control() {
-            return Err("a URL cannot contain control characters".into());
+            return Err("`query`: a URL cannot contain control characters".into());
         }
         if c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:@/?%[]".contains(c) {
             text.push(c);

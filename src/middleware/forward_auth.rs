@@ -158,8 +158,10 @@ impl Build for ForwardAuthConfig {
 fn names(option: &str, names: &[String]) -> Result<Vec<HeaderName>, BuildError> {
     let read = |(index, name): (usize, &String)| {
         let at = format!("{option}[{index}]");
-        auth::header_name(&at, name)?
-            .ok_or_else(|| BuildError::at(at, "a name of a header is missing"))
+        auth::header_name(&at, name)?.ok_or_else(|| {
+            let sentence = format!("`{at}` is empty: a name of a header is missing");
+            BuildError::at(at, sentence)
+        })
     };
     names.iter().enumerate().map(read).collect()
 }
@@ -172,8 +174,11 @@ fn limit(configured: Option<i64>, default: Option<u64>) -> Option<u64> {
 impl ForwardAuthConfig {
     fn taken_over(&self, cx: &mut BuildContext<'_>) -> Result<Vec<HeaderName>, BuildError> {
         let mut names = names("authResponseHeaders", &self.auth_response_headers)?;
-        for (index, _) in names.iter().enumerate().filter(|(_, name)| FRAMING.contains(name)) {
-            let sentence = "this header belongs to a message or a connection: it is not taken over";
+        for (index, name) in names.iter().enumerate().filter(|(_, name)| FRAMING.contains(name)) {
+            let sentence = format!(
+                "`authResponseHeaders`: `{name}` belongs to a message or a connection, it is not \
+                 taken over"
+            );
             cx.warnings.push(BuildError::at(format!("authResponseHeaders[{index}]"), sentence));
         }
         names.retain(|name| !FRAMING.contains(name));
@@ -186,7 +191,9 @@ impl ForwardAuthConfig {
         }
         let location = redirect::location(&self.auth_signin_url);
         let location = location.and_then(|text| HeaderValue::from_str(&text).ok());
-        location.map(Some).ok_or_else(|| BuildError::at("authSigninURL", "this is no URL"))
+        location
+            .map(Some)
+            .ok_or_else(|| BuildError::at("authSigninURL", "`authSigninURL` is no URL"))
     }
 
     fn warn(&self, cx: &mut BuildContext<'_>) {

@@ -142,6 +142,19 @@ impl Build for HeadersConfig {
                 cx.warnings.push(BuildError::at(option, sentence));
             }
         }
+        if let Some(seconds @ ..0) = self.sts_seconds {
+            let sentence =
+                format!("`stsSeconds` is {seconds}: `Strict-Transport-Security` is not sent");
+            cx.warnings.push(BuildError::at("stsSeconds", sentence));
+        }
+        // -1 is the usual way to say that nothing is to be kept.
+        if let Some(seconds @ ..-1) = self.access_control_max_age {
+            let sentence = format!(
+                "`accessControlMaxAge` is {seconds}: no browser knows such a time; write -1 to \
+                 have no answer kept"
+            );
+            cx.warnings.push(BuildError::at("accessControlMaxAge", sentence));
+        }
         let security = SecurityHeaders::build(self)?;
         let cors = Cors::build(self)?;
         let on_request = changes("customRequestHeaders", &self.custom_request_headers)?;
@@ -158,13 +171,14 @@ impl Build for HeadersConfig {
 
 /// A header name out of the configuration; `at` is the option that holds it.
 pub(super) fn name_of(at: &str, name: &str) -> Result<HeaderName, BuildError> {
-    name.parse().map_err(|_| BuildError::at(at, format!("{name:?} is no name of a header")))
+    name.parse().map_err(|_| BuildError::at(at, format!("`{at}`: {name:?} is no name of a header")))
 }
 
 /// A header value out of the configuration; `at` is the option that holds it.
 pub(super) fn value_of(at: &str, value: &str) -> Result<HeaderValue, BuildError> {
-    HeaderValue::from_bytes(value.as_bytes())
-        .map_err(|_| BuildError::at(at, "a header cannot contain control characters"))
+    HeaderValue::from_bytes(value.as_bytes()).map_err(|_| {
+        BuildError::at(at, format!("`{at}`: a header cannot contain control characters"))
+    })
 }
 
 /// A header and its new value; `None` deletes it.

@@ -69,7 +69,7 @@ impl IpStrategyConfig {
         };
         let choice = match usize::try_from(self.depth) {
             Err(_) => {
-                return Err(BuildError::at(format!("{at}.depth"), "depth cannot be negative"));
+                return Err(BuildError::at(format!("{at}.depth"), "`depth` cannot be negative"));
             }
             Ok(0) if self.excluded_ips.is_empty() => Choice::Peer,
             Ok(0) => Choice::Excluded(ranges(&self.excluded_ips, &format!("{at}.excludedIPs"))?),

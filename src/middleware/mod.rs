@@ -35,7 +35,6 @@ pub mod redirect_scheme;
 mod reference;
 mod replace_path;
 mod replace_path_regex;
-mod replay;
 mod retry;
 mod security_headers;
 mod sniff;

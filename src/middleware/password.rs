@@ -52,6 +52,22 @@ impl StoredHash {
         Self::Unknown
     }
 
+    /// Whether there can be a password that it is the hash of.
+    pub(super) fn can_match(&self) -> bool {
+        match self {
+            Self::Bcrypt(text) => {
+                let cost = text.get(4..6).and_then(|cost| cost.parse::<u32>().ok());
+                cost.is_some_and(|cost| (4..=31).contains(&cost))
+                    && text.parse::<bcrypt::HashParts>().is_ok()
+            }
+            Self::Md5Crypt { digest, .. } => {
+                digest.len() == 22 && digest.bytes().all(|byte| ALPHABET.contains(&byte))
+            }
+            Self::Sha1(digest) => STANDARD.decode(&**digest).is_ok_and(|sum| sum.len() == 20),
+            Self::Unknown => false,
+        }
+    }
+
     /// How much work a check is, roughly, in powers of two of the cheapest.
     pub(super) fn cost(&self) -> u32 {
         match self {
@@ -124,9 +140,10 @@ fn md5_crypt(password: &[u8], salt: &[u8], magic: &[u8]) -> [u8; 22] {
     encode(&digest[..])
 }
 
+const ALPHABET: &[u8; 64] = b"./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
 /// Writes the digest in the alphabet and order of `crypt`.
 fn encode(digest: &[u8]) -> [u8; 22] {
-    const ALPHABET: &[u8; 64] = b"./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     const ORDER: [[usize; 3]; 5] = [[0, 6, 12], [1, 7, 13], [2, 8, 14], [3, 9, 15], [4, 10, 5]];
     let byte = |at: usize| u32::from(digest.get(at).copied().unwrap_or_default());
     let mut groups = [0_u32; 6];
@@ -157,6 +174,7 @@ mod tests {
         ] {
             let stored = StoredHash::parse(hash);
             assert!(stored.matches(password.as_bytes()), "{hash}");
+            assert!(stored.can_match(), "{hash}");
             for wrong in ["", "Test", "test\0", "testtesttesttesttest"] {
                 assert!(!stored.matches(wrong.as_bytes()), "{hash} {wrong}");
             }
@@ -169,6 +187,7 @@ mod tests {
         for prefix in ["$2a$", "$2b$", "$2x$", "$2y$"] {
             let stored = StoredHash::parse(&format!("{prefix}{}", &hash[4..]));
             assert_eq!(stored.cost(), 24);
+            assert!(stored.can_match());
             assert!(stored.matches("pä".as_bytes()));
             assert!(!stored.matches(b"pa"));
         }
@@ -176,8 +195,24 @@ mod tests {
 
     #[test]
     fn other_forms_never_match() {
-        for hash in ["", "test", "$5$salt$x", "$2z$04$x", "$2y$", "$apr1$", "{SHA}", "{sha}x"] {
+        for hash in [
+            "",
+            "test",
+            "$5$salt$x",
+            "$6$salt$x",
+            "$argon2id$v=19$m=65536,t=3,p=4$c2FsdA$aGFzaA",
+            "$2z$04$x",
+            "$2y$",
+            "$2y$10$abcdefghijklmnopqrstuu",
+            "$2y$99$abcdefghijklmnopqrstuuW3p0Yw7mBdKQ8HhX2v9zN1sT4rLkJmC",
+            "$apr1$",
+            "$apr1$H6uskkkW$IgXLP6ewTrSuBkTrqE8w",
+            "{SHA}",
+            "{SHA}qUqP5cyxm6YcTAhz05Hph5gv",
+            "{sha}x",
+        ] {
             let stored = StoredHash::parse(hash);
+            assert!(!stored.can_match(), "{hash}");
             for password in ["", "test", hash] {
                 assert!(!stored.matches(password.as_bytes()), "{hash} {password}");
             }

@@ -60,6 +60,15 @@ impl Build for RateLimitConfig {
                 format!("negative value not valid for period: {}", self.period),
             ));
         }
+        if self.average < 0 {
+            let message =
+                format!("`average` is {}, which means 0: there is no limit", self.average);
+            cx.warnings.push(BuildError::at("average", message));
+        }
+        if self.burst < 0 {
+            let message = format!("`burst` is {}, which means 1", self.burst);
+            cx.warnings.push(BuildError::at("burst", message));
+        }
         let criterion = Criterion::build(self.source_criterion.as_ref(), Fallback::PeerIp, cx)?;
         let Some(average) = u64::try_from(self.average).ok().filter(|&average| average > 0) else {
             return Ok(match &self.redis {

@@ -25,11 +25,22 @@ pub struct RedirectRegexConfig {
 }
 
 impl Build for RedirectRegexConfig {
-    fn build(&self, _cx: &mut BuildContext<'_>) -> Result<Arc<dyn Middleware>, BuildError> {
+    fn build(&self, cx: &mut BuildContext<'_>) -> Result<Arc<dyn Middleware>, BuildError> {
         let regex = go_regex::compile(&self.regex)
             .map_err(|error| BuildError::at("regex", error.message))?;
         if self.replacement.bytes().any(|byte| byte.is_ascii_control()) {
-            return Err(BuildError::at("replacement", "a URL cannot contain control characters"));
+            return Err(BuildError::at(
+                "replacement",
+                "`replacement`: a URL cannot contain control characters",
+            ));
+        }
+        if self.regex.is_empty() {
+            let message = if self.replacement.is_empty() {
+                "`regex` and `replacement` are empty: nothing is redirected"
+            } else {
+                "`regex` is empty: it matches between any two characters of every URL"
+            };
+            cx.warnings.push(BuildError::at("regex", message));
         }
         Ok(Arc::new(RedirectRegex {
             regex,

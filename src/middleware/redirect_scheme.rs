@@ -31,10 +31,10 @@ impl Build for RedirectSchemeConfig {
             return Err(BuildError::at("scheme", "you must provide a target scheme"));
         }
         if !self.scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)) {
-            return Err(BuildError::at("scheme", "this is no scheme"));
+            return Err(BuildError::at("scheme", "`scheme` is no scheme of a URL"));
         }
         if !self.port.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(BuildError::at("port", "a port is a number"));
+            return Err(BuildError::at("port", "`port` is no number of a port"));
         }
         let default_port =
             matches!((&*self.scheme, &*self.port), (_, "") | ("http", "80") | ("https", "443"));

@@ -13,10 +13,11 @@ use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::replay::Replay;
 use super::{Build, BuildContext};
-use crate::exchange::{Context, Middleware, Next, Outcome, Request, Response, ResponseFuture};
-use crate::values::{BuildError, GoDuration, Profile, is_default};
+use crate::exchange::{
+    Context, Middleware, Next, Outcome, Replay, Request, Response, ResponseFuture,
+};
+use crate::values::{BuildError, GoDuration, Profile, StatusRanges, is_default};
 
 /// Options of `retry`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,17 +75,16 @@ impl Build for RetryConfig {
             [("initialInterval", self.initial_interval), ("timeout", self.timeout)]
         {
             if duration.is_negative() {
-                return Err(BuildError::at(option, "a duration cannot be negative here"));
+                return Err(BuildError::at(option, format!("`{option}` cannot be negative")));
             }
         }
-        let mut statuses = Vec::with_capacity(self.status.len());
-        for (index, text) in self.status.iter().enumerate() {
-            statuses.push(range(text).ok_or_else(|| {
-                BuildError::at(
-                    format!("status[{index}]"),
-                    format!("{text:?} is neither a status nor a range such as 500-599"),
-                )
-            })?);
+        let statuses = StatusRanges::read("status", &self.status, cx.warnings)?;
+        if self.max_request_body_bytes < -1 {
+            let sentence = format!(
+                "`maxRequestBodyBytes` is {}, which means -1: bodies of any length are kept",
+                self.max_request_body_bytes
+            );
+            cx.warnings.push(BuildError::at("maxRequestBodyBytes", sentence));
         }
         let budget = match cx.profile {
             Profile::Exact => None,
@@ -101,13 +101,6 @@ impl Build for RetryConfig {
             budget,
         }))
     }
-}
-
-/// Reads `503` or `500-599`, as `errors` writes it too.
-pub(super) fn range(text: &str) -> Option<(u16, u16)> {
-    let (low, high) = text.split_once('-').unwrap_or((text, text));
-    let (low, high) = (low.trim().parse().ok()?, high.trim().parse().ok()?);
-    (100 <= low && low <= high && high <= 999).then_some((low, high))
 }
 
 /// Keeps status retries below a fifth of the requests, so that a service that fails as a whole
@@ -148,7 +141,7 @@ struct Retry {
     attempts: u32,
     initial: Option<Duration>,
     timeout: Option<Duration>,
-    statuses: Vec<(u16, u16)>,
+    statuses: StatusRanges,
     limit: Option<u64>,
     on_network_error: bool,
     any_method: bool,
@@ -231,9 +224,8 @@ impl Retry {
         if self.on_network_error && error.is_some_and(crate::exchange::ProxyError::nothing_sent) {
             return true;
         }
-        let status = response.status().as_u16();
         on_status
-            && self.statuses.iter().any(|&(low, high)| (low..=high).contains(&status))
+            && self.statuses.contains(response.status())
             && self.budget.as_ref().is_none_or(|budget| budget.spend())
     }
 }

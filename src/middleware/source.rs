@@ -97,7 +97,10 @@ impl Criterion {
             }
             (Some(strategy), ..) => By::Ip(strategy.build("sourceCriterion.ipStrategy")?),
             (None, true, _) => By::Header(config.request_header_name.parse().map_err(|_| {
-                BuildError::at("sourceCriterion.requestHeaderName", "this is no name of a header")
+                BuildError::at(
+                    "sourceCriterion.requestHeaderName",
+                    "`sourceCriterion.requestHeaderName` is no name of a header",
+                )
             })?),
             (None, _, true) => host(),
             (None, false, false) => match fallback {

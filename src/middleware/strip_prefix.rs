@@ -37,7 +37,7 @@ impl Build for StripPrefixConfig {
             let value = HeaderValue::from_bytes(prefix.as_bytes()).map_err(|_| {
                 BuildError::at(
                     format!("prefixes[{index}]"),
-                    "a prefix cannot contain control characters",
+                    "`prefixes`: a prefix cannot contain control characters",
                 )
             })?;
             prefixes.push((prefix.clone(), value));

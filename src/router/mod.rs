@@ -1,12 +1,14 @@
 //! The table that the data plane reads, and the sections of configuration that become it.
 
+mod below;
 pub mod index;
 pub mod table;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::below::Below;
 pub use self::table::{EntryPointRoutes, HttpRouter, HttpRouters, LiveTable, RoutingTable};
-use crate::values::{Unsupported, is_default};
+use crate::values::is_default;
 
 /// One entry of `http.routers`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -18,16 +20,16 @@ pub struct RouterConfig {
     /// Middlewares, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub middlewares: Vec<String>,
-    /// Name of the service.
+    /// Name of the service. Required, but for a router that others stand below.
     #[serde(skip_serializing_if = "is_default")]
     pub service: String,
     /// Which requests are meant. Required.
     #[serde(skip_serializing_if = "is_default")]
     pub rule: String,
-    /// `parentRefs`, not served yet.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub parent_refs: Option<Unsupported>,
-    /// `v3` (default); `v2` is not served yet.
+    /// Routers that this one stands below; then it has no entry points of its own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parent_refs: Vec<String>,
+    /// `v3` or `v2`, which is deprecated. Default: `core.defaultRuleSyntax`.
     #[serde(skip_serializing_if = "is_default")]
     pub rule_syntax: String,
     /// Higher comes first. Default: 0, the length of the rule in bytes.

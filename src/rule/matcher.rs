@@ -38,6 +38,8 @@ pub(super) enum Matcher {
     NoHeader,
     Query(Box<(Box<str>, Box<str>)>),
     QueryRegexp(Box<(Box<str>, Regex)>),
+    /// As `QueryRegexp`, of the first value alone (v2).
+    QueryFirst(Box<(Box<str>, Regex)>),
     ClientIp(IpNet),
 }
 
@@ -93,30 +95,49 @@ const ELSEWHERE: [(&str, &str); 7] = [
 
 /// The matcher of this name in one of its four spellings: canonical, lower, upper and title case.
 pub(super) fn named(name: &str) -> Result<Kind, String> {
-    let same = |known: &str| known.eq_ignore_ascii_case(name);
-    let lower = |text: &str| !text.bytes().any(|b| b.is_ascii_uppercase());
-    if let Some((canonical, kind, _)) = MATCHERS.iter().find(|(known, ..)| same(known)) {
-        let upper = !name.bytes().any(|b| b.is_ascii_lowercase());
-        let title =
-            name.starts_with(|c: char| c.is_ascii_uppercase()) && name.get(1..).is_some_and(lower);
-        if name == *canonical || upper || title || lower(name) {
-            return Ok(*kind);
-        }
-        return Err(format!("unsupported function: {name}; did you mean {canonical}?"));
+    let known = || MATCHERS.iter().map(|(known, ..)| *known);
+    if let Some((_, kind, _)) = find(name, known())?.and_then(|at| MATCHERS.get(at)) {
+        return Ok(*kind);
     }
+    let same = |known: &str| known.eq_ignore_ascii_case(name);
     if let Some((_, advice)) = ELSEWHERE.iter().find(|(known, _)| same(known)) {
         return Err(format!("unsupported function: {name}; {advice}"));
     }
+    Err(nearest(name, known()))
+}
+
+/// Which of the `known` names is spelt like this; an error for one in a fifth spelling.
+pub(super) fn find<'k>(
+    name: &str,
+    mut known: impl Iterator<Item = &'k str>,
+) -> Result<Option<usize>, String> {
+    let lower = |text: &str| !text.bytes().any(|b| b.is_ascii_uppercase());
+    let mut canonical = "";
+    let same = |known: &'k str| {
+        canonical = known;
+        known.eq_ignore_ascii_case(name)
+    };
+    let Some(at) = known.position(same) else { return Ok(None) };
+    let upper = !name.bytes().any(|b| b.is_ascii_lowercase());
+    let title =
+        name.starts_with(|c: char| c.is_ascii_uppercase()) && name.get(1..).is_some_and(lower);
+    if name == canonical || upper || title || lower(name) {
+        return Ok(Some(at));
+    }
+    Err(format!("unsupported function: {name}; did you mean {canonical}?"))
+}
+
+/// The error for a name that is none of those that are `known`.
+pub(super) fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> String {
     let lower_name = name.to_lowercase();
-    let nearest = MATCHERS
-        .iter()
-        .map(|(known, ..)| (strsim::damerau_levenshtein(&lower_name, &known.to_lowercase()), known))
+    let nearest = known
+        .map(|known| (strsim::damerau_levenshtein(&lower_name, &known.to_lowercase()), known))
         .min_by_key(|(distance, _)| *distance)
         .filter(|(distance, _)| *distance <= 1 + name.len() / 4);
-    Err(match nearest {
+    match nearest {
         Some((_, known)) => format!("unsupported function: {name}; did you mean {known}?"),
         None => format!("unsupported function: {name}"),
-    })
+    }
 }
 
 /// Checks the arguments and makes the matcher; `call` is where the whole call stands.
@@ -223,6 +244,12 @@ impl Matcher {
                     value.decode().is_some_and(|value| regexp.is_match(&go_text(&value)))
                 })
             }
+            Self::QueryFirst(query) => {
+                let (key, regexp) = &**query;
+                query::values(request.query, key)
+                    .find_map(query::Value::decode)
+                    .is_some_and(|value| regexp.is_match(&go_text(&value)))
+            }
             Self::ClientIp(network) => network.contains(&request.client_ip),
         }
     }
@@ -246,7 +273,7 @@ fn go_text(bytes: &[u8]) -> Cow<'_, str> {
     text.into()
 }
 
-fn ascii(name: &str, argument: &Argument) -> Result<(), RuleError> {
+pub(super) fn ascii(name: &str, argument: &Argument) -> Result<(), RuleError> {
     if argument.value.is_ascii() {
         return Ok(());
     }
@@ -299,13 +326,13 @@ fn regexp(name: &str, argument: &Argument) -> Result<Regex, RuleError> {
 }
 
 /// The name of a header that can be in Go's header map.
-fn header_name(argument: &Argument) -> Option<HeaderName> {
+pub(super) fn header_name(argument: &Argument) -> Option<HeaderName> {
     let name = HeaderName::from_bytes(argument.value.as_bytes()).ok()?;
     // Go's server moves these three out of the map before any handler runs.
     (![HOST, TRANSFER_ENCODING, TRAILER].contains(&name)).then_some(name)
 }
 
-fn network(argument: &Argument) -> Result<IpNet, RuleError> {
+pub(super) fn network(argument: &Argument) -> Result<IpNet, RuleError> {
     let text = &argument.value;
     let parsed = match text.parse::<IpAddr>() {
         Ok(address) => Some(IpNet::from(address.to_canonical())),

@@ -1,4 +1,4 @@
-//! Traefik's rule language, version 3: text to a tree that says whether a request matches.
+//! Traefik's rule language, version 3 or 2: text to a tree that says whether a request matches.
 //!
 //! A rule is data, not closures: the same tree answers which hosts it names, which hosts it can
 //! match, and which of its matchers a request failed. Reading is bounded in depth and length, so no
@@ -10,6 +10,7 @@ mod matcher;
 mod parser;
 mod query;
 mod tree;
+mod v2;
 
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,16 @@ use tree::Node;
 
 /// The longest rule that is read, in bytes.
 const MAX_LENGTH: usize = 1 << 20;
+
+/// Which matchers a rule is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Syntax {
+    /// Those of Traefik v2.
+    V2,
+    /// Those of Traefik v3.
+    #[default]
+    V3,
+}
 
 /// A rule that was read.
 #[derive(Clone)]
@@ -54,9 +65,14 @@ pub struct Explanation {
 }
 
 impl Rule {
-    /// Reads a rule.
+    /// Reads a rule in the syntax of v3.
     pub fn parse(text: &str) -> Result<Self, RuleError> {
-        Ok(Self { root: parser::parse(text)?, text: text.into() })
+        Self::parse_as(text, Syntax::V3)
+    }
+
+    /// Reads a rule in this syntax.
+    pub fn parse_as(text: &str, syntax: Syntax) -> Result<Self, RuleError> {
+        Ok(Self { root: parser::parse(text, syntax)?, text: text.into() })
     }
 
     /// Whether the request matches.

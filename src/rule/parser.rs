@@ -8,13 +8,13 @@ use std::ops::Range;
 use super::lexer::{Kind, Lexer, Token};
 use super::matcher::{self, Argument};
 use super::tree::{Group, Node, Span, Test};
-use super::{MAX_LENGTH, RuleError};
+use super::{MAX_LENGTH, RuleError, Syntax, v2};
 
 /// How deeply parentheses may nest.
 const MAX_DEPTH: usize = 100;
 
 /// Reads a whole rule.
-pub(super) fn parse(text: &str) -> Result<Node, RuleError> {
+pub(super) fn parse(text: &str, syntax: Syntax) -> Result<Node, RuleError> {
     if text.len() > MAX_LENGTH {
         let message = format!("the rule is longer than {MAX_LENGTH} bytes");
         return Err(RuleError::new(message, 0..0));
@@ -31,7 +31,7 @@ pub(super) fn parse(text: &str) -> Result<Node, RuleError> {
     }
     let mut lexer = Lexer::new(text);
     let token = lexer.next()?;
-    let mut parser = Parser { text, lexer, token, last_end: 0 };
+    let mut parser = Parser { text, syntax, lexer, token, last_end: 0 };
     let node = parser.any(false, 0)?;
     let after_line_break = parser.take(&Kind::NewLine)?;
     match parser.token.kind {
@@ -52,6 +52,7 @@ pub(super) fn parse(text: &str) -> Result<Node, RuleError> {
 
 struct Parser<'t> {
     text: &'t str,
+    syntax: Syntax,
     lexer: Lexer<'t>,
     token: Token<'t>,
     /// Where the token before `token` ended.
@@ -140,8 +141,14 @@ impl<'t> Parser<'t> {
                 format!("{name} is not defined: a matcher is written Host(`example.com`)");
             return Err(RuleError::new(message, call.start..call.end));
         }
-        let kind = matcher::named(name)
-            .map_err(|message| RuleError::new(message, call.start..call.end))?;
+        let unknown = |message| RuleError::new(message, call.start..call.end);
+        if self.syntax == Syntax::V2 {
+            let kind = v2::named(name).map_err(unknown)?;
+            self.advance()?;
+            let arguments = self.arguments(name)?;
+            return v2::build(kind, &arguments, call.start..self.last_end, negated);
+        }
+        let kind = matcher::named(name).map_err(unknown)?;
         self.advance()?;
         let arguments = self.arguments(name)?;
         let range = call.start..self.last_end;
@@ -214,7 +221,8 @@ impl<'t> Parser<'t> {
     }
 }
 
-fn group(all: bool, nodes: Vec<Node>, negated: bool, range: Range<usize>) -> Node {
+/// Nodes joined by one operator, which stands under `negated`.
+pub(super) fn group(all: bool, nodes: Vec<Node>, negated: bool, range: Range<usize>) -> Node {
     let group = Group { nodes: nodes.into(), span: Span::new(range), negated };
     if all { Node::All(group) } else { Node::Any(group) }
 }

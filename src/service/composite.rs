@@ -1,5 +1,4 @@
-//! Services made of services: `weighted` spreads requests over them, `failover` has one stand in
-//! for another.
+//! Services made of services, and the first of them: `weighted` spreads requests over the others.
 //!
 //! Whether a child is up is asked when a request comes, down to the atomics of its servers: nobody
 //! has to be told of a change, so nothing can be out of step. It is up when any balancer below it
@@ -9,15 +8,11 @@ use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use http::StatusCode;
-
 use super::load_balancer::weight;
 use super::sticky::{Holder, Sticky};
 use super::strategy::Edf;
-use super::{FailoverConfig, Service, ServiceContext, WeightedConfig};
-use crate::exchange::{
-    Context, Handler, Outcome, ProxyError, Request, ResponseFuture, error, ready,
-};
+use super::{Service, ServiceContext, WeightedConfig};
+use crate::exchange::{Context, Handler, ProxyError, Request, ResponseFuture, ready};
 use crate::values::BuildError;
 
 /// `weighted`: other services by weight.
@@ -126,70 +121,10 @@ impl Service for Weighted {
     }
 }
 
-/// `failover`: a service and the one that stands in for it.
-pub(super) struct Failover {
-    main: Arc<dyn Service>,
-    fallback: Arc<dyn Service>,
-    heeds_health: bool,
-    grounds: Box<[Arc<dyn Service>]>,
-}
-
-impl Failover {
-    /// Builds the service that `config` describes.
-    pub(super) fn build(
-        config: &FailoverConfig,
-        cx: &mut ServiceContext<'_>,
-    ) -> Result<Self, BuildError> {
-        if config.errors.is_some() {
-            return Err(BuildError::unsupported("errors"));
-        }
-        let main = child(&config.service, "service", cx)?;
-        must_check_health(&*main, &config.service, cx, "service")?;
-        let fallback = child(&config.fallback, "fallback", cx)?;
-        let heeds_health = config.health_check.is_some();
-        if heeds_health {
-            must_check_health(&*fallback, &config.fallback, cx, "fallback")?;
-        }
-        let grounds = grounds_of([&main, &fallback].into_iter().filter(|_| heeds_health));
-        Ok(Self { main, fallback, heeds_health, grounds })
-    }
-}
-
-impl Handler for Failover {
-    fn handle<'a>(&'a self, cx: &'a Context, request: Request) -> ResponseFuture<'a> {
-        if self.main.is_up() {
-            return self.main.handle(cx, request);
-        }
-        // Without `healthCheck`, nobody asks the fallback how it is.
-        if !self.heeds_health || self.fallback.is_up() {
-            return self.fallback.handle(cx, request);
-        }
-        let mut response = error::text(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable\n");
-        Outcome::of(&mut response).error = Some(ProxyError::NoAvailableServer);
-        ready(response)
-    }
-}
-
-impl Service for Failover {
-    fn is_up(&self) -> bool {
-        !self.heeds_health || self.grounds.iter().any(|service| service.is_up())
-    }
-
-    fn grounds(&self) -> &[Arc<dyn Service>] {
-        &self.grounds
-    }
-
-    fn checks_health(&self) -> bool {
-        self.heeds_health
-    }
-
-    fn kind(&self) -> Option<&'static str> {
-        Some("failover")
-    }
-}
-
 /// What makes a service up when any of `children` makes it so: each once.
-fn grounds_of<'a>(children: impl Iterator<Item = &'a Arc<dyn Service>>) -> Box<[Arc<dyn Service>]> {
+pub(super) fn grounds_of<'a>(
+    children: impl Iterator<Item = &'a Arc<dyn Service>>,
+) -> Box<[Arc<dyn Service>]> {
     let mut seen = HashSet::new();
     let mut grounds = Vec::new();
     for child in children {
@@ -201,19 +136,20 @@ fn grounds_of<'a>(children: impl Iterator<Item = &'a Arc<dyn Service>>) -> Box<[
     grounds.into()
 }
 
-fn child(
+/// The service that `option` names.
+pub(super) fn child(
     name: &str,
     option: &str,
     cx: &mut ServiceContext<'_>,
 ) -> Result<Arc<dyn Service>, BuildError> {
     if name.is_empty() {
-        return Err(BuildError::at(option, "is required"));
+        return Err(BuildError::at(option, format!("`{option}` is required")));
     }
     (cx.child)(name).map_err(|error| BuildError::at(option, error.to_string()))
 }
 
 /// A parent that asks for health must get an answer: Traefik's errors for a child without one.
-fn must_check_health(
+pub(super) fn must_check_health(
     service: &dyn Service,
     child: &str,
     cx: &ServiceContext<'_>,

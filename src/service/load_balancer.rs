@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::time::Instant;
 
 use super::health::{HealthPlan, PassiveSettings, Series, ServerHealth};
+use super::least_time::{LeastTime, Times};
+use super::rendezvous::Rendezvous;
 use super::sticky::{Holder, Sticky};
 use super::strategy::{Edf, P2c};
 use super::{LoadBalancerConfig, ServerStatus, Service, ServiceContext};
@@ -53,6 +55,18 @@ impl Server {
 enum Strategy {
     Wrr(Arc<Edf>),
     P2c(P2c),
+    Hrw(Rendezvous),
+    LeastTime(LeastTime),
+}
+
+/// The server for one request.
+struct Choice<'a> {
+    index: usize,
+    server: &'a Server,
+    /// The client gets a cookie that names it.
+    names_it: bool,
+    /// The client's cookie named it, and not the strategy.
+    by_cookie: bool,
 }
 
 impl LoadBalancer {
@@ -67,17 +81,19 @@ impl LoadBalancer {
             .ok_or_else(|| BuildError::at("serversTransport", "servers transport not found"))?;
         let strategy = strategy(config, cx)?;
         let servers = servers(config, cx, &transport, &strategy)?;
-        let sticky = config.sticky.as_ref().and_then(|sticky| sticky.cookie.as_ref());
+        let cookie = config.sticky.as_ref().and_then(|sticky| sticky.cookie.as_ref());
         let members = || servers.iter().map(|server| server.eligible.then_some(&*server.url));
-        let sticky = sticky
+        let sticky = cookie
+            .filter(|_| !matches!(strategy, Strategy::Hrw(_)))
             .map(|cookie| Sticky::new(cookie, cx.name.as_str(), cx.profile, members()))
             .transpose()?;
+        if cookie.is_some() && sticky.is_none() {
+            let message =
+                "`sticky` has no effect with `strategy: hrw`, which keeps clients by itself";
+            cx.warnings.push(BuildError::at("sticky", message));
+        }
         let plan = match &config.health_check {
             None => None,
-            Some(check) if check.mode == "grpc" => {
-                let message = "`mode: grpc` is not supported yet";
-                return Err(BuildError::at("healthCheck.mode", message));
-            }
             Some(check) => {
                 let mut probed: Vec<(Arc<str>, Arc<ServerHealth>)> = Vec::new();
                 for server in &servers {
@@ -100,36 +116,45 @@ impl LoadBalancer {
         })
     }
 
-    /// The server for this request, and whether the client gets a cookie that names it.
-    fn choose(&self, request: &Request) -> Option<(usize, &Server, bool)> {
+    fn choose(&self, cx: &Context, request: &Request) -> Option<Choice<'_>> {
         let holder = self.sticky.as_ref().and_then(|sticky| sticky.holder(request.headers()));
         if let Some(Holder { index, outdated }) = holder
             && let Some(server) = self.servers.get(index)
             && server.is_available()
         {
-            return Some((index, server, outdated));
+            return Some(Choice { index, server, names_it: outdated, by_cookie: true });
         }
         let available = |at: usize| self.servers.get(at).is_some_and(Server::is_available);
+        let in_flight =
+            |at: usize| self.servers.get(at).map_or(usize::MAX, |one| one.in_flight.count());
         let index = match &self.strategy {
             Strategy::Wrr(schedule) => schedule.pick(available),
-            Strategy::P2c(choices) => choices.pick(self.servers.len(), available, |at| {
-                self.servers.get(at).map_or(usize::MAX, |server| server.in_flight.count())
-            }),
+            Strategy::P2c(choices) => choices.pick(self.servers.len(), available, in_flight),
+            Strategy::Hrw(choice) => choice.pick(cx.connection.peer_ip_text.as_bytes(), available),
+            Strategy::LeastTime(choice) => choice.pick(available, in_flight),
         }?;
-        Some((index, self.servers.get(index)?, self.sticky.is_some()))
+        let server = self.servers.get(index)?;
+        Some(Choice { index, server, names_it: self.sticky.is_some(), by_cookie: false })
     }
 
     async fn serve(&self, cx: &Context, request: Request) -> Response {
         let start = Instant::now();
-        let Some((index, server, names_it)) = self.choose(&request) else {
+        let Some(choice) = self.choose(cx, &request) else {
             let mut response = ProxyError::NoAvailableServer.into_response();
             let outcome = Outcome::of(&mut response);
             outcome.service = Some(Arc::clone(&self.name));
             outcome.service_start = Some(start);
             return response;
         };
-        // Only two choices ask how busy a server is; nobody else pays for counting.
-        let counted = matches!(self.strategy, Strategy::P2c(_)).then(|| server.in_flight.enter());
+        let Choice { index, server, names_it, by_cookie } = choice;
+        // Who does not ask how busy a server is does not pay for counting. What a cookie decided
+        // says nothing to Traefik's least time.
+        let counts = match &self.strategy {
+            Strategy::P2c(_) => true,
+            Strategy::LeastTime(_) => !by_cookie,
+            Strategy::Wrr(_) | Strategy::Hrw(_) => false,
+        };
+        let counted = counts.then(|| server.in_flight.enter());
         let mut response = server.handler.handle(cx, request).await;
         if let Some(counted) = counted {
             on_end(&mut response, counted);
@@ -138,6 +163,12 @@ impl LoadBalancer {
             sticky.attach(index, &mut response);
         }
         let outcome = Outcome::of(&mut response);
+        if let (Strategy::LeastTime(choice), Some(time), false) =
+            (&self.strategy, outcome.origin_duration, by_cookie)
+            && let Some(times) = choice.times(index)
+        {
+            times.note(time);
+        }
         if server.health.is_passive()
             && let Some(failed) = failed(outcome)
         {
@@ -171,6 +202,8 @@ impl Service for LoadBalancer {
             // Traefik's own word for both is "weighted".
             Strategy::Wrr(_) => "weighted",
             Strategy::P2c(_) => "P2C",
+            Strategy::Hrw(_) => "HRW",
+            Strategy::LeastTime(_) => "LeastTime",
         })
     }
 
@@ -224,24 +257,34 @@ impl EndHook for Counted {
 
 fn strategy(config: &LoadBalancerConfig, cx: &ServiceContext<'_>) -> Result<Strategy, BuildError> {
     match config.strategy.as_str() {
-        "" | "wrr" => {
-            let mut key = format!("{}\nwrr", cx.name);
-            for server in &config.servers {
-                let _ = write!(key, "\n{} {}", server.url, weight(server.weight));
-            }
-            let weights = config.servers.iter().map(|server| weight(server.weight));
-            Ok(Strategy::Wrr(cx.state.carry_over(&key, || Edf::new(weights))))
-        }
+        "" | "wrr" => Ok(Strategy::Wrr(schedule(config, cx))),
         "p2c" => Ok(Strategy::P2c(P2c::new())),
-        later @ ("hrw" | "leasttime") => {
-            let message = format!("`strategy: {later}` is not supported yet");
-            Err(BuildError::at("strategy", message))
+        "hrw" => {
+            let servers = config.servers.iter().map(|server| (&*server.url, weight(server.weight)));
+            Ok(Strategy::Hrw(Rendezvous::new(servers)))
+        }
+        "leasttime" => {
+            let servers = config.servers.iter().map(|server| {
+                let key = format!("{}\n{}", cx.name, server.url);
+                (cx.state.carry_over(&key, Times::default), weight(server.weight))
+            });
+            Ok(Strategy::LeastTime(LeastTime::new(servers, schedule(config, cx))))
         }
         unknown => {
             let message = format!("unsupported load-balancer strategy {unknown:?}");
             Err(BuildError::at("strategy", message))
         }
     }
+}
+
+/// Whose turn it is, as the running table knows it, unless servers or weights changed.
+fn schedule(config: &LoadBalancerConfig, cx: &ServiceContext<'_>) -> Arc<Edf> {
+    let mut key = format!("{}\n{}", cx.name, config.strategy);
+    for server in &config.servers {
+        let _ = write!(key, "\n{} {}", server.url, weight(server.weight));
+    }
+    let weights = config.servers.iter().map(|server| weight(server.weight));
+    cx.state.carry_over(&key, || Edf::new(weights))
 }
 
 /// A weight as schedules count it: zero is never chosen.

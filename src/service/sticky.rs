@@ -12,7 +12,7 @@ use http::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-use super::StickyCookieConfig;
+use super::{StickyConfig, StickyCookieConfig};
 use crate::exchange::Response;
 use crate::values::{BuildError, Profile};
 
@@ -49,8 +49,9 @@ impl Sticky {
             let name = name.unwrap_or_default();
             let value = sha256(name);
             let line = format!("{cookie}={value}{attributes}");
-            let line = HeaderValue::from_str(&line)
-                .map_err(|_| BuildError::at("sticky.cookie", "cannot be sent as a header"))?;
+            let line = HeaderValue::from_str(&line).map_err(|_| {
+                BuildError::at("sticky.cookie", "`sticky.cookie` cannot be sent as a header")
+            })?;
             set_cookie.push(line);
             if name.is_empty() {
                 continue;
@@ -82,6 +83,25 @@ impl Sticky {
         for line in theirs {
             headers.append(SET_COOKIE, line);
         }
+    }
+}
+
+/// Says which attributes of `sticky` are left out because no browser would know their value.
+pub(super) fn warn(sticky: Option<&StickyConfig>, warnings: &mut Vec<BuildError>) {
+    let Some(cookie) = sticky.and_then(|sticky| sticky.cookie.as_ref()) else { return };
+    let (site, domain) = (&cookie.same_site, &cookie.domain);
+    if !matches!(&*site.to_lowercase(), "" | "none" | "lax" | "strict") {
+        let message = format!(
+            "`sticky.cookie.sameSite` is `{site}`: the attribute is left out; write `none`, `lax` \
+             or `strict`"
+        );
+        warnings.push(BuildError::at("sticky.cookie.sameSite", message));
+    }
+    if !domain.is_empty() && !is_cookie_domain(domain) {
+        let message = format!(
+            "`sticky.cookie.domain` is `{domain}`, which is no domain: the attribute is left out"
+        );
+        warnings.push(BuildError::at("sticky.cookie.domain", message));
     }
 }
 

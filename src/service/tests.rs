@@ -18,7 +18,7 @@ use super::health::tests::Gauge;
 use super::*;
 use crate::exchange::{
     Body, Connection, Context, EntryPointFacts, OpenWork, Outcome, Request, Response,
-    ResponseFuture, ready,
+    ResponseFuture,
 };
 use crate::upstream::ServersTransportConfig;
 use crate::values::Disk;
@@ -83,6 +83,8 @@ pub(super) struct Origin {
     pub(super) url: String,
     pub(super) name: String,
     status: Arc<AtomicU16>,
+    /// Milliseconds before it answers.
+    delay: Arc<AtomicUsize>,
     requests: Arc<Mutex<Vec<String>>>,
 }
 
@@ -93,6 +95,8 @@ impl Origin {
         let status = Arc::new(AtomicU16::new(200));
         let requests: Arc<Mutex<Vec<String>>> = Arc::default();
         let (answer, answers, log) = (name.clone(), Arc::clone(&status), Arc::clone(&requests));
+        let delay = Arc::new(AtomicUsize::new(0));
+        let delays = Arc::clone(&delay);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
@@ -105,12 +109,18 @@ impl Origin {
                     }
                 }
                 log.lock().unwrap().push(String::from_utf8(head).unwrap());
+                pause(delays.load(Ordering::Relaxed));
                 let (status, length) = (answers.load(Ordering::Relaxed), answer.len());
                 let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n");
                 let _ = write!(stream, "{head}Connection: close\r\n\r\n{answer}");
             }
         });
-        Self { url: format!("http://{name}"), name, status, requests }
+        Self { url: format!("http://{name}"), name, status, delay, requests }
+    }
+
+    pub(super) fn delay(&self, time: Duration) {
+        let millis = usize::try_from(time.as_millis()).unwrap();
+        self.delay.store(millis, Ordering::Relaxed);
     }
 
     pub(super) fn answer(&self, status: u16) {
@@ -120,6 +130,11 @@ impl Origin {
     pub(super) fn asked(&self) -> usize {
         self.requests.lock().unwrap().len()
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a thread of its own")]
+fn pause(millis: usize) {
+    std::thread::sleep(Duration::from_millis(millis as u64));
 }
 
 /// A port that nobody listens at.
@@ -134,26 +149,56 @@ pub(super) struct Fake {
     up: AtomicBool,
     checks: bool,
     asked: AtomicUsize,
+    status: AtomicU16,
+    got: Mutex<Vec<String>>,
 }
 
 impl Fake {
     pub(super) fn new(name: &'static str, checks: bool) -> Arc<Self> {
-        Arc::new(Self { name, up: AtomicBool::new(true), checks, asked: AtomicUsize::new(0) })
+        Arc::new(Self {
+            name,
+            up: AtomicBool::new(true),
+            checks,
+            asked: AtomicUsize::new(0),
+            status: AtomicU16::new(200),
+            got: Mutex::default(),
+        })
     }
 
     pub(super) fn set(&self, up: bool) {
         self.up.store(up, Ordering::Relaxed);
     }
 
+    pub(super) fn answer(&self, status: u16) {
+        self.status.store(status, Ordering::Relaxed);
+    }
+
     /// How often somebody asked since the last call whether it is up.
     pub(super) fn asked(&self) -> usize {
         self.asked.swap(0, Ordering::Relaxed)
     }
+
+    /// The body of the latest request that nobody has asked for yet.
+    pub(super) fn got(&self) -> String {
+        std::mem::take(&mut *self.got.lock().unwrap()).pop().unwrap_or_default()
+    }
+
+    /// How many requests came since somebody asked for one.
+    pub(super) fn requests(&self) -> usize {
+        self.got.lock().unwrap().len()
+    }
 }
 
 impl Handler for Fake {
-    fn handle<'a>(&'a self, _: &'a Context, _: Request) -> ResponseFuture<'a> {
-        ready(Response::new(Body::from_static(self.name.as_bytes())))
+    fn handle<'a>(&'a self, _: &'a Context, request: Request) -> ResponseFuture<'a> {
+        Box::pin(async move {
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            self.got.lock().unwrap().push(String::from_utf8(body.to_vec()).unwrap());
+            let mut response = Response::new(Body::from_static(self.name.as_bytes()));
+            let status = self.status.load(Ordering::Relaxed);
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            response
+        })
     }
 }
 
@@ -241,28 +286,19 @@ fn a_service_has_exactly_one_kind() {
 }
 
 #[test]
-fn what_is_not_served_yet_is_an_error_that_names_it() {
-    let mut world = World::new();
-    for (config, option) in [
-        (serde_json::json!({"mirroring": {"service": "x"}}), "mirroring"),
-        (serde_json::json!({"highestRandomWeight": {}}), "highestRandomWeight"),
-        (serde_json::json!({"loadBalancer": {}, "middlewares": ["a"]}), "middlewares"),
-        (serde_json::json!({"loadBalancer": {"strategy": "hrw"}}), "loadBalancer.strategy"),
-        (serde_json::json!({"loadBalancer": {"strategy": "leasttime"}}), "loadBalancer.strategy"),
-        (
-            serde_json::json!({"loadBalancer": {"healthCheck": {"mode": "grpc"}}}),
-            "loadBalancer.healthCheck.mode",
-        ),
-        (
-            serde_json::json!({"failover": {"service": "a", "fallback": "b", "errors": {}}}),
-            "failover.errors",
-        ),
+fn a_kind_is_named_as_in_traefiks_api() {
+    for (text, kind) in [
+        (r#"{"loadBalancer": {}}"#, Some("loadbalancer")),
+        (r#"{"weighted": {"services": []}, "middlewares": ["a"]}"#, Some("weighted")),
+        (r#"{"highestRandomWeight": {}}"#, Some("highestrandomweight")),
+        (r#"{"mirroring": {}}"#, Some("mirroring")),
+        (r#"{"failover": {}}"#, Some("failover")),
+        (r#"{"failover": {}, "mirroring": {}}"#, None),
+        ("{}", None),
     ] {
-        let (found, message) = world.error(config);
-        assert_eq!(found, option);
-        assert!(message.ends_with("is not supported yet"), "{message}");
+        let config: ServiceConfig = serde_json::from_str(text).unwrap();
+        assert_eq!(config.kind().as_deref(), kind, "{text}");
     }
-    assert!(world.build("s", serde_json::json!({"loadBalancer": {}, "middlewares": []})).is_ok());
 }
 
 fn checked(servers: &[&str], interval: &str) -> serde_json::Value {

@@ -105,7 +105,7 @@ fn verifier(
 ) -> Result<Arc<WebPkiServerVerifier>, BuildError> {
     WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
         .build()
-        .map_err(|error| BuildError::at("rootCAs", format!("cannot be used: {error}")))
+        .map_err(|error| BuildError::at("rootCAs", format!("`rootCAs` cannot be used: {error}")))
 }
 
 fn read_roots(
@@ -133,7 +133,8 @@ fn read_roots(
         // Falling back to the system's would believe servers that were not meant.
         let reasons: Vec<_> =
             left_out.into_iter().map(|(_, entry, why)| format!("{entry}: {why}")).collect();
-        let message = format!("none of the authorities can be read: {}", reasons.join("; "));
+        let message =
+            format!("none of the authorities in `rootCAs` can be read: {}", reasons.join("; "));
         return Err(BuildError::at("rootCAs", message));
     }
     warnings.extend(left_out.into_iter().map(|(index, entry, why)| {
@@ -210,7 +211,7 @@ fn versions(
     match (min, max) {
         (2, 2) => Ok(vec![&version::TLS12]),
         (2, _) => Ok(vec![&version::TLS12, &version::TLS13]),
-        (_, 2) => Err(BuildError::at("minVersion", "it is above maxVersion")),
+        (_, 2) => Err(BuildError::at("minVersion", "`minVersion` is above `maxVersion`")),
         _ => Ok(vec![&version::TLS13]),
     }
 }

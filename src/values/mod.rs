@@ -7,11 +7,13 @@ pub mod files;
 pub mod go_regex;
 pub mod name;
 pub mod secret;
+pub mod status;
 
 pub use duration::GoDuration;
 pub use files::{Disk, FileOrContent, Files};
 pub use name::QualifiedName;
 pub use secret::Secret;
+pub use status::StatusRanges;
 
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

@@ -370,3 +370,132 @@ tls:
     assert_eq!(help(6), "", "{}", found.text);
     assert_eq!(help(16), "", "{}", found.text);
 }
+
+/// Values that can never work, with their severity, place and what the sentence says.
+type Hopeless = (&'static str, &'static str, u64, &'static str);
+
+fn tells(found: &Checked, table: &[Hopeless]) {
+    for &(name, severity, line, says) in table {
+        let fits = |one: &&Value| {
+            let said = one["message"].as_str().unwrap_or_default();
+            (one["name"].as_str(), one["line"].as_u64()) == (Some(name), Some(line))
+                && said.contains(says)
+        };
+        let all: Vec<_> = found.diagnostics.iter().filter(fits).collect();
+        assert_eq!(all.len(), 1, "{name} {says}: {:#?}", found.lines());
+        assert_eq!(all[0]["severity"], severity, "{name}: {says}");
+        assert!(all[0]["column"].as_u64().is_some_and(|column| column > 1), "{name}: {says}");
+    }
+    assert_eq!(found.diagnostics.len(), table.len(), "{:#?}", found.lines());
+}
+
+#[test]
+fn middlewares_that_can_never_do_what_is_written_say_so() {
+    let directory = TempDir::new().unwrap();
+    let users = directory.path().join("users");
+    fs::write(&users, "# users\nok:{SHA}qUqP5cyxm6YcTAhz05Hph5gvu9M=\nfile:markOfPlain\n").unwrap();
+    let text = "http:
+  middlewares:
+    login:
+      basicAuth:
+        users:
+          - 'ok:$apr1$H6uskkkW$IgXLP6ewTrSuBkTrqE8wj/'
+          - 'plain:markOfPlain'
+          - 'sha512:$6$markOfSalt$markOfHash'
+          - 'argon:$argon2id$v=19$m=65536,t=3,p=4$markOfSalt$markOfHash'
+          - 'short:$2y$10$markOfHash'
+        usersFile: USERS
+    digest: {digestAuth: {users: ['a:traefik:markOfHash']}}
+    rate: {rateLimit: {average: -1, burst: -2}}
+    nowhere: {redirectRegex: {}}
+    retry: {retry: {attempts: 2, status: ['600'], maxRequestBodyBytes: -5}}
+    headers: {headers: {stsSeconds: -1, accessControlMaxAge: -3}}
+    kept: {headers: {stsSeconds: 0, accessControlMaxAge: -1}}
+    body: {buffering: {maxRequestBodyBytes: -5}}
+";
+    let found = check(&[("routes.yml", &text.replace("USERS", users.to_str().unwrap()))]);
+    tells(
+        &found,
+        &[
+            ("login@file", "warning", 7, "this user can never log in"),
+            ("login@file", "warning", 8, "this user can never log in"),
+            ("login@file", "warning", 9, "write bcrypt (`$2y$`), MD5-crypt (`$apr1$`"),
+            ("login@file", "warning", 10, "or `{SHA}`"),
+            ("login@file", "warning", 11, "line 3 of the users file: this user can never log in"),
+            ("digest@file", "warning", 12, "it never matches"),
+            ("digest@file", "warning", 12, "nobody can log in"),
+            ("rate@file", "warning", 13, "`average` is -1, which means 0: there is no limit"),
+            ("rate@file", "warning", 13, "`burst` is -2, which means 1"),
+            ("nowhere@file", "warning", 14, "nothing is redirected"),
+            ("retry@file", "warning", 15, "`status` 600: servers have no status above 599"),
+            ("retry@file", "warning", 15, "`maxRequestBodyBytes` is -5, which means -1"),
+            ("headers@file", "warning", 16, "`stsSeconds` is -1"),
+            ("headers@file", "warning", 16, "`accessControlMaxAge` is -3"),
+            ("body@file", "error", 18, "`maxRequestBodyBytes` should be >= 0, got -5"),
+        ],
+    );
+    let shown = format!("{}{:?}", found.text, found.diagnostics);
+    assert!(!shown.contains("markOf"), "{shown}");
+}
+
+#[test]
+fn services_that_can_never_do_what_is_written_say_so() {
+    let check_of = |options: &str| {
+        format!(
+            "{{loadBalancer: {{servers: [{{url: http://a.test}}], healthCheck: {{{options}}}}}}}"
+        )
+    };
+    let mut text = "http:\n  services:\n".to_owned();
+    for (name, options) in [
+        ("scheme", "scheme: foo"),
+        ("mode", "mode: foo"),
+        ("status", "status: 9999"),
+        ("method", "method: 'A B'"),
+        ("host", "hostname: \"a\\nb\""),
+        ("header", "headers: {X-Key: \"markOf\\nKey\"}"),
+        ("interval", "interval: -1s"),
+        ("elsewhere", "path: http://b.test/"),
+        ("fine", "scheme: HTTPS, mode: http, status: 204, path: '/foo bar', method: PROPFIND"),
+    ] {
+        let _ = writeln!(text, "    {name}: {}", check_of(options));
+    }
+    text.push_str(
+        "    sticky: {loadBalancer: {servers: [], sticky: {cookie: {sameSite: foo, domain: 'a b'}}}}
+    nobody: {weighted: {services: [], sticky: {cookie: {sameSite: bar}}}}
+    nameless: {failover: {service: '', fallback: fine}}
+",
+    );
+    let found = check(&[("routes.yml", &text)]);
+    tells(
+        &found,
+        &[
+            ("scheme@file", "error", 3, "`healthCheck.scheme` is `foo`"),
+            ("mode@file", "warning", 4, "`healthCheck.mode` is `foo`, which means `http`"),
+            ("status@file", "error", 5, "`healthCheck.status`: `9999` is no status"),
+            ("method@file", "error", 6, "`healthCheck.method`: `A B` is no HTTP method"),
+            ("host@file", "error", 7, "`healthCheck.hostname`"),
+            ("header@file", "error", 8, "`healthCheck.headers.X-Key` is no header"),
+            ("interval@file", "warning", 9, "`healthCheck.interval` is not more than zero"),
+            ("elsewhere@file", "warning", 10, "`healthCheck.path` is an absolute URL"),
+            ("sticky@file", "warning", 12, "`sticky.cookie.sameSite` is `foo`"),
+            ("sticky@file", "warning", 12, "`sticky.cookie.domain` is `a b`"),
+            ("nobody@file", "warning", 13, "`weighted.services` is empty"),
+            ("nobody@file", "warning", 13, "`sticky.cookie.sameSite` is `bar`"),
+            ("nameless@file", "error", 14, "`service` is required"),
+        ],
+    );
+    assert!(!found.text.contains("markOf"), "{}", found.text);
+}
+
+#[test]
+fn authorities_of_the_static_configuration_have_their_place() {
+    let found = check(&[(
+        "static.yml",
+        "entryPoints: {web: {address: ':8000'}}
+serversTransport:
+  rootCAs: [/does/not/exist.pem]
+",
+    )]);
+    let says = "none of the authorities in `rootCAs` can be read: ";
+    tells(&found, &[("default@internal", "error", 3, says)]);
+}

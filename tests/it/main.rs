@@ -16,6 +16,8 @@ mod harness;
 #[cfg(test)]
 mod hosts;
 #[cfg(test)]
+mod layers;
+#[cfg(test)]
 mod middlewares;
 #[cfg(test)]
 mod operations;
@@ -29,6 +31,8 @@ mod reload;
 mod routing;
 #[cfg(test)]
 mod secrets;
+#[cfg(test)]
+mod service_kinds;
 #[cfg(test)]
 mod services;
 #[cfg(test)]

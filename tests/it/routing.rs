@@ -183,3 +183,44 @@ fn ten_thousand_routers() {
     assert_eq!(proxy.get("t4321.test/").status, 404);
     assert_eq!(proxy.get("t9999.test/").status, 200);
 }
+
+/// RP-3.4: one router in the syntax of v2 among others, and v2 for all that do not say.
+#[test]
+fn rules_may_be_written_in_the_syntax_of_v2() {
+    let origin = Origin::start();
+    let config = |one: &str, other: &str| {
+        format!(
+            "http:
+  routers:
+    one: {{rule: '{one}', service: app, ruleSyntax: v2}}
+    other: {{rule: '{other}', service: app}}
+  services:
+    app: {{loadBalancer: {{servers: [{{url: '{}'}}]}}}}
+",
+            origin.url()
+        )
+    };
+    let proxy = Proxy::start(&config(
+        "Host(`a.test`, `b.test`) && Path(`/p/{id:[0-9]+}`)",
+        "Host(`c.test`)",
+    ));
+    for (place, status) in [
+        ("a.test/p/42", 200),
+        ("b.test/p/42", 200),
+        ("b.test/p/x", 404),
+        ("c.test/p/x", 200),
+        ("d.test/p/42", 404),
+    ] {
+        assert_eq!(proxy.get(place).status, status, "{place}");
+    }
+    let view = proxy.api("/api/http/routers/one@file");
+    assert_eq!((&view["ruleSyntax"], &view["status"]), (&"v2".into(), &"enabled".into()));
+
+    let default = serde_json::json!({"core": {"defaultRuleSyntax": "v2"}});
+    let text = config("Host(`a.test`)", "HostRegexp(`{any:c|d}.test`)");
+    let proxy = Proxy::with(default).start(&text);
+    for (place, status) in [("c.test/", 200), ("d.test/", 200), ("e.test/", 404)] {
+        assert_eq!(proxy.get(place).status, status, "{place}");
+    }
+    assert_eq!(proxy.api("/api/http/routers/other@file")["ruleSyntax"], "v2");
+}

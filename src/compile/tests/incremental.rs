@@ -69,16 +69,27 @@ fn router() -> impl Strategy<Value = String> {
         "Host(`b.test`)",
         "Host(`*.test`) && Path(`/x`)",
         "Host(`a.test`) || Host(`b.test`)",
+        "Host(`a.test`, `b.test`)",
         "PathPrefix(`/`)",
         "Host(`a.test`",
         "Oops(`a`)",
         "",
     ]);
-    let service = pick(&["s0", "s1", "s2", "gone"]);
+    let service = pick(&["s0", "s1", "s2", "gone", "\'\'"]);
     let middlewares = pick(&["", "m0", "m1", "m2", "m0, m1", "m2, m0", "gone"]);
     let entry_points = pick(&["", "web", "shaped", "web, shaped", "alt, shaped", "nowhere"]);
     let tls = pick(&["", "", ", tls: {}", ", tls: {options: o0}", ", tls: {options: o1}"]);
-    let more = pick(&["", "", "", ", priority: 7", ", priority: 9223372036854775807", ", oops: 1"]);
+    let more = pick(&[
+        "",
+        "",
+        "",
+        ", ruleSyntax: v2",
+        ", parentRefs: [r0]",
+        ", parentRefs: [r1, r2, r1]",
+        ", priority: 7",
+        ", priority: 9223372036854775807",
+        ", oops: 1",
+    ]);
     (rule, service, middlewares, entry_points, tls, more).prop_map(
         |(rule, service, middlewares, entry_points, tls, more)| {
             format!(
@@ -97,6 +108,11 @@ fn edit() -> impl Strategy<Value = Edit> {
         "{weighted: {services: [{name: s0}]}}",
         "{weighted: {services: [{name: s1}, {name: s2}]}}",
         "{failover: {service: s2, fallback: s0}}",
+        "{failover: {service: s2, fallback: s0, errors: {status: ['500']}}}",
+        "{highestRandomWeight: {services: [{name: s0}, {name: s2}]}}",
+        "{mirroring: {service: s0, mirrors: [{name: s1, percent: 50}]}}",
+        "{middlewares: [m0, m2], loadBalancer: {servers: []}}",
+        "{middlewares: [m1, gone], weighted: {services: [{name: s0}]}}",
         "{oops: 1}",
     ]);
     let middlewares = pick(&[
@@ -123,7 +139,9 @@ fn edit() -> impl Strategy<Value = Edit> {
 }
 
 fn is_unreadable(router: &str) -> bool {
-    ["rule: ''", "Oops", "Host(`a.test`'"].iter().any(|part| router.contains(part))
+    ["rule: ''", "Oops", "Host(`a.test`'", "Host(`a.test`, "]
+        .iter()
+        .any(|part| router.contains(part))
 }
 
 /// All that a table and its report say, in their order.

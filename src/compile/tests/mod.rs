@@ -2,6 +2,7 @@
 
 mod broken;
 mod incremental;
+mod services;
 mod tls;
 
 use std::collections::{BTreeSet, HashMap};
@@ -56,6 +57,7 @@ impl World {
                 strict_tls_options: true,
                 on_broken_router: OnBrokenRouter::Refuse,
                 entry_points: vec![model("web", true), model("alt", true), shaped],
+                default_rule_syntax: crate::rule::Syntax::V3,
                 resolvers: BTreeSet::new(),
                 internal_services: HashMap::new(),
                 precedence: vec!["internal".to_owned(), "file".to_owned()],

@@ -99,6 +99,38 @@ fn numbers() {
 }
 
 #[test]
+fn numbers_that_go_takes_for_the_default() {
+    for options in ["{maxConcurrentStreams: 0}", "{maxDecoderHeaderTableSize: 0}"] {
+        assert!(validate(&web(&format!("http2: {options}"))).is_empty(), "{options}");
+    }
+    assert!(validate(&web("http2: {maxEncoderHeaderTableSize: 0}")).is_empty());
+    for bytes in ["0", "-1"] {
+        warning(
+            &web(&format!("http: {{maxHeaderBytes: {bytes}}}")),
+            &["f.yml:4:28", "`http.maxHeaderBytes`", "the default, 1048576"],
+        );
+    }
+    assert!(validate(&web("http: {maxHeaderBytes: 1}")).is_empty());
+}
+
+#[test]
+fn sections_that_can_never_work() {
+    for timeout in ["0", "-1s"] {
+        let text = web(&format!("udp: {{timeout: {timeout}}}"));
+        warning(&text, &["f.yml:4:20", "`udp.timeout` must be more than zero", "no effect"]);
+        error(&text.replace(":80", ":80/udp"), &["f.yml:4:20", "`udp.timeout` must be"]);
+    }
+    warning(&web("http: {redirections: {}}"), &["f.yml:4:26", "has no `entryPoint`"]);
+    error("accessLog: {bufferingSize: -1}\n", &["f.yml:1:28", "must not be negative"]);
+    assert!(validate("accessLog: {bufferingSize: 0}\n").is_empty());
+    let buckets = |list: &str| format!("metrics: {{prometheus: {{buckets: [{list}]}}}}\n");
+    error(&buckets("0.1, 5, 1.2"), &["f.yml:1:42", "must increase: 1.2 follows 5"]);
+    error(&buckets("1, 1"), &["f.yml:1:37", "must increase: 1 follows 1"]);
+    warning(&buckets("-1, 1"), &["f.yml:1:34", "this bucket is left out"]);
+    assert!(validate(&buckets("0.1, 0.3, 1")).is_empty());
+}
+
+#[test]
 fn references_of_entry_points() {
     error(
         &web("http: {redirections: {entryPoint: {to: wbe}}}"),
@@ -145,7 +177,7 @@ fn providers() {
         "providers:\n  precedence:\n    - file\n    - dokcer\n",
         &["f.yml:4:7", "unknown provider `dokcer`", "did you mean `docker`?"],
     );
-    error("providers: {providersThrottleDuration: -2}\n", &["never negative"]);
+    error("providers: {providersThrottleDuration: -2}\n", &["must not be negative"]);
     error("providers: {file: {watch: true}}\n", &["neither `filename` nor `directory`"]);
     warning("providers: {file: {filename: a, directory: b}}\n", &["1:30", "no effect beside"]);
 }

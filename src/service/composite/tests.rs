@@ -7,6 +7,7 @@ use http::header::SET_COOKIE;
 use serde_json::json;
 
 use super::*;
+use crate::exchange::{Body, Outcome, Request};
 use crate::service::tests::{Fake, World, ask, local, request};
 
 fn world(checks: bool) -> (World, Arc<Fake>, Arc<Fake>) {
@@ -183,4 +184,130 @@ fn services_in_services_are_asked_once_a_level() {
         a.set(true);
         assert!(top.is_up());
     });
+}
+
+/// The same child for the same client, by the hash of RP-5.3: of 127.0.0.1 and these names.
+#[test]
+fn a_client_always_gets_the_same_child() {
+    local(async {
+        let (mut world, a, b) = world(true);
+        let children = json!([{"name": "a"}, {"name": "b"}, {"name": "b", "weight": 0}]);
+        let config = json!({"highestRandomWeight": {"services": children, "healthCheck": {}}});
+        let service = world.build("h", config).unwrap();
+        let config = json!({"highestRandomWeight": {"services": children}});
+        let careless = world.build("careless", config).unwrap();
+        let all = bodies(&*service, 5).await;
+        let (first, second, other) = if all == "aaaaa" { (&a, &b, "b") } else { (&b, &a, "a") };
+        assert!(all == "aaaaa" || all == "bbbbb", "{all}");
+        first.set(false);
+        assert_eq!(bodies(&*service, 2).await, other.repeat(2));
+        assert_eq!(bodies(&*careless, 2).await, all[..2], "nobody asked for health");
+        assert!(service.is_up() && service.checks_health() && !careless.checks_health());
+        second.set(false);
+        assert!(!service.is_up() && careless.is_up());
+        let (body, response) = ask(&*service, request(None)).await;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(body, "no available server\n");
+        first.set(true);
+        assert_eq!(bodies(&*service, 2).await, all[..2], "it is back with its clients");
+    });
+}
+
+#[test]
+fn hashed_children_that_cannot_be_had_are_named() {
+    let (mut world, ..) = world(false);
+    let hashed = |more: serde_json::Value| json!({"highestRandomWeight": more});
+    let (option, message) =
+        world.error(hashed(json!({"services": [{"name": "a"}, {"name": "c"}]})));
+    assert_eq!(option, "highestRandomWeight.services[1]");
+    assert_eq!(message, "the service \"c\" does not exist");
+    world.build("inner", hashed(json!({"services": [{"name": "a"}]}))).unwrap();
+    let outer = json!({"services": [{"name": "inner"}], "healthCheck": {}});
+    let (option, message) = world.error(hashed(outer));
+    assert_eq!(option, "highestRandomWeight.services[0]");
+    assert!(message.ends_with("healthCheck not enabled in config for this HRW service"));
+    let empty = world.build("empty", hashed(json!({}))).unwrap();
+    assert!(!empty.is_up());
+}
+
+fn with_body(body: Body) -> Request {
+    let mut request = request(None);
+    *request.body_mut() = body;
+    request
+}
+
+/// RP-5.8
+#[test]
+fn a_status_is_a_reason_to_ask_the_other() {
+    local(async {
+        let (mut world, a, b) = world(false);
+        let config = json!({"failover": {
+            "service": "a", "fallback": "b", "errors": {"status": ["500-599", "404"]},
+        }});
+        let service = world.build("f", config).unwrap();
+        for (status, who) in [(200, "a"), (404, "b"), (500, "b"), (499, "a"), (599, "b")] {
+            a.answer(status);
+            let (body, _) = ask(&*service, with_body(Body::from_static(b"payload"))).await;
+            assert_eq!(body, who, "{status}");
+            assert_eq!(a.got(), "payload", "{status}");
+            assert_eq!(b.got(), if who == "b" { "payload" } else { "" }, "{status}");
+        }
+        assert!(service.is_up());
+        // Whoever stands in is not stood in for.
+        b.answer(503);
+        assert_eq!(ask(&*service, request(None)).await.1.status(), 503);
+    });
+}
+
+/// RP-5.8
+#[test]
+fn a_body_that_is_too_long_to_be_kept_is_refused() {
+    local(async {
+        let (mut world, a, b) = world(false);
+        let config = json!({"failover": {
+            "service": "a", "fallback": "b",
+            "errors": {"status": ["500"], "maxRequestBodyBytes": 4},
+        }});
+        let service = world.build("f", config).unwrap();
+        let (body, response) = ask(&*service, with_body(Body::from_static(b"12345"))).await;
+        assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(body, "Request body too large\n");
+        assert_eq!((a.requests(), b.requests()), (0, 0));
+        a.answer(500);
+        assert_eq!(ask(&*service, with_body(Body::from_static(b"1234"))).await.0, "b");
+        assert_eq!(b.got(), "1234");
+    });
+}
+
+/// RP-5.8: with a health check, the main service is not asked while it is down.
+#[test]
+fn status_and_health_work_together() {
+    local(async {
+        let (mut world, a, b) = world(true);
+        let config = json!({"failover": {
+            "service": "a", "fallback": "b", "errors": {"status": ["500"]}, "healthCheck": {},
+        }});
+        let service = world.build("f", config).unwrap();
+        a.set(false);
+        assert_eq!((bodies(&*service, 1).await.as_str(), a.requests()), ("b", 0));
+        a.set(true);
+        a.answer(500);
+        b.set(false);
+        let (body, response) = ask(&*service, request(None)).await;
+        assert_eq!((response.status().as_u16(), &*body), (503, "Service Unavailable\n"));
+        assert_eq!(a.requests(), 1);
+        assert!(service.is_up());
+    });
+}
+
+#[test]
+fn statuses_that_cannot_be_read_are_named() {
+    let (mut world, ..) = world(true);
+    let errors = json!({"status": ["500", "5xx"]});
+    let config = json!({"failover": {"service": "a", "fallback": "b", "errors": errors}});
+    assert_eq!(world.error(config).0, "failover.errors.status[1]");
+    // Without one there is nothing to do on a status, and health must be known.
+    let (mut world, ..) = self::world(false);
+    let config = json!({"failover": {"service": "a", "fallback": "b", "errors": {}}});
+    assert_eq!(world.error(config).0, "failover.service");
 }

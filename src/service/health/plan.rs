@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ServerHealth;
-use super::probe::{ProbeError, ProbeSender, ProbeSettings};
+use super::probe::{GRPC, ProbeError, ProbeSender, ProbeSettings};
 use super::reference::{Address, is_elsewhere};
 use crate::service::HealthCheckConfig;
 use crate::values::{BuildError, GoDuration};
@@ -37,8 +37,10 @@ impl HealthPlan {
         let default = HealthCheckConfig::default();
         let mut or_default = |option: &str, value: GoDuration, default: GoDuration| {
             value.positive().unwrap_or_else(|| {
-                let message = format!("is not more than zero, {default} is used instead");
-                warnings.push(BuildError::at(format!("healthCheck.{option}"), message));
+                let option = format!("healthCheck.{option}");
+                let message =
+                    format!("`{option}` is not more than zero, {default} is used instead");
+                warnings.push(BuildError::at(option, message));
                 default.or_zero()
             })
         };
@@ -48,9 +50,24 @@ impl HealthPlan {
             None => interval,
         };
         let timeout = or_default("timeout", config.timeout, default.timeout);
-        if is_elsewhere(&config.path) {
-            let message = "is an absolute URL: every check fails";
+        if config.mode != GRPC && is_elsewhere(&config.path) {
+            let message = "`healthCheck.path` is an absolute URL: every check fails";
             warnings.push(BuildError::at("healthCheck.path", message));
+        }
+        if !matches!(&*config.scheme.to_ascii_lowercase(), "" | "http" | "https" | "h2c") {
+            let message = format!(
+                "`healthCheck.scheme` is `{}`: no server can be asked; write `http`, `https` or \
+                 `h2c`",
+                config.scheme
+            );
+            return Err(BuildError::at("healthCheck.scheme", message));
+        }
+        if !matches!(&*config.mode, "" | "http" | GRPC) {
+            let message = format!(
+                "`healthCheck.mode` is `{}`, which means `http`: the modes are `http` and `grpc`",
+                config.mode
+            );
+            warnings.push(BuildError::at("healthCheck.mode", message));
         }
         // The transport is the same one as long as it is at the same place: the plan keeps it.
         let transport = Arc::as_ptr(&sender).cast::<()>();
@@ -75,13 +92,19 @@ impl HealthPlan {
 
 /// Where the server at `url` is probed.
 fn address(url: &str, config: &HealthCheckConfig) -> Result<Address, ProbeError> {
-    if is_elsewhere(&config.path) {
+    let grpc = config.mode == GRPC;
+    if !grpc && is_elsewhere(&config.path) {
         return Err(ProbeError::NotAPath);
     }
-    let address = Address::parse(url).and_then(|server| server.resolve(&config.path));
+    let server = Address::parse(url);
+    let address = if grpc { server } else { server.and_then(|one| one.resolve(&config.path)) };
     let mut address = address.ok_or(ProbeError::NoAddress)?;
     if !config.scheme.is_empty() {
-        address.scheme.clone_from(&config.scheme);
+        address.scheme = config.scheme.to_ascii_lowercase();
+    }
+    if grpc && address.scheme == "http" {
+        // gRPC is HTTP/2, in clear text as well.
+        "h2c".clone_into(&mut address.scheme);
     }
     Ok(if config.port == 0 { address } else { address.with_port(config.port) })
 }
@@ -101,6 +124,22 @@ mod tests {
         let address = address("http://10.0.0.1:8069/base", &config).unwrap();
         assert_eq!(address.origin(), "https://10.0.0.1:9000");
         assert_eq!(address.path, "/web/health?full=1");
+    }
+
+    /// RP-5.5, but for TLS, with which Traefik's checks always fail.
+    #[test]
+    fn grpc_is_asked_at_the_server_itself() {
+        let plain = HealthCheckConfig { mode: "grpc".to_owned(), ..HealthCheckConfig::default() };
+        let other = HealthCheckConfig { port: 9, path: "http://x".to_owned(), ..plain.clone() };
+        let secure = HealthCheckConfig { scheme: "https".to_owned(), ..plain.clone() };
+        for (url, config, want) in [
+            ("http://a:1/base", &plain, "h2c://a:1"),
+            ("h2c://a:1", &other, "h2c://a:9"),
+            ("https://a:1", &plain, "https://a:1"),
+            ("h2c://a:1", &secure, "https://a:1"),
+        ] {
+            assert_eq!(address(url, config).unwrap().origin(), want, "{url}");
+        }
     }
 
     #[test]

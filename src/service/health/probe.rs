@@ -1,4 +1,4 @@
-//! One probe: ask, follow redirects, look at the status. All of it inside one timeout.
+//! One probe: ask, follow redirects, look at the answer. All of it inside one timeout.
 
 use std::fmt::Write as _;
 use std::pin::Pin;
@@ -12,6 +12,7 @@ use http::header::{
 use http::{Method, StatusCode};
 use tokio::time::{Instant, timeout_at};
 
+use super::grpc;
 use super::reference::Address;
 use crate::exchange::{Body, ProxyError, Request, Response};
 use crate::service::HealthCheckConfig;
@@ -50,6 +51,18 @@ pub(in crate::service) enum ProbeError {
     /// There was another answer than the one that means healthy.
     #[error("received status {0}")]
     Status(StatusCode),
+    /// The answer is not one of gRPC.
+    #[error("the answer is not valid gRPC")]
+    NotGrpc,
+    /// The server has no standard health service.
+    #[error("the gRPC server does not implement the health protocol")]
+    NoHealthService,
+    /// The call failed.
+    #[error("the gRPC health check failed with code {0}")]
+    GrpcCode(u32),
+    /// The server says itself that it is not well: a value of `ServingStatus`.
+    #[error("received gRPC serving status {0}")]
+    NotServing(u64),
     /// Redirects did not end.
     #[error("more than {MAX_REDIRECTS} redirects")]
     Redirects,
@@ -61,6 +74,7 @@ pub(in crate::service) enum ProbeError {
 /// What is asked, and what is a good answer.
 #[derive(Debug, Clone)]
 pub(in crate::service) struct ProbeSettings {
+    grpc: bool,
     method: Method,
     status: u16,
     hostname: Option<HeaderValue>,
@@ -68,6 +82,9 @@ pub(in crate::service) struct ProbeSettings {
     follow_redirects: bool,
     timeout: Duration,
 }
+
+/// The `mode` of probes by gRPC.
+pub(super) const GRPC: &str = "grpc";
 
 /// No timer is as late as this because there is much to do.
 const HELD_UP: Duration = Duration::from_millis(100);
@@ -84,19 +101,22 @@ impl ProbeSettings {
             "" => Method::GET,
             method => method
                 .parse()
-                .map_err(|_| BuildError::at("healthCheck.method", "is no HTTP method"))?,
+                .map_err(|_| no_use("healthCheck.method", method, "is no HTTP method"))?,
         };
         let hostname = match config.hostname.as_str() {
             "" => None,
             name => Some(
                 HeaderValue::from_str(name)
-                    .map_err(|_| BuildError::at("healthCheck.hostname", "is no host name"))?,
+                    .map_err(|_| no_use("healthCheck.hostname", name, "is no host name"))?,
             ),
         };
         let mut headers = HeaderMap::new();
         headers.insert(USER_AGENT, HeaderValue::from_static("doorward"));
         for (name, value) in &config.headers {
-            let invalid = || BuildError::at(format!("healthCheck.headers.{name}"), "is no header");
+            let option = format!("healthCheck.headers.{name}");
+            // A value may be a secret: it is not repeated.
+            let message = format!("`{option}` is no header: its name or value cannot be sent");
+            let invalid = || BuildError::at(&*option, &*message);
             let name: HeaderName = name.parse().map_err(|_| invalid())?;
             let value = HeaderValue::from_str(value).map_err(|_| invalid())?;
             // As in Go, `Host` is no header of a request: `hostname` sets it.
@@ -104,7 +124,11 @@ impl ProbeSettings {
                 headers.insert(name, value);
             }
         }
+        if !matches!(config.status, 0 | 100..=999) {
+            return Err(no_use("healthCheck.status", config.status, "is no status of an answer"));
+        }
         Ok(Self {
+            grpc: config.mode == GRPC,
             method,
             status: config.status,
             hostname,
@@ -122,12 +146,20 @@ impl ProbeSettings {
     }
 }
 
+/// The error for a value that an option cannot have.
+fn no_use(option: &str, value: impl std::fmt::Display, why: &str) -> BuildError {
+    BuildError::at(option, format!("`{option}`: `{value}` {why}"))
+}
+
 /// Asks the server at `address` whether it is well.
 pub(super) async fn probe(
     sender: &Arc<dyn ProbeSender>,
     address: &Address,
     settings: &ProbeSettings,
 ) -> Result<(), ProbeError> {
+    if settings.grpc {
+        return in_time(settings.timeout, grpc::check(sender, address)).await;
+    }
     let status = in_time(settings.timeout, ask(sender, address, settings)).await?;
     if settings.accepts(status) { Ok(()) } else { Err(ProbeError::Status(status)) }
 }

@@ -1,5 +1,7 @@
 //! One balancer with real servers: shares, cookies, failures, and what a reload keeps.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use http::header::SET_COOKIE;
 use serde_json::{Value, json};
@@ -249,4 +251,56 @@ fn a_request_given_up_is_not_in_flight() {
     assert_eq!(in_flight.count(), 0);
     drop(in_flight.enter());
     assert_eq!(in_flight.count(), 0);
+}
+
+/// RP-5.3
+#[test]
+fn a_client_always_gets_the_same_server() {
+    local(async {
+        let (a, b, never) = (Origin::start(), Origin::start(), nowhere());
+        let mut world = World::new();
+        let options = json!({
+            "strategy": "hrw",
+            "sticky": {"cookie": {"name": "lb"}},
+            "passiveHealthCheck": {"failureWindow": "1h", "maxFailedAttempts": 1},
+        });
+        let config = balancer(&[(&a.url, 1), (&b.url, 1), (&never, 0)], &options);
+        let service = world.build("s", config).unwrap();
+        assert_eq!(world.warnings[0].option, "loadBalancer.sticky");
+        let (first, response) = ask(&*service, request(None)).await;
+        assert_eq!(cookie_of(&response), None);
+        for _ in 0..4 {
+            assert_eq!(ask(&*service, request(None)).await.0, first);
+        }
+        let (hers, other) = if first == a.name { (&a, &b) } else { (&b, &a) };
+        hers.answer(500);
+        assert_eq!(ask(&*service, request(None)).await.1.status(), 500);
+        assert_eq!(ask(&*service, request(None)).await.0, other.name);
+        assert_eq!(service.kind(), Some("HRW"));
+    });
+}
+
+/// RP-5.3
+#[test]
+fn the_quickest_server_gets_the_requests() {
+    local(async {
+        let (a, b, never) = (Origin::start(), Origin::start(), nowhere());
+        let mut world = World::new();
+        let options = json!({"strategy": "leasttime", "sticky": {"cookie": {"name": "lb"}}});
+        let config = balancer(&[(&a.url, 1), (&b.url, 1), (&never, 0)], &options);
+        let service = world.build("s", config.clone()).unwrap();
+        a.delay(Duration::from_millis(300));
+        let (_, response) = ask(&*service, request(None)).await;
+        let cookie = cookie_of(&response).unwrap();
+        assert_eq!((a.asked(), b.asked()), (1, 0), "the first of equals");
+        for _ in 0..4 {
+            assert_eq!(ask(&*service, request(None)).await.0, b.name);
+        }
+        // Who comes with a cookie stays, and says nothing about the times.
+        assert_eq!(ask(&*service, request(Some(&cookie))).await.0, a.name);
+        // A reload knows what was known.
+        let service = world.build("s", config).unwrap();
+        assert_eq!(ask(&*service, request(None)).await.0, b.name);
+        assert_eq!(service.kind(), Some("LeastTime"));
+    });
 }

@@ -192,6 +192,11 @@ impl Origin {
         self.seen.lock().unwrap().len()
     }
 
+    /// All requests, in the order in which they came.
+    pub(crate) fn all(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+
     /// How many connections were accepted.
     pub(crate) fn connections(&self) -> usize {
         self.accepted.load(Ordering::Acquire)

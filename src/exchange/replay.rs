@@ -12,10 +12,10 @@ use http::request::Parts;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 
-use crate::exchange::{Body, BodyError, ProxyError, Request};
+use super::{Body, BodyError, ProxyError, Request};
 
 /// A request and what is left of its body.
-pub(super) struct Replay {
+pub struct Replay {
     parts: Parts,
     source: Source,
 }
@@ -30,7 +30,7 @@ enum Source {
 
 impl Replay {
     /// Keeps the body where it is.
-    pub(super) fn new(request: Request) -> Self {
+    pub fn new(request: Request) -> Self {
         let (parts, body) = request.into_parts();
         let source =
             if body.is_end_stream() { Source::Empty } else { Source::Unread(Home::new(body)) };
@@ -38,7 +38,7 @@ impl Replay {
     }
 
     /// Reads the body if it has no more than `limit` bytes. A longer one is kept where it is.
-    pub(super) async fn buffered(request: Request, limit: Option<u64>) -> Result<Self, ProxyError> {
+    pub async fn buffered(request: Request, limit: Option<u64>) -> Result<Self, ProxyError> {
         let (parts, mut body) = request.into_parts();
         if body.is_end_stream() {
             return Ok(Self { parts, source: Source::Empty });
@@ -63,12 +63,12 @@ impl Replay {
     }
 
     /// Whether an answer does not keep the request from being sent again.
-    pub(super) fn is_whole(&self) -> bool {
+    pub fn is_whole(&self) -> bool {
         !matches!(self.source, Source::Unread(_))
     }
 
     /// The request once more; `None` when its body is used up.
-    pub(super) fn request(&self) -> Option<Request> {
+    pub fn request(&self) -> Option<Request> {
         let body = match &self.source {
             Source::Empty => Body::empty(),
             Source::Buffered(bytes) => Body::from(bytes.clone()),
@@ -79,7 +79,7 @@ impl Replay {
 }
 
 /// What a client's body that cannot be read is answered with.
-pub(super) fn refusal(error: &BodyError) -> ProxyError {
+pub fn refusal(error: &BodyError) -> ProxyError {
     match error {
         BodyError::Timeout => ProxyError::RequestTimeout,
         BodyError::Malformed(_) | BodyError::TooLarge(_) => ProxyError::BadRequestBody,
@@ -140,11 +140,11 @@ impl Drop for Lent {
 }
 
 /// A body whose beginning has been read already.
-pub(super) struct Begun {
+pub struct Begun {
     /// What was read.
-    pub(super) first: Option<Result<Frame<Bytes>, BodyError>>,
+    pub first: Option<Result<Frame<Bytes>, BodyError>>,
     /// What is still to be read.
-    pub(super) rest: Body,
+    pub rest: Body,
 }
 
 impl HttpBody for Begun {

@@ -1,0 +1,94 @@
+//! `highestRandomWeight`: other services, of which a client always gets the same one.
+//!
+//! Nothing is remembered: the client's address and the name of a child say all.
+
+use std::sync::Arc;
+
+use super::composite::{grounds_of, must_check_health};
+use super::load_balancer::weight;
+use super::rendezvous::Rendezvous;
+use super::{HighestRandomWeightConfig, Service, ServiceContext};
+use crate::exchange::{Context, Handler, ProxyError, Request, ResponseFuture, ready};
+use crate::values::BuildError;
+
+/// See the module.
+pub(super) struct HighestRandomWeight {
+    children: Box<[Arc<dyn Service>]>,
+    choice: Rendezvous,
+    has_eligible: bool,
+    heeds_health: bool,
+    grounds: Box<[Arc<dyn Service>]>,
+}
+
+impl HighestRandomWeight {
+    /// Builds the service that `config` describes.
+    pub(super) fn build(
+        config: &HighestRandomWeightConfig,
+        cx: &mut ServiceContext<'_>,
+    ) -> Result<Self, BuildError> {
+        let heeds_health = config.health_check.is_some();
+        if config.services.is_empty() {
+            let message = "`highestRandomWeight.services` is empty: every request gets a 503";
+            cx.warnings.push(BuildError::at("services", message));
+        }
+        let mut children = Vec::with_capacity(config.services.len());
+        for (at, child) in config.services.iter().enumerate() {
+            let option = format!("services[{at}]");
+            let service = (cx.child)(&child.name)
+                .map_err(|error| BuildError::at(&*option, error.to_string()))?;
+            if heeds_health {
+                must_check_health(&*service, &child.name, cx, &option)?;
+            }
+            children.push(service);
+        }
+        let members = || config.services.iter().map(|one| (&*one.name, weight(one.weight)));
+        let eligible = children.iter().zip(members()).filter(|(_, (_, weight))| *weight > 0);
+        let eligible: Vec<_> = eligible.map(|(service, _)| service).collect();
+        let grounds = grounds_of(eligible.iter().copied().filter(|_| heeds_health));
+        Ok(Self {
+            has_eligible: !eligible.is_empty(),
+            choice: Rendezvous::new(members()),
+            children: children.into(),
+            heeds_health,
+            grounds,
+        })
+    }
+
+    fn choose(&self, cx: &Context) -> Option<&dyn Service> {
+        let index = self.choice.pick(cx.connection.peer_ip_text.as_bytes(), |at| {
+            !self.heeds_health || self.children.get(at).is_some_and(|service| service.is_up())
+        })?;
+        self.children.get(index).map(|service| &**service)
+    }
+}
+
+impl Handler for HighestRandomWeight {
+    fn handle<'a>(&'a self, cx: &'a Context, request: Request) -> ResponseFuture<'a> {
+        match self.choose(cx) {
+            Some(service) => service.handle(cx, request),
+            None => ready(ProxyError::NoAvailableServer.into_response()),
+        }
+    }
+}
+
+impl Service for HighestRandomWeight {
+    fn is_up(&self) -> bool {
+        if self.heeds_health {
+            self.grounds.iter().any(|service| service.is_up())
+        } else {
+            self.has_eligible
+        }
+    }
+
+    fn grounds(&self) -> &[Arc<dyn Service>] {
+        &self.grounds
+    }
+
+    fn checks_health(&self) -> bool {
+        self.heeds_health
+    }
+
+    fn kind(&self) -> Option<&'static str> {
+        Some("HRW")
+    }
+}

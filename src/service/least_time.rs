@@ -1,0 +1,175 @@
+//! Least time: the server whose answers begin soonest, weighed by what it has to do and its weight.
+//!
+//! Times are whole milliseconds, as in Traefik: quicker servers are equals and take turns.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::strategy::Edf;
+
+/// How many answers of a server are remembered.
+const SAMPLES: usize = 100;
+
+/// How long one server takes until its answers begin, on average.
+#[derive(Default)]
+pub(super) struct Times {
+    /// In milliseconds, as the bits of a float; zero before the first answer.
+    average: AtomicU64,
+    samples: Mutex<Samples>,
+}
+
+#[derive(Default)]
+struct Samples {
+    /// Milliseconds, in a ring once it is full.
+    ring: Vec<u64>,
+    next: usize,
+    sum: u64,
+}
+
+impl Times {
+    /// Takes note of one answer that began after `time`.
+    pub(super) fn note(&self, time: Duration) {
+        // No answer that is waited for takes longer than this, and no sum of them overflows.
+        let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).min(1 << 40);
+        let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = samples.next;
+        let old = if let Some(place) = samples.ring.get_mut(next) {
+            std::mem::replace(place, time)
+        } else {
+            samples.ring.push(time);
+            0
+        };
+        samples.next = (next + 1) % SAMPLES;
+        samples.sum = samples.sum - old + time;
+        let average = float(samples.sum) / float(samples.ring.len() as u64);
+        self.average.store(average.to_bits(), Ordering::Relaxed);
+    }
+
+    fn average(&self) -> f64 {
+        f64::from_bits(self.average.load(Ordering::Relaxed))
+    }
+}
+
+/// The choice among the servers of one service.
+pub(super) struct LeastTime {
+    servers: Box<[(Arc<Times>, u64)]>,
+    /// Whose turn it is among equals.
+    turns: Arc<Edf>,
+}
+
+impl LeastTime {
+    /// A choice among servers with these times and weights; `turns` has the same weights.
+    pub(super) fn new(servers: impl Iterator<Item = (Arc<Times>, u64)>, turns: Arc<Edf>) -> Self {
+        Self { servers: servers.collect(), turns }
+    }
+
+    /// Picks the `available` server with the lowest score.
+    pub(super) fn pick(
+        &self,
+        available: impl Fn(usize) -> bool,
+        in_flight: impl Fn(usize) -> usize,
+    ) -> Option<usize> {
+        // Looked at once: what changes meanwhile is for the next request.
+        let scores: SmallVec<[f64; 16]> = self
+            .servers
+            .iter()
+            .enumerate()
+            .map(|(at, (times, weight))| {
+                if *weight == 0 || !available(at) {
+                    return f64::INFINITY;
+                }
+                times.average() * (1.0 + float(in_flight(at) as u64)) / float(*weight)
+            })
+            .collect();
+        let lowest = scores.iter().copied().fold(f64::INFINITY, f64::min);
+        if lowest.is_infinite() {
+            return None;
+        }
+        self.turns.pick(|at| scores.get(at).is_some_and(|score| *score <= lowest))
+    }
+
+    /// The times of one server.
+    pub(super) fn times(&self, at: usize) -> Option<&Times> {
+        self.servers.get(at).map(|(times, _)| &**times)
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "scores only have to be compared")]
+fn float(number: u64) -> f64 {
+    number as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choice(servers: &[(u64, u64)]) -> LeastTime {
+        let servers: Vec<(Arc<Times>, u64)> = servers
+            .iter()
+            .map(|&(millis, weight)| {
+                let times = Times::default();
+                if millis > 0 {
+                    times.note(Duration::from_millis(millis));
+                }
+                (Arc::new(times), weight)
+            })
+            .collect();
+        let turns = Arc::new(Edf::new(servers.iter().map(|(_, weight)| *weight)));
+        LeastTime::new(servers.into_iter(), turns)
+    }
+
+    fn picks(choice: &LeastTime, count: usize, in_flight: &[usize]) -> Vec<usize> {
+        (0..count).map(|_| choice.pick(|_| true, |at| in_flight[at]).unwrap()).collect()
+    }
+
+    /// RP-5.3
+    #[test]
+    fn the_lowest_score_wins() {
+        assert_eq!(picks(&choice(&[(30, 1), (10, 1), (20, 1)]), 2, &[0; 3]), [1, 1]);
+        // 10 ms and two requests on their way are 30, against 20.
+        assert_eq!(picks(&choice(&[(10, 1), (20, 1)]), 1, &[2, 0]), [1]);
+        // A weight divides: 30 / 4 against 10.
+        assert_eq!(picks(&choice(&[(30, 4), (10, 1)]), 1, &[0; 2]), [0]);
+        // Who has not answered yet is tried.
+        assert_eq!(picks(&choice(&[(1, 1), (0, 1)]), 1, &[0, 9]), [1]);
+    }
+
+    #[test]
+    fn equals_take_turns_by_weight() {
+        let picked = picks(&choice(&[(0, 3), (0, 1)]), 8, &[0; 2]);
+        assert_eq!(picked.iter().filter(|&&at| at == 0).count(), 6);
+        let picked = picks(&choice(&[(20, 1), (10, 1), (10, 1)]), 4, &[0; 3]);
+        assert_eq!(picked.iter().filter(|&&at| at == 1).count(), 2, "{picked:?}");
+        assert!(!picked.contains(&0));
+    }
+
+    #[test]
+    fn who_may_not_be_picked_is_not() {
+        let some = choice(&[(10, 1), (20, 1), (1, 0)]);
+        assert_eq!(some.pick(|at| at != 0, |_| 0), Some(1));
+        assert_eq!(some.pick(|at| at == 2, |_| 0), None);
+        assert_eq!(choice(&[]).pick(|_| true, |_| 0), None);
+    }
+
+    #[test]
+    fn a_hundred_answers_are_remembered() {
+        let times = Times::default();
+        assert!(times.average() < f64::EPSILON);
+        for _ in 0..SAMPLES {
+            times.note(Duration::from_millis(100));
+        }
+        for _ in 0..SAMPLES / 2 {
+            times.note(Duration::from_micros(200_900));
+        }
+        assert!((times.average() - 150.0).abs() < f64::EPSILON);
+        for _ in 0..SAMPLES {
+            times.note(Duration::from_micros(900));
+        }
+        assert!(times.average() < f64::EPSILON, "less than a millisecond is none");
+        times.note(Duration::MAX);
+        assert!(times.average().is_finite());
+    }
+}
