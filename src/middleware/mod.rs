@@ -8,6 +8,7 @@ mod at_hand;
 mod auth;
 mod basic_auth;
 mod buffering;
+mod circuit_breaker;
 mod compress;
 mod content_type;
 mod cors;
@@ -15,6 +16,7 @@ mod digest_auth;
 mod digest_header;
 mod encoded_characters;
 mod errors;
+mod expression;
 mod forward_auth;
 mod grpc_web;
 mod headers;
@@ -141,6 +143,7 @@ middlewares! {
         add_prefix: add_prefix::AddPrefixConfig = "addPrefix",
         basic_auth: basic_auth::BasicAuthConfig = "basicAuth",
         buffering: buffering::BufferingConfig = "buffering",
+        circuit_breaker: circuit_breaker::CircuitBreakerConfig = "circuitBreaker",
         compress: compress::CompressConfig = "compress",
         content_type: content_type::ContentTypeConfig = "contentType",
         digest_auth: digest_auth::DigestAuthConfig = "digestAuth",
@@ -163,7 +166,6 @@ middlewares! {
         strip_prefix_regex: strip_prefix_regex::StripPrefixRegexConfig = "stripPrefixRegex",
     }
     not_yet {
-        circuit_breaker = "circuitBreaker",
         plugin = "plugin",
     }
 }
@@ -187,7 +189,7 @@ mod tests {
             (r#"{"inFlightReq": {"amount": 1}}"#, "inFlightReq", true),
             (r#"{"ipAllowList": {"sourceRange": ["::1"]}}"#, "ipAllowList", true),
             (r#"{"chain": {"middlewares": ["a"]}}"#, "chain", false),
-            (r#"{"circuitBreaker": {}}"#, "circuitBreaker", false),
+            (r#"{"circuitBreaker": {}}"#, "circuitBreaker", true),
         ] {
             let config: MiddlewareConfig = serde_json::from_str(text).unwrap();
             let set = config.set();

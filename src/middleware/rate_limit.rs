@@ -1,5 +1,9 @@
-//! `rateLimit`: a token bucket per source. Who comes a little early waits, who comes much too
-//! early is refused.
+//! `rateLimit`: a token bucket per source, in memory or in Redis. Who comes a little early waits,
+//! who comes much too early is refused.
+
+#[cfg(feature = "redis")]
+mod redis;
+mod shared;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,12 +12,15 @@ use http::header::RETRY_AFTER;
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "redis")]
+use self::redis::{Rate, Store};
+use self::shared::RedisConfig;
 use super::source::{Criterion, Fallback, SourceCriterionConfig};
 use super::token_buckets::{Buckets, Verdict};
 use super::{Build, BuildContext};
-use crate::exchange::error::bare;
+use crate::exchange::error::{bare, text};
 use crate::exchange::{Context, Middleware, Next, Request, Response, ResponseFuture, ready};
-use crate::values::{BuildError, GoDuration, Unsupported};
+use crate::values::{BuildError, GoDuration, Profile};
 
 /// Options of `rateLimit`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,9 +35,9 @@ pub struct RateLimitConfig {
     /// Whom requests count for. Default: the peer's address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_criterion: Option<SourceCriterionConfig>,
-    /// Buckets in Redis; not served yet.
+    /// Keep the buckets in Redis. Default: in memory.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub redis: Option<Unsupported>,
+    pub redis: Option<RedisConfig>,
 }
 
 impl Default for RateLimitConfig {
@@ -47,9 +54,6 @@ impl Default for RateLimitConfig {
 
 impl Build for RateLimitConfig {
     fn build(&self, cx: &mut BuildContext<'_>) -> Result<Arc<dyn Middleware>, BuildError> {
-        if self.redis.is_some() {
-            return Err(BuildError::unsupported("redis"));
-        }
         if self.period.is_negative() {
             return Err(BuildError::at(
                 "period",
@@ -67,15 +71,63 @@ impl Build for RateLimitConfig {
         }
         let criterion = Criterion::build(self.source_criterion.as_ref(), Fallback::PeerIp, cx)?;
         let Some(average) = u64::try_from(self.average).ok().filter(|&average| average > 0) else {
-            return Ok(Arc::new(Unlimited));
+            return Ok(match &self.redis {
+                // Traefik has no such bucket in Redis.
+                Some(_) if cx.profile == Profile::Exact => Arc::new(Nobody),
+                _ => Arc::new(Unlimited),
+            });
         };
         let period = self.period.positive().unwrap_or(Duration::from_secs(1));
         let interval = Duration::from_nanos_u128(period.as_nanos() / u128::from(average));
+        if let Some(config) = &self.redis {
+            return self.shared(config, criterion, period, average, cx);
+        }
         let burst = u32::try_from(self.burst.max(1)).unwrap_or(u32::MAX);
         let max_delay = max_delay(period, average);
         let settings = format!("{average}/{period:?} {burst} {:?}", self.source_criterion);
         let buckets = cx.carry_over(&settings, || Buckets::new(interval, burst, max_delay));
         Ok(Arc::new(RateLimit { criterion, buckets }))
+    }
+}
+
+impl RateLimitConfig {
+    #[cfg(feature = "redis")]
+    #[expect(clippy::cast_precision_loss, reason = "a rate need not be exact")]
+    fn shared(
+        &self,
+        config: &RedisConfig,
+        criterion: Criterion,
+        period: Duration,
+        average: u64,
+        cx: &BuildContext<'_>,
+    ) -> Result<Arc<dyn Middleware>, BuildError> {
+        Ok(Arc::new(SharedLimit {
+            criterion,
+            prefix: format!("rate:{}:", cx.name),
+            rate: Rate {
+                per_microsecond: average as f64 * 1_000.0 / period.as_nanos() as f64,
+                burst: self.burst.max(1),
+                max_delay: max_delay(period, average),
+            },
+            store: Store::of(config, cx)?,
+        }))
+    }
+
+    #[cfg(not(feature = "redis"))]
+    #[expect(clippy::unused_self, reason = "the other one of this name uses it")]
+    fn shared(
+        &self,
+        config: &RedisConfig,
+        _: Criterion,
+        _: Duration,
+        _: u64,
+        cx: &BuildContext<'_>,
+    ) -> Result<Arc<dyn Middleware>, BuildError> {
+        config.places()?;
+        if let Some(tls) = &config.tls {
+            tls.read(cx.files)?;
+        }
+        Err(BuildError::at("redis", "this build has no Redis: the feature `redis` is off"))
     }
 }
 
@@ -103,6 +155,15 @@ impl Middleware for Unlimited {
     }
 }
 
+/// `average: 0` with Redis, under `core.profile: exact`.
+struct Nobody;
+
+impl Middleware for Nobody {
+    fn handle<'a>(&'a self, _: &'a Context, _: Request, _: Next<'a>) -> ResponseFuture<'a> {
+        ready(text(StatusCode::TOO_MANY_REQUESTS, "No bursty traffic allowed\n"))
+    }
+}
+
 const X_RETRY_IN: HeaderName = HeaderName::from_static("x-retry-in");
 
 struct RateLimit {
@@ -125,6 +186,40 @@ impl Middleware for RateLimit {
             }),
             Verdict::Refused(wait) => ready(refusal(wait)),
         }
+    }
+}
+
+/// A limit whose buckets are in Redis.
+#[cfg(feature = "redis")]
+struct SharedLimit {
+    criterion: Criterion,
+    prefix: String,
+    rate: Rate,
+    store: Arc<Store>,
+}
+
+#[cfg(feature = "redis")]
+impl Middleware for SharedLimit {
+    fn handle<'a>(
+        &'a self,
+        cx: &'a Context,
+        request: Request,
+        next: Next<'a>,
+    ) -> ResponseFuture<'a> {
+        let mut key = self.prefix.as_bytes().to_vec();
+        self.criterion.write_source(cx, request.headers(), &mut key);
+        Box::pin(async move {
+            match self.store.take(&key, &self.rate).await {
+                Ok(Duration::ZERO) => {}
+                Ok(wait) if wait > self.rate.max_delay => return refusal(wait),
+                Ok(wait) => tokio::time::sleep(wait).await,
+                Err(_) => {
+                    let status = StatusCode::INTERNAL_SERVER_ERROR;
+                    return text(status, "Could not insert/update bucket\n");
+                }
+            }
+            next.run(cx, request).await
+        })
     }
 }
 
@@ -239,6 +334,39 @@ mod tests {
         assert_eq!(changed.status(get("/")).await, 200);
     }
 
+    /// RP 17, number 4.
+    #[tokio::test(start_paused = true)]
+    async fn no_average_in_redis_is_nobody_under_exact() {
+        let config = RateLimitConfig { redis: Some(RedisConfig::default()), ..limit(0, 1) };
+        for (profile, want) in
+            [(Profile::Exact, 429), (Profile::Safe, 200), (Profile::Hardened, 200)]
+        {
+            let setting = Setting { profile, ..Setting::default() };
+            let bench = Bench::new(vec![setting.build(&config).unwrap().0]);
+            let response = bench.send(get("/")).await;
+            assert_eq!(response.status(), want, "{profile:?}");
+            if want == 429 {
+                assert_eq!(response.headers()["content-type"], "text/plain; charset=utf-8");
+                assert_eq!(body(response).await, "No bursty traffic allowed\n");
+            }
+        }
+    }
+
+    #[cfg(feature = "redis")]
+    #[tokio::test]
+    async fn a_redis_that_nobody_serves_is_an_error_of_each_request() {
+        // `tcpmux`, which is served by no machine that runs tests.
+        let redis = RedisConfig { endpoints: vec!["127.0.0.1:1".into()], ..RedisConfig::default() };
+        let bench = bench(&RateLimitConfig { redis: Some(redis), ..limit(1, 1) });
+        for _ in 0..3 {
+            let response = bench.send(get("/")).await;
+            assert_eq!(response.status(), 500);
+            assert_eq!(response.headers()["x-content-type-options"], "nosniff");
+            assert_eq!(body(response).await, "Could not insert/update bucket\n");
+        }
+        assert_eq!(bench.calls(), 0);
+    }
+
     #[test]
     fn waiting_times_follow_the_rate() {
         for (period, average, want) in [
@@ -254,8 +382,12 @@ mod tests {
 
     #[test]
     fn options_are_checked() {
-        let redis = RateLimitConfig { redis: Some(Unsupported), ..limit(1, 1) };
-        assert_eq!(build(&redis).err().unwrap(), BuildError::unsupported("redis"));
+        let redis = |endpoint: &str| RateLimitConfig {
+            redis: Some(RedisConfig { endpoints: vec![endpoint.into()], ..RedisConfig::default() }),
+            ..limit(1, 1)
+        };
+        assert_eq!(build(&redis("nowhere")).err().unwrap().option, "redis.endpoints[0]");
+        assert_eq!(build(&redis("localhost:1")).is_ok(), cfg!(feature = "redis"));
         let period = RateLimitConfig { period: GoDuration::from_secs(-1), ..limit(1, 1) };
         assert_eq!(
             build(&period).err().unwrap().message,

@@ -4,12 +4,16 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
+#[cfg(feature = "redis")]
+use std::io::Write as _;
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
 use http::header::HOST;
 use http::{HeaderMap, HeaderName};
 use serde::{Deserialize, Serialize};
+#[cfg(feature = "redis")]
+use sha2::{Digest, Sha256};
 
 use super::BuildContext;
 use super::ip_strategy::{ClientIp, IpStrategy, IpStrategyConfig};
@@ -132,6 +136,47 @@ impl Criterion {
     }
 }
 
+/// Longer texts are kept as their digest: a client must not fill a store.
+#[cfg(feature = "redis")]
+const LONGEST: usize = 256;
+
+#[cfg(feature = "redis")]
+impl Criterion {
+    /// Appends whom a request counts for, as Traefik writes it: the same in every process.
+    pub(super) fn write_source(&self, cx: &Context, headers: &HeaderMap, to: &mut Vec<u8>) {
+        let header =
+            |name: &HeaderName| headers.get(name).map_or(&b""[..], http::HeaderValue::as_bytes);
+        match &self.by {
+            By::Ip(strategy) => {
+                let ip = match strategy.address(cx, headers) {
+                    ClientIp::Known(ip) => ip,
+                    ClientIp::Absent => return,
+                    ClientIp::Malformed => cx.connection.peer_ip,
+                };
+                // A vector takes any bytes.
+                let _ = write!(to, "{ip}");
+            }
+            By::Header(name) => write_text(header(name), to),
+            By::RawHost => write_text(header(&HOST), to),
+            By::Host => {
+                let host = headers.get(HOST).and_then(|value| value.to_str().ok());
+                write_text(canonical_host(host.unwrap_or_default()).as_bytes(), to);
+            }
+        }
+    }
+}
+
+#[cfg(feature = "redis")]
+fn write_text(text: &[u8], to: &mut Vec<u8>) {
+    if text.len() <= LONGEST {
+        to.extend_from_slice(text);
+        return;
+    }
+    for byte in Sha256::digest(text) {
+        let _ = write!(to, "{byte:02x}");
+    }
+}
+
 fn text(bytes: &[u8]) -> Source {
     let (first, second) = &*KEYS;
     Source::Text(first.hash_one(bytes), second.hash_one(bytes))
@@ -192,6 +237,56 @@ mod tests {
             assert_eq!(source("a.test") == source("A.test:8080"), same);
             assert_ne!(source("a.test"), source("b.test"));
         }
+    }
+
+    /// RP 7.5: the keys in Redis.
+    #[cfg(feature = "redis")]
+    #[test]
+    fn sources_are_written_as_traefik_writes_them() {
+        let by = |ip_strategy, header: &str, request_host| SourceCriterionConfig {
+            ip_strategy,
+            request_header_name: header.into(),
+            request_host,
+        };
+        let depth = |ipv6_subnet| {
+            Some(IpStrategyConfig { depth: 1, ipv6_subnet, ..IpStrategyConfig::default() })
+        };
+        let long = "x".repeat(257);
+        let digest = text_of(Sha256::digest(&long).as_slice());
+        for (config, profile, forwarded, key, want) in [
+            (by(None, "", false), Profile::Safe, "", "", "192.0.2.1"),
+            (by(depth(None), "", false), Profile::Safe, "2001:DB8::1", "", "2001:db8::1"),
+            (by(depth(Some(32)), "", false), Profile::Safe, "2001:db8::1", "", "2001:db8::"),
+            (by(depth(None), "", false), Profile::Safe, "", "", ""),
+            (by(depth(None), "", false), Profile::Safe, "nonsense", "", "192.0.2.1"),
+            (by(None, "X-Key", false), Profile::Safe, "", "a b", "a b"),
+            (by(None, "X-Key", false), Profile::Safe, "", "", ""),
+            (by(None, "X-Key", false), Profile::Safe, "", &long[1..], &long[1..]),
+            (by(None, "X-Key", false), Profile::Safe, "", &long, &digest),
+            (by(None, "", true), Profile::Safe, "", "", "a.test"),
+            (by(None, "", true), Profile::Exact, "", "", "A.test:80"),
+        ] {
+            let criterion = build(&config, profile).unwrap();
+            let mut request = get("/");
+            request.headers_mut().insert(HOST, http::HeaderValue::from_static("A.test:80"));
+            for (name, value) in [("x-forwarded-for", forwarded), ("x-key", key)] {
+                if !value.is_empty() {
+                    request = with(request, name, value);
+                }
+            }
+            let mut written = Vec::new();
+            criterion.write_source(&context("192.0.2.1"), request.headers(), &mut written);
+            assert_eq!(String::from_utf8(written).unwrap(), want, "{config:?} {profile:?}");
+        }
+    }
+
+    #[cfg(feature = "redis")]
+    fn text_of(bytes: &[u8]) -> String {
+        use std::fmt::Write as _;
+        bytes.iter().fold(String::new(), |mut text, byte| {
+            write!(text, "{byte:02x}").unwrap();
+            text
+        })
     }
 
     #[test]

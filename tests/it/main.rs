@@ -39,6 +39,8 @@ mod services;
 mod shelf_auth;
 #[cfg(test)]
 mod shelf_content;
+#[cfg(all(test, feature = "redis"))]
+mod shelf_limits;
 #[cfg(test)]
 mod shelf_paths;
 #[cfg(test)]

@@ -9,6 +9,8 @@ pub(crate) mod client;
 pub(crate) mod http2;
 pub(crate) mod origin;
 pub(crate) mod proxy;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;
 
 use std::time::Duration;
 
