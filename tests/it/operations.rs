@@ -607,7 +607,7 @@ fn middlewares_that_nobody_uses_are_told() {
               middlewares:
                 used: {{addPrefix: {{prefix: {first}}}}}
                 unused: {unused}
-                breaker: {{circuitBreaker: {{}}}}
+                foreign: {{plugin: {{some: {{}}}}}}
                 inner: {{chain: {{middlewares: [missing]}}}}
                 pages: {{errors: {{status: ['500'], service: later}}}}
               services:
@@ -628,7 +628,7 @@ fn middlewares_that_nobody_uses_are_told() {
     };
     for (name, says) in [
         ("unused@file", "no users are configured"),
-        ("breaker@file", "`circuitBreaker` is not supported yet"),
+        ("foreign@file", "`plugin` is not supported yet"),
         ("inner@file", "middleware \"missing@file\" does not exist"),
         ("pages@file", "the service \"later@file\" does not exist"),
     ] {
