@@ -323,21 +323,35 @@ impl Compiler<'_> {
         built.status = Status::Disabled;
         let mode = self.env.facts.on_broken_router;
         let last_good = previous
-            .and_then(|previous| previous.last_good.clone())
-            // A router that moved between clear text and TLS is another router.
-            .filter(|router| router.tls_options.is_some() == built.tls.is_some());
+            .filter(|previous| previous.stood_where(built))
+            .and_then(|previous| previous.last_good.clone());
         built.last_good.clone_from(&last_good);
         let is_nowhere = built.instance.entry_points.is_empty() && !draft.is_child();
         if mode == OnBrokenRouter::Skip || is_nowhere {
             return;
         }
+        // In a tree the old one would lead to the others as they were, whatever has become of them.
+        let goes_on = !built.in_tree;
         match (&draft.rule, last_good) {
-            (_, Some(router)) if mode == OnBrokenRouter::LastGood => built.routers.push(router),
+            (_, Some(router)) if goes_on && mode == OnBrokenRouter::LastGood => {
+                built.routers.push(router);
+            }
             (Ok(rule), _) => {
                 let router = self.http_router(built, Arc::clone(rule), None);
                 built.routers.push(Arc::new(router));
             }
-            (Err(_), Some(router)) => built.routers.push(router),
+            (Err(_), Some(router)) if goes_on => built.routers.push(router),
+            (Err(_), Some(router)) => {
+                let router = self.http_router(built, Arc::clone(&router.rule), None);
+                built.routers.push(Arc::new(router));
+            }
+            (Err(_), None) if draft.is_child() => {
+                // It refuses no more than what its parent would have sent to those behind it.
+                if let Ok(everything) = Rule::parse("PathPrefix(`/`)") {
+                    let router = self.http_router(built, Arc::new(everything), None);
+                    built.routers.push(Arc::new(router));
+                }
+            }
             (Err(problem), None) => self.place_without_rule(&problem.error.message, built),
         }
     }
@@ -398,6 +412,15 @@ fn own_problems(draft: &Draft, built: &BuiltRouter) -> Vec<Problem> {
 }
 
 impl BuiltRouter {
+    /// Whether the same stood in front of it: the middlewares of its entry point, or the routers above it.
+    fn stood_where(&self, now: &Self) -> bool {
+        let (then, is) = (&self.instance, &now.instance);
+        then.model == is.model
+            && then.entry_points == is.entry_points
+            && then.tls.is_some() == is.tls.is_some()
+            && self.object.config.parent_refs == now.object.config.parent_refs
+    }
+
     fn diagnose(&mut self, severity: Severity, error: &BuildError) {
         let diagnostic = self.object.diagnose(severity, "router", &self.instance.name, error);
         self.diagnostics.push(diagnostic);

@@ -371,7 +371,10 @@ impl Compiler<'_> {
                 placed.copies.iter().find(|built| built.instance.name == instance.name)
             });
             let kept = previous.filter(|built| {
-                same(&built.object, &draft.object) && self.is_current(built, &draft.hosts, plan)
+                // One that stands in a tree since now was checked by other rules before.
+                draft.place.is_none()
+                    && same(&built.object, &draft.object)
+                    && self.is_current(built, &draft.hosts, plan)
             });
             copies.push(if let Some(kept) = kept {
                 Arc::clone(kept)

@@ -287,7 +287,13 @@ impl Compiler<'_> {
         let object = Arc::clone(object);
         let Parts { children, links, files, .. } = parts;
         let below = children.iter().filter_map(|child| self.services.get(child));
-        let height = 1 + below.map(|child| child.height).max().unwrap_or_default();
+        // Of one that is too high, what stands below was not kept: whoever stands above must find it too high as well,
+        // whoever of them was asked first.
+        let height = if self.too_high {
+            MAX_HEIGHT + 1
+        } else {
+            1 + below.map(|child| child.height).max().unwrap_or_default()
+        };
         let transport = used;
         BuiltService { object, service, diagnostics, transport, children, links, files, height }
     }

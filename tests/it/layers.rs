@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::harness::{Ask, Origin, Proxy, Reply, until};
+use crate::harness::{Ask, Client, Origin, Proxy, Reply, until};
 
 /// Answers with its name; `X-Seen` says what it was asked for.
 fn named(name: &'static str) -> Origin {
@@ -225,4 +225,90 @@ fn the_access_log_names_every_level() {
         let line = last().unwrap();
         assert_eq!((&line["RouterName"], &line["ServiceName"]), (&json!(routers), &service));
     }
+}
+
+const DENIED: &str = "    root: {rule: PathPrefix(`/p`), middlewares: [deny]}
+    child: {rule: Path(`/p/c`), service: a, parentRefs: [root]}
+";
+
+/// What went on as it was would go on in front of nothing: a router that has left its tree, or its entry point, is not
+/// served by its last good build.
+#[test]
+fn a_broken_router_takes_nothing_along_from_where_it_stood() {
+    let (a, b) = (named("a"), named("b"));
+    for (mode, moved) in [
+        ("503", "    child: {rule: Path(`/p/c, service: a, middlewares: [deny]}\n"),
+        ("lastGood", "    child: {rule: Path(`/p/c`), service: a, middlewares: [dney]}\n"),
+    ] {
+        let options = json!({"core": {"onBrokenRouter": mode}});
+        let proxy = Proxy::with(options).start(&config(&a, &b, DENIED));
+        assert_eq!(proxy.get("x/p/c").status, 403, "{mode}");
+        let text = DENIED.lines().next().unwrap().to_owned() + "\n" + moved;
+        proxy.reload(&config(&a, &b, &text));
+        assert_ne!(proxy.get("x/p/c").status, 200, "{mode}");
+    }
+    let entry_points = json!({"entryPoints": {
+        "web": {},
+        "guarded": {"address": "127.0.0.1:0", "http": {"middlewares": ["deny@file"]}},
+    }});
+    let at = |entry_point: &str, rule: &str| {
+        let router = format!("    r: {{rule: {rule}, service: a, entryPoints: [{entry_point}]}}\n");
+        config(&a, &b, &router)
+    };
+    let proxy = Proxy::with(entry_points).start(&at("web", "Path(`/p/c`)"));
+    assert_eq!(proxy.get("x/p/c").status, 200);
+    proxy.reload(&at("guarded", "Path(`/p/c"));
+    let mut client = Client::connect(proxy.address("guarded")).unwrap();
+    assert_ne!(client.send(&Ask::get("x/p/c")).unwrap().status, 200);
+}
+
+/// A tree never goes on as it was: its other routers have changed meanwhile.
+#[test]
+fn a_broken_root_does_not_lead_to_what_was_below_it() {
+    let (a, b) = (named("a"), named("b"));
+    for (mode, root) in [
+        ("503", "    root: {rule: PathPrefix(`/p}\n"),
+        ("lastGood", "    root: {rule: PathPrefix(`/p`), middlewares: [nobody]}\n"),
+    ] {
+        let options = json!({"core": {"onBrokenRouter": mode}});
+        let open = "    root: {rule: PathPrefix(`/p`)}\n    child: {rule: Path(`/p/c`), service: a, parentRefs: [root]}\n";
+        let proxy = Proxy::with(options).start(&config(&a, &b, open));
+        assert_eq!(proxy.get("x/p/c").status, 200, "{mode}");
+        let closed = "    child: {rule: Path(`/p/c`), service: a, parentRefs: [root], middlewares: [deny]}\n";
+        proxy.reload(&config(&a, &b, &format!("{root}{closed}")));
+        assert_eq!(proxy.get("x/p/c").status, 503, "{mode}");
+    }
+}
+
+/// A running proxy sees that a router has become a parent, as one that starts does.
+#[test]
+fn a_router_with_a_service_cannot_become_a_parent() {
+    let (a, b) = (named("a"), named("b"));
+    let alone = "    p: {rule: PathPrefix(`/p`), service: a}\n";
+    let child = "    c: {rule: Path(`/p/c`), service: b, parentRefs: [p], middlewares: [deny]}\n";
+    let proxy = Proxy::start(&config(&a, &b, alone));
+    assert_eq!(proxy.get("x/p/c").status, 200);
+    let both = config(&a, &b, &format!("{alone}{child}"));
+    proxy.reload(&both);
+    assert_eq!(proxy.get("x/p/c").status, 503);
+    assert_eq!(Proxy::start(&both).get("x/p/c").status, 503);
+}
+
+/// A rule that cannot be read never lets those behind it have its requests.
+#[test]
+fn a_child_without_a_rule_keeps_its_place_before_its_siblings() {
+    let (a, b) = (named("a"), named("b"));
+    let proxy = Proxy::start(&config(
+        &a,
+        &b,
+        "    root: {rule: PathPrefix(`/p`)}
+    first: {rule: Path(`/p/first`), priority: 9, service: b, parentRefs: [root]}
+    admin: {rule: PathPrefix(`/p/adm, priority: 5, service: a, parentRefs: [root], middlewares: [deny]}
+    all: {rule: PathPrefix(`/p`), priority: 1, service: a, parentRefs: [root]}
+    other: {rule: PathPrefix(`/q`), service: a}
+",
+    ));
+    assert_eq!(proxy.get("x/p/adm").status, 503);
+    assert_eq!(proxy.get("x/p/first").status, 200);
+    assert_eq!(proxy.get("x/q").status, 200);
 }
