@@ -3,8 +3,11 @@
 //! A middleware that has nothing to do with the response returns `next.run(…)` itself: no
 //! allocation and no extra poll. You pay for looking at the response only where you look.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use http::HeaderMap;
+
+use super::forwarded::ForwardedForRemoved;
 use super::{Context, Handler, Request, ResponseFuture};
 
 /// One step between a router and its service.
@@ -28,12 +31,37 @@ pub struct Next<'a> {
 impl<'a> Next<'a> {
     /// Runs the next middleware, or the handler at the end.
     pub fn run(self, cx: &'a Context, request: Request) -> ResponseFuture<'a> {
-        match self.middlewares.split_first() {
-            Some((first, middlewares)) => {
-                first.handle(cx, request, Next { middlewares, handler: self.handler })
-            }
-            None => self.handler.handle(cx, request),
+        if let Some((first, middlewares)) = self.middlewares.split_first() {
+            return first.handle(cx, request, Next { middlewares, handler: self.handler });
         }
+        if let Some(remade) = request.extensions().get::<Remade>() {
+            remade.note(&request);
+        }
+        self.handler.handle(cx, request)
+    }
+}
+
+/// In the extensions of a request: where is left what the middlewares behind somebody have made of its headers. Whoever
+/// asks somebody else on the request's behalf must not show what they have taken away, nor what the client invented.
+#[derive(Clone, Default)]
+pub struct Remade(Arc<Mutex<Option<(HeaderMap, bool)>>>);
+
+impl Remade {
+    /// The one of this request.
+    pub fn of(request: &mut Request) -> Self {
+        request.extensions_mut().get_or_insert_default::<Self>().clone()
+    }
+
+    /// The headers that the last handler got, and whether it must not add `X-Forwarded-For`. `None` when no handler was
+    /// reached.
+    pub fn headers(&self) -> Option<(HeaderMap, bool)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, request: &Request) {
+        let removed = request.extensions().get::<ForwardedForRemoved>().is_some();
+        let noted = Some((request.headers().clone(), removed));
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = noted;
     }
 }
 

@@ -18,7 +18,7 @@ pub mod view;
 use std::pin::Pin;
 
 pub use body::{Body, BodyEnd, BodyError, EndHook, Ending, without_misplaced_trailers};
-pub use chain::{Chain, Middleware, Next};
+pub use chain::{Chain, Middleware, Next, Remade};
 pub use context::{
     ClientTls, Connection, Context, EntryPointFacts, OpenWork, OpenWorkItem, Scheme,
 };

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context as TaskContext, Poll};
 
 use bytes::{Bytes, BytesMut};
+use http::header::EXPECT;
 use http::request::Parts;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -39,7 +40,7 @@ impl Replay {
 
     /// Reads the body if it has no more than `limit` bytes. A longer one is kept where it is.
     pub async fn buffered(request: Request, limit: Option<u64>) -> Result<Self, ProxyError> {
-        let (parts, mut body) = request.into_parts();
+        let (mut parts, mut body) = request.into_parts();
         if body.is_end_stream() {
             return Ok(Self { parts, source: Source::Empty });
         }
@@ -48,6 +49,8 @@ impl Replay {
             return Ok(Self { parts, source: Source::Unread(Home::new(body)) });
         }
         let mut read = BytesMut::new();
+        // The client is told to go on by being read from.
+        parts.headers.remove(EXPECT);
         while let Some(frame) = body.frame().await {
             // Trailers of requests are not forwarded.
             if let Ok(data) = frame.map_err(|error| refusal(&error))?.into_data() {

@@ -166,9 +166,13 @@ impl Buffering {
             budget.earn();
         }
         let mut attempt = 1;
+        let mut sent = false;
         loop {
             let request = Request::from_parts(parts.clone(), kept.body());
             let mut response = next.run(cx, request).await;
+            let outcome = Outcome::of(&mut response);
+            outcome.sent |= sent;
+            sent = outcome.sent;
             let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
             if upgraded || !again.wants(attempt, &response, &method) {
                 response = self.keep(&method, response).await;

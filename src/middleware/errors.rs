@@ -18,7 +18,7 @@ use super::at_hand::discard;
 use super::{Build, BuildContext, redirect};
 use crate::exchange::forwarded::ForwardedForRemoved;
 use crate::exchange::{
-    Body, Context, Handler, Middleware, Next, Outcome, Request, Response, ResponseFuture,
+    Body, Context, Handler, Middleware, Next, Outcome, Remade, Request, Response, ResponseFuture,
 };
 use crate::values::{BuildError, is_default, status};
 
@@ -191,19 +191,44 @@ impl Middleware for Errors {
             return next.run(cx, request);
         }
         Box::pin(async move {
+            let mut request = request;
+            let remade = Remade::of(&mut request);
             let origin = self.origin(cx, &request);
             let response = next.run(cx, request).await;
             let status = response.status();
             let caught = !status.is_informational()
                 && self.statuses.iter().any(|&range| is_in(range, status));
-            if caught { self.replace(cx, origin, response).await } else { response }
+            if !caught {
+                return response;
+            }
+            // Those behind may have checked and removed credentials, and set who the client is.
+            let origin = match remade.headers() {
+                Some((headers, removed)) => Origin {
+                    url: origin.url,
+                    headers: self.chosen(&headers),
+                    forwarded_for_removed: removed,
+                },
+                None => origin,
+            };
+            self.replace(cx, origin, response).await
         })
     }
 }
 
 impl Errors {
     fn origin(&self, cx: &Context, request: &Request) -> Origin {
-        let asked = request.headers();
+        let headers = self.chosen(request.headers());
+        let url = self.template.contains(&Part::Url).then(|| {
+            let scheme = cx.connection.scheme().as_str();
+            let rest = redirect::path_and_query(request);
+            [scheme, "://", redirect::host(request), rest].concat()
+        });
+        let forwarded_for_removed = request.extensions().get::<ForwardedForRemoved>().is_some();
+        Origin { url, headers, forwarded_for_removed }
+    }
+
+    /// What of a request's headers a page is asked for with.
+    fn chosen(&self, asked: &HeaderMap) -> HeaderMap {
         let mut headers = match &self.headers {
             None => asked.clone(),
             Some(names) => {
@@ -223,13 +248,7 @@ impl Errors {
         if let Some(host) = asked.get(HOST) {
             headers.insert(HOST, host.clone());
         }
-        let url = self.template.contains(&Part::Url).then(|| {
-            let scheme = cx.connection.scheme().as_str();
-            let rest = redirect::path_and_query(request);
-            [scheme, "://", redirect::host(request), rest].concat()
-        });
-        let forwarded_for_removed = request.extensions().get::<ForwardedForRemoved>().is_some();
-        Origin { url, headers, forwarded_for_removed }
+        headers
     }
 
     async fn replace(&self, cx: &Context, origin: Origin, mut response: Response) -> Response {
@@ -253,7 +272,10 @@ impl Errors {
         outcome.service_start = first.service_start.or(outcome.service_start);
         outcome.user = first.user.or(outcome.user.take());
         outcome.retries += first.retries;
-        outcome.sent |= first.sent;
+        if first.sent {
+            // What was done must not be done again because there is no page for it.
+            outcome.sent = true;
+        }
         page
     }
 

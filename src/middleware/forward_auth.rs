@@ -12,7 +12,9 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
 use http::response::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, StatusCode, Uri};
@@ -428,7 +430,9 @@ impl ForwardAuth {
         if !self.forward_body || request.body().is_end_stream() {
             return Ok((request, Bytes::new()));
         }
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        // The client is told to go on by being read from.
+        parts.headers.remove(EXPECT);
         match read(body, self.body_limit).await {
             Ok(body) => Ok((Request::from_parts(parts, Body::from(body.clone())), body)),
             Err(Unread::TooLarge) => Err(empty(StatusCode::UNAUTHORIZED)),

@@ -220,8 +220,11 @@ impl Retry {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return false;
         }
-        let error = response.extensions().get::<Outcome>().and_then(|outcome| outcome.error);
-        if self.on_network_error && error.is_some_and(crate::exchange::ProxyError::nothing_sent) {
+        // An error of the last attempt alone: of several, one may have reached a server.
+        let unsent = response.extensions().get::<Outcome>().is_some_and(|outcome| {
+            !outcome.sent && outcome.error.is_some_and(crate::exchange::ProxyError::nothing_sent)
+        });
+        if self.on_network_error && unsent {
             return true;
         }
         on_status

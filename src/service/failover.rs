@@ -92,9 +92,13 @@ impl Failover {
         {
             return response;
         }
+        let sent = response.extensions().get::<Outcome>().is_some_and(|outcome| outcome.sent);
         unseen.dropped(cx, response);
         let Some(request) = replay.request() else { return ProxyError::Panic.into_response() };
-        self.fall_back(cx, request).await
+        let mut response = self.fall_back(cx, request).await;
+        // Of both: nobody must believe that nothing was done.
+        Outcome::of(&mut response).sent |= sent;
+        response
     }
 }
 

@@ -352,3 +352,68 @@ fn browsers_talk_to_a_grpc_server() {
     assert_eq!(answer.header("access-control-max-age"), Some("600"));
     assert_eq!(answer.header("access-control-allow-headers"), Some("Content-Type, X-Grpc-Web"));
 }
+
+/// Whoever gives the page sees what the application has seen: no credentials that were removed, no name that the client
+/// made up.
+#[test]
+fn the_page_is_asked_for_with_what_is_left_of_the_headers() {
+    let app = Origin::with(|_| Reply::text(500, "broken"));
+    let pages = Origin::named("pages");
+    let proxy = Proxy::start(&format!(
+        "
+        http:
+          routers:
+            all: {{rule: PathPrefix(`/`), service: app, middlewares: [pages, login, mark]}}
+          middlewares:
+            pages: {{errors: {{status: ['500-599'], service: pages, query: /}}}}
+            login:
+              basicAuth:
+                users: ['test:{{SHA}}qUqP5cyxm6YcTAhz05Hph5gvu9M=']
+                removeHeader: true
+                headerField: X-User
+            mark: {{headers: {{customRequestHeaders: {{X-Mark: ours, X-Gone: ''}}}}}}
+          services:
+            app: {{loadBalancer: {{servers: [{{url: '{}'}}]}}}}
+            pages: {{loadBalancer: {{servers: [{{url: '{}'}}]}}}}
+        ",
+        app.url(),
+        pages.url()
+    ));
+    let ask = Ask::get("/")
+        .header("Authorization", &format!("Basic {}", STANDARD.encode("test:test")))
+        .header("X-User", "admin")
+        .header("X_User", "admin")
+        .header("X-Gone", "here");
+    assert_eq!(proxy.send(&ask).status, 500);
+    let (shown, seen) = (pages.last(), app.last());
+    for name in ["Authorization", "X-User", "X_User", "X-Mark", "X-Gone"] {
+        assert_eq!(shown.header(name), seen.header(name), "{name}");
+    }
+    assert_eq!(shown.header("X-User"), Some("test"));
+    assert_eq!(shown.header("Authorization"), None);
+}
+
+/// A page that cannot be had is no reason to do again what was done.
+#[test]
+fn what_was_done_is_not_done_again_for_want_of_a_page() {
+    let app = Origin::with(|_| Reply::text(500, "broken"));
+    let proxy = Proxy::start(&format!(
+        "
+        http:
+          routers:
+            all: {{rule: PathPrefix(`/`), service: app, middlewares: [again, pages]}}
+          middlewares:
+            again: {{retry: {{attempts: 4}}}}
+            pages: {{errors: {{status: ['500'], service: pages, query: /}}}}
+          services:
+            app: {{loadBalancer: {{servers: [{{url: '{}'}}]}}}}
+            pages: {{loadBalancer: {{servers: [{{url: '{NOBODY}'}}]}}}}
+        ",
+        app.url()
+    ));
+    for ask in [Ask::get("/"), Ask::post("/", "")] {
+        let before = app.count();
+        assert_eq!(proxy.send(&ask).status, 500);
+        assert_eq!(app.count(), before + 1, "{}", ask.method);
+    }
+}
