@@ -249,14 +249,16 @@ impl std::fmt::Debug for Body {
 /// nothing there, and HTTP/2 would reset the stream for it.
 pub fn without_misplaced_trailers(mut frame: Frame<Bytes>) -> Frame<Bytes> {
     if let Some(trailers) = frame.trailers_mut() {
-        for name in &NEVER_TRAILERS {
+        for name in &FRAMING {
             trailers.remove(name);
         }
     }
     frame
 }
 
-const NEVER_TRAILERS: [HeaderName; 9] = [
+/// Headers that frame or address one message, or speak of its connection: they belong to no other message, and to no
+/// trailers.
+pub const FRAMING: [HeaderName; 9] = [
     CONNECTION,
     CONTENT_LENGTH,
     HOST,

@@ -44,23 +44,25 @@ impl<'a> Next<'a> {
 /// In the extensions of a request: where is left what the middlewares behind somebody have made of its headers. Whoever
 /// asks somebody else on the request's behalf must not show what they have taken away, nor what the client invented.
 #[derive(Clone, Default)]
-pub struct Remade(Arc<Mutex<Option<(HeaderMap, bool)>>>);
+pub struct Remade(Arc<Mutex<(HeaderMap, bool)>>);
 
 impl Remade {
-    /// The one of this request.
+    /// The one of this request, which begins with what it has now.
     pub fn of(request: &mut Request) -> Self {
-        request.extensions_mut().get_or_insert_default::<Self>().clone()
+        let remade = request.extensions_mut().get_or_insert_default::<Self>().clone();
+        remade.note(request);
+        remade
     }
 
-    /// The headers that the last handler got, and whether it must not add `X-Forwarded-For`. `None` when no handler was
-    /// reached.
-    pub fn headers(&self) -> Option<(HeaderMap, bool)> {
+    /// The headers that the last handler got, or without one those at the beginning, and whether `X-Forwarded-For` must
+    /// not be added to them.
+    pub fn headers(&self) -> (HeaderMap, bool) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn note(&self, request: &Request) {
         let removed = request.extensions().get::<ForwardedForRemoved>().is_some();
-        let noted = Some((request.headers().clone(), removed));
+        let noted = (request.headers().clone(), removed);
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = noted;
     }
 }

@@ -193,7 +193,7 @@ impl Middleware for Errors {
         Box::pin(async move {
             let mut request = request;
             let remade = Remade::of(&mut request);
-            let origin = self.origin(cx, &request);
+            let url = self.url(cx, &request);
             let response = next.run(cx, request).await;
             let status = response.status();
             let caught = !status.is_informational()
@@ -202,29 +202,21 @@ impl Middleware for Errors {
                 return response;
             }
             // Those behind may have checked and removed credentials, and set who the client is.
-            let origin = match remade.headers() {
-                Some((headers, removed)) => Origin {
-                    url: origin.url,
-                    headers: self.chosen(&headers),
-                    forwarded_for_removed: removed,
-                },
-                None => origin,
-            };
+            let (headers, forwarded_for_removed) = remade.headers();
+            let origin = Origin { url, headers: self.chosen(&headers), forwarded_for_removed };
             self.replace(cx, origin, response).await
         })
     }
 }
 
 impl Errors {
-    fn origin(&self, cx: &Context, request: &Request) -> Origin {
-        let headers = self.chosen(request.headers());
-        let url = self.template.contains(&Part::Url).then(|| {
+    /// The URL that the client asked for, if the page's address names it.
+    fn url(&self, cx: &Context, request: &Request) -> Option<String> {
+        self.template.contains(&Part::Url).then(|| {
             let scheme = cx.connection.scheme().as_str();
             let rest = redirect::path_and_query(request);
             [scheme, "://", redirect::host(request), rest].concat()
-        });
-        let forwarded_for_removed = request.extensions().get::<ForwardedForRemoved>().is_some();
-        Origin { url, headers, forwarded_for_removed }
+        })
     }
 
     /// What of a request's headers a page is asked for with.

@@ -12,9 +12,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::EXPECT;
 use http::response::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, StatusCode, Uri};
@@ -25,10 +23,11 @@ use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use super::{Build, BuildContext, auth, redirect};
+use crate::exchange::body::FRAMING;
 use crate::exchange::error::empty;
+use crate::exchange::replay;
 use crate::exchange::{
-    Body, BodyError, Context, Middleware, Next, Outcome, ProxyError, Request, Response,
-    ResponseFuture,
+    Body, BodyError, Context, Middleware, Next, Outcome, Request, Response, ResponseFuture,
 };
 use crate::upstream::{
     ClientCertificateConfig, Forwarder, ForwarderOptions, ServersTransport, ServersTransportConfig,
@@ -351,20 +350,6 @@ fn percent_decoded(text: &str) -> Vec<u8> {
     out
 }
 
-/// Headers that speak of one message or one connection. They are not taken over from an answer into
-/// a request, and no pattern deletes those of the request.
-const FRAMING: [HeaderName; 9] = [
-    CONNECTION,
-    CONTENT_LENGTH,
-    HOST,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
-
 struct ForwardAuth {
     forwarder: Forwarder,
     address: Box<str>,
@@ -436,12 +421,7 @@ impl ForwardAuth {
         match read(body, self.body_limit).await {
             Ok(body) => Ok((Request::from_parts(parts, Body::from(body.clone())), body)),
             Err(Unread::TooLarge) => Err(empty(StatusCode::UNAUTHORIZED)),
-            Err(Unread::Failed(error)) => Err(match error {
-                BodyError::Timeout => ProxyError::RequestTimeout,
-                BodyError::Malformed(_) | BodyError::TooLarge(_) => ProxyError::BadRequestBody,
-                BodyError::Connection(_) | BodyError::Source(_) => ProxyError::ClientGone,
-            }
-            .into_response()),
+            Err(Unread::Failed(error)) => Err(replay::refusal(&error).into_response()),
         }
     }
 

@@ -8,6 +8,7 @@ use http::Uri;
 use http::uri::PathAndQuery;
 
 use crate::exchange::Request;
+use crate::exchange::canonical::is_clean;
 
 /// Puts `path`, escaped, in place of the request's; `false` when that makes no valid target.
 ///
@@ -37,6 +38,16 @@ pub(super) fn set_path(request: &mut Request, path: &str) -> bool {
         }
         Err(_) => false,
     }
+}
+
+/// The same for what is left of a path; also `false`, and nothing changed, when that is not clean.
+pub(super) fn set_clean_path(request: &mut Request, path: &str) -> bool {
+    is_clean(path) && set_path(request, path)
+}
+
+/// What is left of a path, with the slash that a path begins with.
+pub(super) fn absolute(rest: &str) -> String {
+    if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") }
 }
 
 /// Whether a target has a path that can be rewritten.

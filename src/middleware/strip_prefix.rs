@@ -8,7 +8,6 @@ use http::{HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::{Build, BuildContext, path};
-use crate::exchange::canonical::is_clean;
 use crate::exchange::error::text;
 use crate::exchange::forwarded::X_FORWARDED_PREFIX;
 use crate::exchange::{Context, Middleware, Next, Request, ResponseFuture, ready};
@@ -62,12 +61,8 @@ impl Middleware for StripPrefix {
             path::strip_prefix(escaped, prefix).map(|rest| (rest, value))
         });
         let Some((rest, value)) = found else { return next.run(cx, request) };
-        let stripped = if rest.is_empty() || rest.starts_with('/') {
-            rest.to_owned()
-        } else {
-            format!("/{rest}")
-        };
-        if !is_clean(&stripped) || !path::set_path(&mut request, &stripped) {
+        let stripped = path::absolute(rest);
+        if !path::set_clean_path(&mut request, &stripped) {
             return ready(text(StatusCode::BAD_REQUEST, "Bad Request\n"));
         }
         request.headers_mut().append(X_FORWARDED_PREFIX, value.clone());

@@ -11,7 +11,7 @@ use regex::Regex;
 use serde::{Deserialize, Serialize};
 
 use super::{Build, BuildContext, path};
-use crate::exchange::canonical::{is_clean, routing_path};
+use crate::exchange::canonical::routing_path;
 use crate::exchange::error::text;
 use crate::exchange::forwarded::X_FORWARDED_PREFIX;
 use crate::exchange::{Context, Middleware, Next, Request, ResponseFuture, ready};
@@ -73,12 +73,8 @@ impl Middleware for StripPrefixRegex {
         // A line break in it cannot stand in a header; its escape can.
         let told = HeaderValue::from_bytes(prefix.as_bytes())
             .or_else(|_| HeaderValue::from_bytes(written.as_bytes()));
-        let stripped = if rest.is_empty() || rest.starts_with('/') {
-            rest.to_owned()
-        } else {
-            format!("/{rest}")
-        };
-        if !is_clean(&stripped) || !path::set_path(&mut request, &stripped) {
+        let stripped = path::absolute(rest);
+        if !path::set_clean_path(&mut request, &stripped) {
             return refusal();
         }
         if let Ok(told) = told {
@@ -111,6 +107,7 @@ mod tests {
 
     use super::*;
     use crate::exchange::Body;
+    use crate::exchange::canonical::is_clean;
     use crate::middleware::testing::{Bench, body, build, get, with};
 
     fn bench(patterns: &[&str]) -> Bench {

@@ -216,20 +216,24 @@ fn redis_over_tls() {
     let [cert, key, our_cert, our_key, ca_file, stranger_file] =
         [cert, key, our_cert, our_key, ca_file, stranger_file]
             .map(|path| path.to_str().unwrap().to_owned());
-    let redis = Redis::start(&[
-        "--port",
-        "0",
-        "--tls-port",
-        "{port}",
-        "--tls-cert-file",
-        &cert,
-        "--tls-key-file",
-        &key,
-        "--tls-ca-cert-file",
-        &ca_file,
-        "--tls-auth-clients",
-        "optional",
-    ]);
+    // `clients`: whether they need a certificate.
+    let start = |clients: &str| {
+        Redis::start(&[
+            "--port",
+            "0",
+            "--tls-port",
+            "{port}",
+            "--tls-cert-file",
+            &cert,
+            "--tls-key-file",
+            &key,
+            "--tls-ca-cert-file",
+            &ca_file,
+            "--tls-auth-clients",
+            clients,
+        ])
+    };
+    let redis = start("optional");
     let origin = Origin::start();
     let identity = format!("cert: {our_cert}, key: {our_key}");
     for (tls, want) in [
@@ -243,20 +247,7 @@ fn redis_over_tls() {
         let proxy = Proxy::start(&through(&origin.url(), &slow(1, &options)));
         assert_eq!(ask(&proxy, &tls.replace([' ', ','], "_")), want, "{tls}");
     }
-    let strict = Redis::start(&[
-        "--port",
-        "0",
-        "--tls-port",
-        "{port}",
-        "--tls-cert-file",
-        &cert,
-        "--tls-key-file",
-        &key,
-        "--tls-ca-cert-file",
-        &ca_file,
-        "--tls-auth-clients",
-        "yes",
-    ]);
+    let strict = start("yes");
     for (identity, want) in [(identity.as_str(), 200), ("", 500)] {
         let options =
             format!("endpoints: ['{}'], tls: {{ca: {ca_file}, {identity}}}", strict.address());

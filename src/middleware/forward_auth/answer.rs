@@ -6,7 +6,8 @@ use http::header::{CONTENT_LENGTH, HeaderMap, LOCATION, SET_COOKIE};
 use http::response::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use super::{FRAMING, ForwardAuth};
+use super::ForwardAuth;
+use crate::exchange::body::FRAMING;
 use crate::exchange::error::empty;
 use crate::exchange::forwarded::remove_named_in_connection;
 use crate::exchange::{Body, Response};

@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 
+use http::header::HOST;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
