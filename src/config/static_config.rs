@@ -382,11 +382,20 @@ mod tests {
             let entry_point = entry_point.to_owned();
             Some(PingConfig { entry_point, manual_routing, ..PingConfig::default() })
         };
+        let metrics = |entry_point: &str, manual_routing| {
+            let text = format!(
+                r#"{{"prometheus": {{"entryPoint": "{entry_point}", "manualRouting": {manual_routing}}}}}"#
+            );
+            Some(serde_json::from_str(&text).unwrap())
+        };
         for (entry_point, manual, appears) in
             [("traefik", false, true), ("traefik", true, false), ("web", false, false)]
         {
             let config =
                 StaticConfig { ping: ping(entry_point, manual), ..StaticConfig::default() };
+            assert_eq!(completed(config), appears, "{entry_point} {manual}");
+            let config =
+                StaticConfig { metrics: metrics(entry_point, manual), ..StaticConfig::default() };
             assert_eq!(completed(config), appears, "{entry_point} {manual}");
         }
     }
