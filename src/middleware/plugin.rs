@@ -60,7 +60,7 @@ mod tests {
         build(&serde_json::from_str::<PluginConfig>(json).unwrap()).err().unwrap()
     }
 
-    /// RP-9.1 to RP-9.10
+    /// RP-9.1 to RP-9.11
     #[test]
     fn those_of_traefik_hub_are_known_with_what_does_their_work() {
         for (name, instead) in [
@@ -84,7 +84,7 @@ mod tests {
         }
     }
 
-    /// RP-7.7.23
+    /// RP-7.7.22
     #[test]
     fn others_are_not_supported_yet() {
         let error = error(r#"{"demo": {"secret": "x"}}"#);

@@ -121,6 +121,20 @@ fn a_socket_for_nobody_is_left_alone() {
     until("somebody is told", || process.log().contains("somebody"));
 }
 
+/// RP-2.1.7
+#[test]
+fn of_two_sockets_with_one_name_somebody_is_told() {
+    let origin = Origin::start();
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let text = everything_to(&origin.url());
+    let process = Process::activated(socket, "web:web", &json!({}), &text);
+    assert_eq!(process.address("web"), address);
+    let mut client = Client::connect(address).unwrap();
+    assert_eq!(client.send(&Ask::get("/")).unwrap().status, 200);
+    until("somebody is told", || process.log().contains("several sockets have this name"));
+}
+
 /// RP-2.2.6, RP-2.2.7: over HTTP/2 it is GOAWAY that says so.
 #[test]
 fn a_connection_of_http2_has_limits_as_well() {

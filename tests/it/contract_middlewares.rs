@@ -82,7 +82,7 @@ fn who_leaves_while_it_waits_asks_no_backend() {
     assert_eq!(origin.count(), 1);
 }
 
-/// RP-9.1, RP-9.2, RP-7.7.23
+/// RP-9.11, RP-7.7.22
 #[test]
 fn a_router_through_a_plugin_is_closed_and_says_why() {
     let origin = Origin::start();
