@@ -1,7 +1,13 @@
 //! The contract with Traefik's users, row by row (`tests/compat/request-path.md`): what all
 //! middlewares have in common, and those that are not ours.
 
-use crate::harness::{Ask, Origin, Proxy, until};
+use std::io::Read;
+use std::sync::mpsc::sync_channel;
+
+use crate::harness::{Ask, DEADLINE, Origin, Proxy, until};
+
+/// The metric of requests that their clients have left.
+const LEFT: &str = "traefik_entrypoint_requests_total{code=\"499\",entrypoint=\"web\",method=\"GET\",protocol=\"http\"}";
 
 /// Routers `/a` and `/b` through these middlewares.
 fn through(url: &str, names: &str, middlewares: &str) -> String {
@@ -64,22 +70,24 @@ fn each_router_counts_for_itself() {
     }
 }
 
-/// RP-7.5.10: nobody sees the answer; the request is one that its client has left.
+/// RP-7.3.24
 #[test]
-fn who_leaves_while_it_waits_asks_no_backend() {
-    let origin = Origin::start();
-    let limit = "m: {rateLimit: {average: 1, period: 5s, burst: 1}}";
-    let proxy = Proxy::start(&through(&origin.url(), "m", limit));
-    assert_eq!(proxy.get("/a").status, 200);
-    let left = "traefik_entrypoint_requests_total{code=\"499\",entrypoint=\"web\",method=\"GET\",protocol=\"http\"}";
-    // Only the last half second before the next one may be waited for.
-    until("somebody has waited", || {
-        let mut client = proxy.client();
-        client.write(&Ask::get("/a")).unwrap();
-        client.leave();
-        proxy.metric(left) > 0.0
+fn who_leaves_while_the_authentication_is_asked_asks_no_backend() {
+    let (asked, question) = sync_channel(1);
+    let keeper = Origin::raw(move |mut stream, _| {
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = asked.send(());
+        let _ = stream.read_to_end(&mut Vec::new());
     });
-    assert_eq!(origin.count(), 1);
+    let origin = Origin::start();
+    let auth = format!("m: {{forwardAuth: {{address: '{}'}}}}", keeper.url());
+    let proxy = Proxy::start(&through(&origin.url(), "m", &auth));
+    let mut client = proxy.client();
+    client.write(&Ask::get("/a")).unwrap();
+    question.recv_timeout(DEADLINE).unwrap();
+    client.leave();
+    until("it counts as 499", || proxy.metric(LEFT) > 0.0);
+    assert_eq!(origin.count(), 0);
 }
 
 /// RP-9.11, RP-7.7.22
