@@ -61,7 +61,7 @@ impl<T> Object<T> {
         let place = node.at_path(&error.option);
         let (above, last) = error.option.rsplit_once('.').unwrap_or(("", &error.option));
         let above = node.at_path(above);
-        let entry = above.entry(last).filter(|entry| std::ptr::eq(&entry.value, place));
+        let entry = above.entry(last).filter(|entry| std::ptr::eq(&raw const entry.value, place));
         let diagnostic = diagnostic.at(entry.map_or(&place.span, span_of));
         // Items of a list stand on lines that do not name the option.
         let is_written = !std::ptr::eq(place, above);

@@ -367,13 +367,23 @@ mod tests {
         assert_eq!(names(&config), [("http", ":80")]);
     }
 
+    /// RP-3.5.2
+    #[test]
+    fn providers_have_traefiks_order() {
+        let names = "kubernetesgateway kubernetescrd kubernetes kubernetesingressnginx swarm docker \
+                     file redis knative consul consulcatalog nomad etcd ecs http zookeeper rest";
+        assert_eq!(PRECEDENCE.join(" "), names);
+    }
+
     #[test]
     fn the_entry_point_traefik_appears_when_something_needs_it() {
         let completed = |config: StaticConfig| {
             let mut config = config;
             config.entry_points.insert("web".to_owned(), EntryPointConfig::at(":81"));
             config.complete();
-            config.entry_points.contains_key(TRAEFIK)
+            let found = config.entry_points.get(TRAEFIK);
+            assert!(found.is_none_or(|entry_point| entry_point.address == ":8080"));
+            found.is_some()
         };
         let api = |insecure| Some(ApiConfig { insecure, ..ApiConfig::default() });
         assert!(completed(StaticConfig { api: api(true), ..StaticConfig::default() }));

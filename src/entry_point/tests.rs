@@ -223,9 +223,9 @@ async fn a_panic_is_a_500_or_the_end_of_the_connection() {
         broken: false,
     };
     let door = door();
-    let routes =
+    let at_web =
         EntryPointRoutes { http: HttpRouters::new(vec![Arc::new(router)]), ..Default::default() };
-    door.shared.table.publish(Arc::new(RoutingTable { entry_points: Box::new([routes]) }));
+    door.shared.table.publish(Arc::new(RoutingTable { entry_points: Box::new([at_web]) }));
     for (path, end) in [("/head", "\r\n\r\nInternal Server Error\n"), ("/body", "half\r\n")] {
         let (mut client, server) = duplex(1 << 16);
         let doors = Arc::clone(&door);

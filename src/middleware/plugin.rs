@@ -33,6 +33,7 @@ const HUB: [(&str, &str); 10] = [
 /// Plugins by their names; what is configured for them is not read.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
+#[expect(clippy::zero_sized_map_values, reason = "it is read and shown as the section that it is")]
 pub struct PluginConfig(BTreeMap<String, Unsupported>);
 
 impl Build for PluginConfig {

@@ -111,3 +111,18 @@ fn a_router_through_a_plugin_is_closed_and_says_why() {
         assert!(!shown.to_string().contains("hush"), "{shown}");
     }
 }
+
+/// RP-7.2.1, RP-7.2.2
+#[test]
+fn redirects_know_the_url_as_it_came() {
+    let origin = Origin::start();
+    let redirects = "m: {redirectRegex: {regex: '^(.*)$', replacement: 'https://to.test/?$1', permanent: true}}";
+    let proxy = Proxy::start(&through(&origin.url(), "m", redirects));
+    let place = "A.test:8080/a%2Fb?c=%7e";
+    for (method, status) in [("GET", 301), ("HEAD", 308), ("POST", 308)] {
+        let answer = proxy.send(&Ask::new(method, place));
+        assert_eq!(answer.status, status, "{method}");
+        assert_eq!(answer.header("location"), Some(&*format!("https://to.test/?http://{place}")));
+    }
+    assert_eq!(origin.count(), 0);
+}
