@@ -1,8 +1,10 @@
 //! Token buckets, one per source, that decide as the limiter of Go's `x/time/rate` does.
 //!
 //! A bucket is one moment: when it will be full again. A bucket that is full is forgotten, which
-//! loses nothing. When there is no room for a new source, the fullest buckets of its shard go:
-//! their sources have used the least, and start with a full bucket when they come again.
+//! loses nothing. When there is no room for a new source, the fullest eighth of the buckets of its
+//! shard goes: their sources have used the least, and start with a full bucket when they come
+//! again. Nobody can aim at a shard, so a source is forgotten only when about 57,000 others have
+//! used as much as it has, and each of them could have used more.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -19,6 +21,7 @@ use governor::state::StateStore;
 use governor::{Quota, RateLimiter};
 use tokio::time::Instant;
 
+use super::rate_limit::Left;
 use super::source::Source;
 
 /// What becomes of a request.
@@ -30,6 +33,15 @@ pub(super) enum Verdict {
     After(Duration),
     /// It would have to wait this long, which is too long. No token is taken.
     Refused(Duration),
+}
+
+/// What became of a request, and of its bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Taken {
+    /// What becomes of the request.
+    pub(super) verdict: Verdict,
+    /// Cells that are left.
+    cells: u32,
 }
 
 /// The buckets of one limiter.
@@ -86,19 +98,36 @@ impl Buckets {
     }
 
     /// Takes a token of this source.
-    pub(super) fn take(&self, source: Source) -> Verdict {
+    pub(super) fn take(&self, source: Source) -> Taken {
         let now = self.limiter.clock().now();
         self.sweep(now);
-        match self.limiter.check_key_n(&source, self.token) {
-            Ok(Ok(state)) => match self.slack.saturating_sub(state.remaining_burst_capacity()) {
-                0 => Verdict::Now,
-                overdrawn => Verdict::After(self.cell * overdrawn),
-            },
+        let (verdict, cells) = match self.limiter.check_key_n(&source, self.token) {
+            Ok(Ok(state)) => {
+                let cells = state.remaining_burst_capacity();
+                match self.slack.saturating_sub(cells) {
+                    0 => (Verdict::Now, cells),
+                    overdrawn => (Verdict::After(self.cell * overdrawn), cells),
+                }
+            }
             Ok(Err(refusal)) => {
-                Verdict::Refused(refusal.wait_time_from(now) + self.cell * self.slack)
+                (Verdict::Refused(refusal.wait_time_from(now) + self.cell * self.slack), 0)
             }
             // Never: a bucket holds at least one token.
-            Err(_) => Verdict::Refused(self.cell * self.token.get()),
+            Err(_) => (Verdict::Refused(self.cell * self.token.get()), 0),
+        };
+        Taken { verdict, cells }
+    }
+
+    /// What is left in the bucket that a token was taken of, when the wait is over.
+    pub(super) fn left(&self, taken: &Taken) -> Left {
+        if let Verdict::Refused(wait) = taken.verdict {
+            return Left { requests: 0, next: wait };
+        }
+        let spare = taken.cells.saturating_sub(self.slack);
+        let begun = spare % self.token;
+        Left {
+            requests: u64::from(spare / self.token),
+            next: self.cell * (self.token.get() - begun),
         }
     }
 
@@ -276,7 +305,7 @@ mod tests {
                     let now = start.elapsed().as_secs_f64();
                     let tolerance = granularity + now * 1e-4;
                     let (passes, delay) = go.reserve(now, max_delay);
-                    let verdict = buckets.take(ip(1));
+                    let verdict = buckets.take(ip(1)).verdict;
                     let ours = match verdict {
                         Verdict::Now => 0.0,
                         Verdict::After(wait) | Verdict::Refused(wait) => wait.as_secs_f64(),
@@ -306,9 +335,9 @@ mod tests {
             (Duration::from_hours(24), 1_000_000),
         ] {
             let buckets = Buckets::new(interval, burst, Duration::from_millis(500));
-            assert_eq!(buckets.take(ip(1)), Verdict::Now, "{interval:?} {burst}");
+            assert_eq!(buckets.take(ip(1)).verdict, Verdict::Now, "{interval:?} {burst}");
             tokio::time::advance(Duration::from_hours(1)).await;
-            assert_eq!(buckets.take(ip(2)), Verdict::Now);
+            assert_eq!(buckets.take(ip(2)).verdict, Verdict::Now);
         }
     }
 
@@ -330,12 +359,35 @@ mod tests {
     async fn a_flood_of_sources_does_not_free_the_one_that_used_most() {
         let buckets = Buckets::new(Duration::from_mins(1), 3, Duration::from_millis(500));
         for _ in 0..3 {
-            assert_eq!(buckets.take(ip(0)), Verdict::Now);
+            assert_eq!(buckets.take(ip(0)).verdict, Verdict::Now);
         }
         for number in 1..200_000 {
             buckets.take(ip(number));
         }
         assert!(buckets.len() <= CAPACITY);
-        assert!(matches!(buckets.take(ip(0)), Verdict::Refused(_)));
+        assert!(matches!(buckets.take(ip(0)).verdict, Verdict::Refused(_)));
+    }
+
+    /// To be forgotten takes as much as all the sources that it takes could have used themselves.
+    #[tokio::test(start_paused = true)]
+    async fn only_sources_that_used_as_much_push_one_out() {
+        let buckets = Buckets::new(Duration::from_hours(1), 1, Duration::ZERO);
+        assert_eq!(buckets.take(ip(0)).verdict, Verdict::Now);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        // All of these are emptier than the first: they were used later.
+        let mut others = 1..200_000;
+        for number in others.by_ref().take(CAPACITY / 2) {
+            buckets.take(ip(number));
+        }
+        assert!(matches!(buckets.take(ip(0)).verdict, Verdict::Refused(_)));
+        for number in others {
+            buckets.take(ip(number));
+        }
+        assert!(buckets.len() <= CAPACITY);
+        assert_eq!(buckets.take(ip(0)).verdict, Verdict::Now);
+        // Who is refused takes no place.
+        let known = buckets.len();
+        assert!(matches!(buckets.take(ip(0)).verdict, Verdict::Refused(_)));
+        assert_eq!(buckets.len(), known);
     }
 }
