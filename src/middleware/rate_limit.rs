@@ -28,10 +28,11 @@ use crate::values::{BuildError, GoDuration, Profile, is_default};
 /// Options of `rateLimit`.
 ///
 /// In memory a limit knows 65,536 sources at most. Sources whose bucket has filled up again are
-/// forgotten, which loses nothing. If there is no room all the same, those that have used the
-/// least go first, so who is refused stays refused until tens of thousands of other sources have
-/// used as much within the same time; a key for each address of an IPv6 network can be had for
-/// nothing, so mask them: `sourceCriterion.ipStrategy.ipv6Subnet: 64`.
+/// forgotten, which loses nothing. If there is no room all the same, those that asked least often
+/// go first, refused requests counted up to 15, and of equals those with the fullest bucket. So a
+/// flood of sources that come once frees nobody who runs against the limit. But each source has a
+/// bucket of its own, and a client in IPv6 has as many addresses as it likes:
+/// `sourceCriterion.ipStrategy.ipv6Subnet: 64` makes one source of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct RateLimitConfig {

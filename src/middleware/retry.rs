@@ -3,9 +3,11 @@
 //!
 //! Each attempt goes through the rest of the chain, so it may reach another server. The last
 //! answer goes to the client, whatever it is; nothing is tried again once protocols are switched.
+//! But for the `exact` profile, attempts avoid the servers that were tried while others are up.
+
+mod budget;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use aws_lc_rs::rand;
@@ -13,9 +15,11 @@ use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+pub(super) use self::budget::Budget;
+use self::budget::{RetryBudgetConfig, ServiceBudgets};
 use super::{Build, BuildContext};
 use crate::exchange::{
-    Context, Middleware, Next, Outcome, Replay, Request, Response, ResponseFuture,
+    Attempts, Context, Middleware, Next, Outcome, Replay, Request, Response, ResponseFuture,
 };
 use crate::values::{BuildError, GoDuration, Profile, StatusRanges, is_default};
 
@@ -42,6 +46,11 @@ pub struct RetryConfig {
     /// Try POST, PATCH and LOCK again because of a status too. Default: false.
     #[serde(skip_serializing_if = "is_default")]
     pub retry_non_idempotent_method: bool,
+    /// Doorward's own: the share of a service's requests that may be sent again, whatever the
+    /// reason. Default: none for what no server has seen; because of a status a fifth of this
+    /// router's requests and a hundred in reserve, in the `exact` profile any number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<RetryBudgetConfig>,
 }
 
 impl Default for RetryConfig {
@@ -54,6 +63,7 @@ impl Default for RetryConfig {
             max_request_body_bytes: 2_097_152,
             disable_retry_on_network_error: false,
             retry_non_idempotent_method: false,
+            budget: None,
         }
     }
 }
@@ -86,10 +96,9 @@ impl Build for RetryConfig {
             );
             cx.warnings.push(BuildError::at("maxRequestBodyBytes", sentence));
         }
-        let budget = match cx.profile {
-            Profile::Exact => None,
-            _ => Some(cx.carry_over(&format!("{self:?}"), Budget::default)),
-        };
+        let services = self.budget.as_ref().map(|budget| budget.build(cx)).transpose()?;
+        let budget = (cx.profile != Profile::Exact && services.is_none())
+            .then(|| cx.carry_over(&format!("{self:?}"), Budget::default));
         Ok(Arc::new(Retry {
             attempts,
             initial: self.initial_interval.positive(),
@@ -99,41 +108,9 @@ impl Build for RetryConfig {
             on_network_error: !self.disable_retry_on_network_error,
             any_method: self.retry_non_idempotent_method,
             budget,
+            services,
+            spares: cx.profile != Profile::Exact,
         }))
-    }
-}
-
-/// Keeps status retries below a fifth of the requests, so that a service that fails as a whole
-/// gets no multiple of its load. A hundred in reserve let a quiet service retry freely.
-/// `buffering` has one too.
-pub(super) struct Budget {
-    /// In fifths of a retry.
-    left: AtomicI64,
-}
-
-const RESERVE: i64 = 500;
-const COST: i64 = 5;
-
-impl Default for Budget {
-    fn default() -> Self {
-        Self { left: AtomicI64::new(RESERVE) }
-    }
-}
-
-impl Budget {
-    pub(super) fn earn(&self) {
-        // Full is the usual state; then nothing is written.
-        if self.left.load(Ordering::Relaxed) < RESERVE {
-            self.left.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    pub(super) fn spend(&self) -> bool {
-        self.left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-                (left >= COST).then_some(left - COST)
-            })
-            .is_ok()
     }
 }
 
@@ -146,6 +123,9 @@ struct Retry {
     on_network_error: bool,
     any_method: bool,
     budget: Option<Arc<Budget>>,
+    services: Option<Arc<ServiceBudgets>>,
+    /// No attempt goes to a server that was tried while another is up.
+    spares: bool,
 }
 
 impl Middleware for Retry {
@@ -163,8 +143,11 @@ impl Middleware for Retry {
 }
 
 impl Retry {
-    async fn run<'a>(&'a self, cx: &'a Context, request: Request, next: Next<'a>) -> Response {
+    async fn run<'a>(&'a self, cx: &'a Context, mut request: Request, next: Next<'a>) -> Response {
         let start = Instant::now();
+        if self.spares {
+            Attempts::begin(&mut request);
+        }
         let on_status = !self.statuses.is_empty() && self.may_repeat(request.method());
         let replay = if on_status {
             if let Some(budget) = &self.budget {
@@ -187,10 +170,18 @@ impl Retry {
                 return crate::exchange::ProxyError::Panic.into_response();
             };
             let mut response = next.run(cx, request).await;
+            if let (0, Some(services)) = (retries, &self.services) {
+                services.count(service_of(&response));
+            }
             if retries + 1 < self.attempts && self.is_worth_it(&response, on_status) {
                 let pause = pauses.next();
                 let in_time = self.timeout.is_none_or(|timeout| start.elapsed() + pause <= timeout);
                 again = if in_time { replay.request() } else { None };
+                if let (Some(services), true) = (&self.services, again.is_some())
+                    && !services.spend(service_of(&response))
+                {
+                    again = None;
+                }
                 if again.is_some() {
                     let outcome = Outcome::of(&mut response);
                     retries += 1;
@@ -231,6 +222,12 @@ impl Retry {
             && self.statuses.contains(response.status())
             && self.budget.as_ref().is_none_or(|budget| budget.spend())
     }
+}
+
+/// The service that answered; empty for an answer from before one.
+fn service_of(response: &Response) -> &str {
+    let outcome = response.extensions().get::<Outcome>();
+    outcome.and_then(|outcome| outcome.service.as_deref()).unwrap_or_default()
 }
 
 /// The pauses between attempts, as Traefik's back-off makes them.

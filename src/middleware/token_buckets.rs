@@ -1,10 +1,11 @@
 //! Token buckets, one per source, that decide as the limiter of Go's `x/time/rate` does.
 //!
 //! A bucket is one moment: when it will be full again. A bucket that is full is forgotten, which
-//! loses nothing. When there is no room for a new source, the fullest eighth of the buckets of its
-//! shard goes: their sources have used the least, and start with a full bucket when they come
-//! again. Nobody can aim at a shard, so a source is forgotten only when about 57,000 others have
-//! used as much as it has, and each of them could have used more.
+//! loses nothing. When there is no room for a new source, an eighth of the buckets of its shard
+//! goes, those with the fewest requests first, of equals the fullest: they start with a full
+//! bucket when they come again. Refused requests count, so that who runs against the limit is not
+//! let in by a flood of others: nobody can aim at a shard, and 57,000 of them would have to ask as
+//! often.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -182,14 +183,41 @@ struct Shards {
 #[derive(Default)]
 struct Parts {
     hasher: RandomState,
-    maps: [Mutex<HashMap<Source, Nanos>>; SHARDS],
+    maps: [Mutex<HashMap<Source, Bucket>>; SHARDS],
+}
+
+/// When it is full again, and above that how often it was asked since it is known, up to 15: those
+/// that come first in order are forgotten first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Bucket(u64);
+
+impl Bucket {
+    const ASKED: u64 = 1 << 60;
+    const FULL_AT: u64 = Self::ASKED - 1;
+
+    fn new(full_at: Nanos) -> Self {
+        Self(Self::ASKED | full_at.as_u64().min(Self::FULL_AT))
+    }
+
+    fn full_at(self) -> Nanos {
+        Nanos::from(self.0 & Self::FULL_AT)
+    }
+
+    /// Once more.
+    fn asked(&mut self) {
+        self.0 = self.0.checked_add(Self::ASKED).unwrap_or(self.0);
+    }
+
+    fn fill_at(&mut self, full_at: Nanos) {
+        self.0 = (self.0 & !Self::FULL_AT) | full_at.as_u64().min(Self::FULL_AT);
+    }
 }
 
 impl Shards {
     fn sweep(&self, shard: usize, now: Nanos) {
         if let Some(map) = self.parts.maps.get(shard) {
             let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
-            map.retain(|_, full_at| *full_at > now);
+            map.retain(|_, bucket| bucket.full_at() > now);
             if map.len() < map.capacity() / 4 {
                 map.shrink_to_fit();
             }
@@ -209,32 +237,33 @@ impl StateStore for Shards {
             return decide(None).map(|(outcome, _)| outcome);
         };
         let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(full_at) = map.get_mut(key) {
-            let (outcome, next) = decide(Some(*full_at))?;
-            *full_at = next;
+        if let Some(bucket) = map.get_mut(key) {
+            bucket.asked();
+            let (outcome, next) = decide(Some(bucket.full_at()))?;
+            bucket.fill_at(next);
             return Ok(outcome);
         }
         let (outcome, next) = decide(None)?;
         if map.len() >= CAPACITY / SHARDS {
             make_room(&mut map);
         }
-        map.insert(*key, next);
+        map.insert(*key, Bucket::new(next));
         Ok(outcome)
     }
 }
 
-/// Forgets the eighth of the buckets that will be full first.
-fn make_room(map: &mut HashMap<Source, Nanos>) {
-    let mut moments: Vec<Nanos> = map.values().copied().collect();
-    let mut surplus = moments.len() / 8 + 1;
-    if surplus >= moments.len() {
+/// Forgets the eighth of the buckets that comes first.
+fn make_room(map: &mut HashMap<Source, Bucket>) {
+    let mut buckets: Vec<Bucket> = map.values().copied().collect();
+    let mut surplus = buckets.len() / 8 + 1;
+    if surplus >= buckets.len() {
         map.clear();
         return;
     }
-    let (_, limit, _) = moments.select_nth_unstable(surplus);
+    let (_, limit, _) = buckets.select_nth_unstable(surplus);
     let limit = *limit;
-    map.retain(|_, full_at| {
-        let goes = surplus > 0 && *full_at <= limit;
+    map.retain(|_, bucket| {
+        let goes = surplus > 0 && *bucket <= limit;
         surplus -= usize::from(goes);
         !goes
     });
@@ -368,26 +397,54 @@ mod tests {
         assert!(matches!(buckets.take(ip(0)).verdict, Verdict::Refused(_)));
     }
 
-    /// To be forgotten takes as much as all the sources that it takes could have used themselves.
+    /// Also where each of the others is emptier, since it came later.
     #[tokio::test(start_paused = true)]
-    async fn only_sources_that_used_as_much_push_one_out() {
+    async fn a_flood_of_sources_does_not_free_the_one_that_is_refused() {
         let buckets = Buckets::new(Duration::from_hours(1), 1, Duration::ZERO);
         assert_eq!(buckets.take(ip(0)).verdict, Verdict::Now);
+        assert!(matches!(buckets.take(ip(0)).verdict, Verdict::Refused(_)));
         tokio::time::advance(Duration::from_millis(1)).await;
-        // All of these are emptier than the first: they were used later.
-        let mut others = 1..200_000;
-        for number in others.by_ref().take(CAPACITY / 2) {
-            buckets.take(ip(number));
+        for number in 1..200_000 {
+            assert_eq!(buckets.take(ip(number)).verdict, Verdict::Now);
+        }
+        assert!(buckets.len() <= CAPACITY);
+        assert!(matches!(buckets.take(ip(0)).verdict, Verdict::Refused(_)));
+        // Whoever came once is forgotten, the first ones first.
+        assert_eq!(buckets.take(ip(1)).verdict, Verdict::Now);
+        assert!(matches!(buckets.take(ip(199_999)).verdict, Verdict::Refused(_)));
+    }
+
+    /// What it takes to push out one that asked fifteen times: as much of tens of thousands.
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_more_often_stays_longer() {
+        let buckets = Buckets::new(Duration::from_hours(1), 1, Duration::ZERO);
+        let often = |number, times| {
+            for _ in 0..times {
+                buckets.take(ip(number));
+            }
+        };
+        often(0, 15);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        for number in 1..150_000 {
+            often(number, 3);
         }
         assert!(matches!(buckets.take(ip(0)).verdict, Verdict::Refused(_)));
-        for number in others {
-            buckets.take(ip(number));
+        for number in 150_000..300_000 {
+            often(number, 15);
         }
         assert!(buckets.len() <= CAPACITY);
         assert_eq!(buckets.take(ip(0)).verdict, Verdict::Now);
-        // Who is refused takes no place.
-        let known = buckets.len();
-        assert!(matches!(buckets.take(ip(0)).verdict, Verdict::Refused(_)));
-        assert_eq!(buckets.len(), known);
+    }
+
+    #[test]
+    fn moments_and_counts_do_not_touch_each_other() {
+        let mut bucket = Bucket::new(Nanos::from(u64::MAX));
+        assert_eq!(bucket.full_at().as_u64(), (1 << 60) - 1);
+        for _ in 0..100 {
+            bucket.asked();
+        }
+        assert_eq!(bucket, Bucket(u64::MAX));
+        bucket.fill_at(Nanos::from(7));
+        assert_eq!((bucket.full_at().as_u64(), bucket.0 >> 60), (7, 15));
     }
 }
