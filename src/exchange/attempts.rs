@@ -18,6 +18,8 @@ pub struct Attempts(Arc<Mutex<Notes>>);
 struct Notes {
     /// URLs of servers, the last one at the end.
     tried: Servers,
+    /// `tried` is only the last server of a round that is over.
+    round_is_over: bool,
     proven: SmallVec<[(usize, HeaderValue); 1]>,
 }
 
@@ -40,6 +42,9 @@ impl Attempts {
     /// Takes note of the server that this attempt goes to, by its URL.
     pub fn note(&self, server: &Arc<str>) {
         self.with(|notes| {
+            if std::mem::take(&mut notes.round_is_over) {
+                notes.tried.clear();
+            }
             notes.tried.retain(|tried| tried != server);
             if notes.tried.len() >= MOST_SERVERS {
                 notes.tried.remove(0);
@@ -57,6 +62,7 @@ impl Attempts {
         };
         pick(tried.as_deref().unwrap_or_default()).or_else(|| {
             let last = attempts.with(|notes| {
+                notes.round_is_over = true;
                 notes.tried.drain(..notes.tried.len().saturating_sub(1));
                 notes.tried.clone()
             });

@@ -266,7 +266,7 @@ impl Pauses {
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use http_body_util::BodyExt;
 
@@ -478,5 +478,90 @@ mod tests {
         }
         let default: RetryConfig = serde_json::from_str(r#"{"attempts": 4}"#).unwrap();
         assert_eq!(default.max_request_body_bytes, 2_097_152);
+    }
+
+    /// What a chain that ends in a service is told of other attempts, by the profile.
+    #[tokio::test]
+    async fn attempts_know_of_each_other_but_for_the_exact_profile() {
+        for (profile, want) in
+            [(Profile::Exact, None), (Profile::Safe, Some(1)), (Profile::Hardened, Some(1))]
+        {
+            let setting = Setting { profile, ..Setting::default() };
+            let middleware = setting.build(&retry(2)).unwrap().0;
+            let last = Arc::new(Mutex::new(None));
+            let seen = Arc::clone(&last);
+            let bench = Bench::answering(vec![middleware], move |call, request| {
+                let attempts = Attempts::of(&request);
+                let tried =
+                    attempts.and_then(|some| Attempts::pick(Some(some), |tried| Some(tried.len())));
+                *seen.lock().unwrap() = tried;
+                if let Some(attempts) = attempts {
+                    attempts.note(&format!("http://{call}").into());
+                }
+                ProxyError::ConnectFailed.into_response()
+            });
+            assert_eq!(bench.status(get("/")).await, 502);
+            assert_eq!((bench.calls(), *last.lock().unwrap()), (2, want), "{profile:?}");
+        }
+    }
+
+    fn of_service(name: &str, status: StatusCode) -> Response {
+        let mut response = bare(status);
+        Outcome::of(&mut response).service = Some(name.into());
+        response
+    }
+
+    /// A budget of a service is one for all routers, in every profile, and for every reason.
+    #[tokio::test(start_paused = true)]
+    async fn a_budget_limits_what_a_service_gets_again() {
+        for profile in [Profile::Exact, Profile::Safe] {
+            let setting = Setting { profile, ..Setting::default() };
+            let budget = Some(RetryBudgetConfig { percent: 10, min_per_second: 1 });
+            let config = RetryConfig { budget, ..on_status(2, "503") };
+            let bench = |router: &str, service: &'static str| {
+                let middleware = setting.build_for(router, &config).unwrap().0;
+                Bench::answering(vec![middleware], move |call, _| match call % 2 {
+                    0 => of_service(service, StatusCode::SERVICE_UNAVAILABLE),
+                    _ => {
+                        let mut response = ProxyError::ConnectFailed.into_response();
+                        Outcome::of(&mut response).service = Some(service.into());
+                        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                        response
+                    }
+                })
+            };
+            let (one, two) = (bench("one", "app@file"), bench("two", "app@file"));
+            let other = bench("one", "other@file");
+            for _ in 0..50 {
+                one.status(get("/")).await;
+                two.status(get("/")).await;
+                other.status(get("/")).await;
+            }
+            // A reserve of ten, and a tenth of the requests.
+            assert_eq!(one.calls() + two.calls(), 100 + 10 + 10, "{profile:?}");
+            assert_eq!(other.calls(), 50 + 10 + 5, "{profile:?}");
+            tokio::time::advance(Duration::from_secs(10)).await;
+            one.status(get("/")).await;
+            assert_eq!(one.calls() + two.calls(), 122, "{profile:?}");
+        }
+    }
+
+    #[test]
+    fn budgets_are_checked() {
+        let of = |percent, min_per_second| {
+            let budget = Some(RetryBudgetConfig { percent, min_per_second });
+            build(&RetryConfig { budget, ..retry(2) }).err().map(|error| error.option)
+        };
+        assert_eq!(of(0, 1), None);
+        assert_eq!(of(100, 0), None);
+        assert_eq!(of(101, 1).as_deref(), Some("budget.percent"));
+        assert_eq!(of(-1, 1).as_deref(), Some("budget.percent"));
+        assert_eq!(of(1, -1).as_deref(), Some("budget.minPerSecond"));
+        assert_eq!(of(0, 0).as_deref(), Some("budget"));
+        let text = r#"{"attempts": 2, "budget": {}}"#;
+        let config: RetryConfig = serde_json::from_str(text).unwrap();
+        assert_eq!(config.budget, Some(RetryBudgetConfig { percent: 20, min_per_second: 10 }));
+        let shown = serde_json::to_value(retry(2)).unwrap();
+        assert_eq!(shown, serde_json::json!({"attempts": 2, "maxRequestBodyBytes": 2_097_152}));
     }
 }
