@@ -67,11 +67,8 @@ fn no_server_gets_a_request_twice_while_another_is_up() {
             let (one, two) = (Origin::start(), Origin::start());
             // The failing one has most turns.
             let urls = [failing.url(), one.url(), two.url()];
-            let text = through(middleware, &[&urls[0], &urls[1], &urls[2]], &[NOBODY]).replacen(
-                "'}",
-                "', weight: 20}",
-                1,
-            );
+            let text = through(middleware, &[&urls[0], &urls[1], &urls[2]], &[NOBODY])
+                .replace(&format!("'{}'", urls[0]), &format!("'{}', weight: 20", urls[0]));
             let proxy = Proxy::with(json!({"core": {"profile": profile}})).start(&text);
             let statuses: Vec<_> = (0..20)
                 .map(|_| proxy.send(&Ask::new("PUT", "/a").with_body("body")).status)

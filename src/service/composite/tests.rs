@@ -350,3 +350,30 @@ fn attempts_reach_the_servers_of_other_children() {
         }
     });
 }
+
+/// The service that stands in asks nobody whom the main one has asked, while another is up.
+#[test]
+fn who_stands_in_does_not_ask_the_server_that_failed() {
+    local(async {
+        let (failing, other) = (Origin::start(), Origin::start());
+        failing.answer(503);
+        let mut world = World::new();
+        let servers = |more: &[&Origin]| {
+            let one = |origin: &&Origin| json!({"url": origin.url});
+            let mut servers = vec![json!({"url": failing.url, "weight": 20})];
+            servers.extend(more.iter().map(one));
+            json!({"loadBalancer": {"servers": servers}})
+        };
+        for (name, config) in [("main", servers(&[])), ("second", servers(&[&other]))] {
+            let service = world.build(name, config).unwrap();
+            world.services.insert(name.to_owned(), service);
+        }
+        let config = json!({"failover": {
+            "service": "main", "fallback": "second", "errors": {"status": ["503"]},
+        }});
+        let service = world.build("f", config).unwrap();
+        for _ in 0..10 {
+            assert_eq!(ask(&*service, request(None)).await.0, other.name);
+        }
+    });
+}
