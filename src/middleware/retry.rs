@@ -520,14 +520,12 @@ mod tests {
             let config = RetryConfig { budget, ..on_status(2, "503") };
             let bench = |router: &str, service: &'static str| {
                 let middleware = setting.build_for(router, &config).unwrap().0;
-                Bench::answering(vec![middleware], move |call, _| match call % 2 {
-                    0 => of_service(service, StatusCode::SERVICE_UNAVAILABLE),
-                    _ => {
-                        let mut response = ProxyError::ConnectFailed.into_response();
-                        Outcome::of(&mut response).service = Some(service.into());
-                        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-                        response
-                    }
+                Bench::answering(vec![middleware], move |call, _| {
+                    let answer = of_service(service, StatusCode::SERVICE_UNAVAILABLE);
+                    let mut unreached = ProxyError::ConnectFailed.into_response();
+                    *unreached.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                    Outcome::of(&mut unreached).service = Some(service.into());
+                    if call % 2 == 0 { answer } else { unreached }
                 })
             };
             let (one, two) = (bench("one", "app@file"), bench("two", "app@file"));

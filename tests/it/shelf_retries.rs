@@ -83,8 +83,10 @@ fn no_server_gets_a_request_twice_while_another_is_up() {
 fn silent() -> Origin {
     Origin::raw(|mut stream: TcpStream, _| {
         let (mut read, mut buffer) = (Vec::new(), [0; 4096]);
-        while !read.ends_with(b"body") && !(read.starts_with(b"GET") && read.ends_with(b"\r\n\r\n"))
-        {
+        let is_whole = |read: &[u8]| {
+            read.ends_with(b"body") || read.starts_with(b"GET") && read.ends_with(b"\r\n\r\n")
+        };
+        while !is_whole(&read) {
             match stream.read(&mut buffer) {
                 Ok(0) | Err(_) => return,
                 Ok(length) => read.extend_from_slice(&buffer[..length]),
