@@ -86,6 +86,16 @@ impl BuildContext<'_> {
     {
         self.state.carry_over(&format!("{}|{}|{settings}", self.owner, self.name), make)
     }
+
+    /// The same, but one for all routers that name this middleware.
+    pub fn carry_over_for_all<T, F>(&self, settings: &str, make: F) -> Arc<T>
+    where
+        T: std::any::Any + Send + Sync,
+        F: FnOnce() -> T,
+    {
+        // No router has an empty name.
+        self.state.carry_over(&format!("|{}|{settings}", self.name), make)
+    }
 }
 
 /// Options of one middleware, and how it is made of them.

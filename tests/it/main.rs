@@ -58,6 +58,8 @@ mod shelf_limits;
 #[cfg(test)]
 mod shelf_paths;
 #[cfg(test)]
+mod shelf_retries;
+#[cfg(test)]
 #[cfg(target_os = "linux")]
 mod system;
 #[cfg(test)]
