@@ -111,7 +111,10 @@ impl RouterReport {
     pub fn effective_config(&self, facts: &StaticFacts) -> RouterConfig {
         let model = self.built.instance.model.and_then(|position| facts.entry_points.get(position));
         let mut config = self.config().clone();
-        config.entry_points = self.using(facts).iter().map(ToString::to_string).collect();
+        // What is written is shown, even if there is no such entry point; a copy for one has that one.
+        if model.is_some() || config.entry_points.is_empty() {
+            config.entry_points = self.using(facts).iter().map(ToString::to_string).collect();
+        }
         config.middlewares = config
             .middlewares
             .iter()

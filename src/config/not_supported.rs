@@ -167,9 +167,7 @@ fn notes(root: &Node, findings: &mut Findings) {
 
 /// A section or a switch that is off.
 fn asks_nothing(value: &Node) -> bool {
-    value
-        .text()
-        .is_some_and(|text| matches!(text, "0" | "f" | "F" | "false" | "False" | "FALSE"))
+    value.text().is_some_and(|text| matches!(text, "0" | "f" | "F" | "false" | "False" | "FALSE"))
 }
 
 /// Removes all entries at a path, and returns them with their path as it is written.

@@ -278,7 +278,8 @@ fn flags_take_values_as_traefik_does() {
 /// CLI-36
 #[test]
 fn a_text_is_cut_at_its_commas_where_a_list_is_expected() {
-    let text = "entryPoints:\n  web:\n    address: :80\n    http:\n      middlewares: a@file, b@file\n";
+    let text =
+        "entryPoints:\n  web:\n    address: :80\n    http:\n      middlewares: a@file, b@file\n";
     let loaded = yaml(text).unwrap();
     assert_eq!(loaded.config.entry_points["web"].http.middlewares, ["a@file", "b@file"]);
     let text = "[entryPoints.web]\naddress = ':80'\n[metrics.prometheus]\nbuckets = '0.1,2'\n";
