@@ -330,7 +330,7 @@ mod tests {
     fn rotation_keeps_lines_whole_and_compresses() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("logs/proxy.log");
-        let limits = Limits { bytes: 10, backups: 0, age: Duration::ZERO };
+        let limits = Limits { bytes: 11, backups: 0, age: Duration::ZERO };
         let mut file = RotatingFile::open(&path, limits).unwrap();
         file.write(b"one\ntwo\nthree\nfour\n").unwrap();
         file.write(b"a line that is too long\nfive\n").unwrap();

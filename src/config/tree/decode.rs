@@ -477,7 +477,7 @@ mod tests {
                  2147483647, found `high`",
                 "f.yml:2:9: error: `weight`: expected a whole number from 0 to 255, found `256`",
                 "f.yml:3:1: error: `rule`: expected a text, found a list",
-                "f.yml:4:14: error: `entryPoints`: expected a list, found a mapping",
+                "f.yml:4:1: error: `entryPoints`: expected a list, found a mapping",
                 "f.yml:5:8: error: `level`: unknown value `Debug` (did you mean `debug`?)",
                 "f.yml:6:7: error: `port`: `none` is no port",
                 "f.yml:7:10: error: `enabled`: expected true or false, found `maybe`",
