@@ -141,9 +141,14 @@ mod tests {
         assert!(render("{{ if }}").contains("f.yml:1:"), "{}", render("{{ if }}"));
         let error = render("{{ `\\d\\d\\d` }}{{ nothing 1 }}");
         assert!(error.starts_with("error: f.yml:1:18:"), "{error}");
-        for left_out in ["now", "uuidv4", "randAlphaNum 4", "genPrivateKey `rsa`", "set (dict) `a` 1"] {
+        for left_out in
+            ["now", "uuidv4", "randAlphaNum 4", "genPrivateKey `rsa`", "set (dict) `a` 1"]
+        {
             let error = render(&format!("a\n{{{{ {left_out} }}}}"));
-            assert!(error.starts_with("error: f.yml:2:") && error.contains("not defined"), "{error}");
+            assert!(
+                error.starts_with("error: f.yml:2:") && error.contains("not defined"),
+                "{error}"
+            );
         }
         assert!(render("a\n{{ range until 3 }}").starts_with("error: f.yml:"));
     }
