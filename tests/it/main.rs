@@ -8,6 +8,10 @@ mod broken_router;
 #[cfg(test)]
 mod check;
 #[cfg(test)]
+mod contract_observability;
+#[cfg(test)]
+mod contract_ops;
+#[cfg(test)]
 mod entry_points;
 #[cfg(test)]
 mod faults;
