@@ -168,7 +168,7 @@ fn who_is_observed_is_chosen() {
             let text = proxy.app().metrics();
             text.lines().any(|line| {
                 line.starts_with("traefik_router_requests_total")
-                    && line.contains(&format!("router=\"{router}"))
+                    && line.contains(&format!("{router}@file\""))
             })
         };
         until("the last is counted", || counted("loud"));
@@ -257,7 +257,7 @@ fn protocols_methods_and_codes_are_labels() {
         ("events", "events", "200", "EXTENSION_METHOD", "sse"),
         ("chat", "chat", "101", "GET", "websocket"),
         ("grpc", "grpc", "0", "POST", "grpc"),
-        ("grpc", "grpc", "200", "POST", "grpc-web"),
+        ("grpc", "grpc", "0", "POST", "grpc-web"),
     ] {
         let of = format!("code=\"{code}\",method=\"{method}\",protocol=\"{protocol}\"");
         let router = format!(

@@ -171,6 +171,31 @@ fn a_port_that_is_taken_stops_the_start() {
     assert!(said.contains("entry point `web` cannot listen"), "{said}");
 }
 
+/// CLI-16, SIG-2
+#[test]
+fn the_static_configuration_is_read_once() {
+    let origin = Origin::start();
+    let mut process = Process::start(&json!({}), &everything_to(&origin.url()));
+    fs::write(process.directory().join("static.json"), "{\"entryPoints\": 5}").unwrap();
+    process.signal(Signal::HUP);
+    until("it has looked", || process.log().contains("SIGHUP"));
+    let mut client = Client::connect(process.address("web")).unwrap();
+    assert_eq!(client.send(&Ask::get("/")).unwrap().status, 200);
+    assert!(!process.is_over());
+
+    // Without a file provider there is nothing to look at, and the signal ends the program.
+    let directory = TempDir::new().unwrap();
+    let mut child = command(directory.path())
+        .args(["--entryPoints.web.address=127.0.0.1:0", "--log.level=INFO", "--log.filePath=log"])
+        .spawn()
+        .unwrap();
+    let log = || fs::read_to_string(directory.path().join("log")).unwrap_or_default();
+    until("it listens", || log().contains("listening"));
+    let id = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    rustix::process::kill_process(id, Signal::HUP).unwrap();
+    until("it has ended", || child.try_wait().unwrap().is_some());
+}
+
 /// CLI-57: at level debug, with secrets redacted.
 #[test]
 fn the_static_configuration_is_logged_at_level_debug() {
@@ -507,7 +532,7 @@ fn what_cannot_be_built_is_told_and_hurts_nobody() {
         ("loop", "h", "loop@file"),
         ("noTransport", "i", "servers transport not found missing@file"),
         ("tooHigh", "j", "priority"),
-        ("noRest", "k", "rest@internal"),
+        ("noRest", "k", "the REST provider is not supported yet"),
     ] {
         let router = proxy.api(&format!("/api/http/routers/{name}@file"));
         assert_eq!(router["status"], "disabled", "{router:#}");
@@ -592,11 +617,30 @@ fn an_update_counts_if_it_says_something() {
     assert_eq!(proxy.get("/").status, 404);
 }
 
-/// FILE-1, FILE-3, FILE-8, FILE-9, FILE-10, CLI-15
+/// FILE-10, LOG-2
+#[test]
+fn what_a_template_generates_is_logged_if_it_is_asked_for() {
+    let origin = Origin::start();
+    let text = everything_to(&origin.url()).replace("`/`", "`{{ `/made` }}`");
+    for wanted in [true, false] {
+        let options = json!({"providers": {"file": {"debugLogGeneratedTemplate": wanted}}});
+        let process = Process::start(&options, &text);
+        let mut client = Client::connect(process.address("web")).unwrap();
+        assert_eq!(client.send(&Ask::get("/made")).unwrap().status, 200);
+        let log = process.log();
+        assert_eq!(
+            log.contains("\"message\":\"generated\"") && log.contains("`/made`"),
+            wanted,
+            "{log}"
+        );
+    }
+}
+
+/// FILE-1, FILE-3, FILE-7, FILE-8, FILE-9, CLI-15
 #[test]
 fn a_directory_of_templates() {
     let origin = Origin::start();
-    let setup = Proxy::with(json!({"providers": {"file": {"debugLogGeneratedTemplate": true}}}));
+    let setup = Proxy::with(json!({}));
     let below = setup.directory().join("dynamic/deeper/still");
     fs::create_dir_all(&below).unwrap();
     let service = |path: &str| {
@@ -607,7 +651,7 @@ fn a_directory_of_templates() {
     };
     fs::write(
         below.join("tenants.yml"),
-        "http:\n  routers:\n{{ range $i, $name := split \"a,b\" \",\" }}\n    {{ $name }}: \
+        "aliases: &app {service: app}\nhttp:\n  routers:\n{{ range $i, $name := split \"a,b\" \",\" }}\n    {{ $name }}: \
          {rule: Host(`{{ normalize (printf \"%s.%d\" $name $i) }}.test`), service: app}\n{{ end }}\n",
     )
     .unwrap();

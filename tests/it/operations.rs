@@ -505,6 +505,7 @@ fn commands() {
     }
     let unknown = run(&["chekc"]);
     assert_eq!(unknown.status.code(), Some(1));
+    assert!(String::from_utf8(unknown.stdout).unwrap().contains("doorward check FILE"));
     let said = String::from_utf8(unknown.stderr).unwrap();
     assert!(said.contains("command not found: chekc") && said.contains("`check`"), "{said}");
     let missing = run(&["--configFile=/does/not/exist.yml"]);
