@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::binary::{Process, command, run};
-use crate::harness::certs::Ca;
+use crate::harness::certs::{Ca, Tls};
 use crate::harness::{Ask, Client, Origin, Proxy, everything_to, until};
 
 const STATIC: &str = include_str!("../compat/every-static-option.yml");
@@ -540,15 +540,16 @@ fn what_cannot_be_built_is_told_and_hurts_nobody() {
         assert!(told.contains(&says.replace('"', "\\\"")), "{name}: {told}");
         assert_eq!(proxy.get(&format!("{host}.test/")).status, 404, "{name}");
     }
-    let without = Proxy::with(json!({"api": null, "ping": null, "metrics": null})).start(
-        "
+    let without =
+        Proxy::with(json!({"api": false, "ping": false, "metrics": {"prometheus": false}})).start(
+            "
         http:
           routers:
             api: {rule: Path(`/a`), service: api@internal}
             ping: {rule: Path(`/b`), service: ping@internal}
             metrics: {rule: Path(`/c`), service: prometheus@internal}
         ",
-    );
+        );
     let report = without.app().report();
     for (name, says) in [
         ("api@file", "api is not enabled"),
@@ -587,6 +588,72 @@ fn services_of_the_program_behind_routers_of_the_user() {
     for path in ["/ping", "/metrics", "/api/version", "/dashboard/", "/debug/vars"] {
         assert_eq!(proxy.inside(path).status, 404, "{path}");
     }
+}
+
+/// PING-1
+#[test]
+fn ping_answers_any_method() {
+    let proxy = Proxy::start("http: [");
+    let mut client = Client::connect(proxy.address("traefik")).unwrap();
+    for method in ["GET", "POST", "DELETE", "HEAD", "BREW"] {
+        let answer = client.send(&Ask::new(method, "/ping/below")).unwrap();
+        assert_eq!(answer.status, 200, "{method}");
+        assert_eq!(answer.text(), if method == "HEAD" { "" } else { "OK" });
+    }
+}
+
+/// EP-10, EP-11, EP-12, PIPE-22, PIPE-23, PIPE-47
+#[test]
+fn what_entry_points_add_to_routers() {
+    let origin = Origin::start();
+    let options = json!({"entryPoints": {
+        "web": {"http": {"redirections": {"entryPoint": {"to": "websecure", "permanent": false}}}},
+        "websecure": {"http": {"middlewares": ["outer@file"], "tls": {}}, "asDefault": true},
+    }});
+    let text = everything_to(&origin.url()).replace(
+        "          services:",
+        "            both: {rule: Host(`both.test`), service: app, middlewares: [inner], entryPoints: [traefik, websecure]}
+          middlewares:
+            outer: {addPrefix: {prefix: /outer}}
+            inner: {addPrefix: {prefix: /inner}}
+          services:",
+    );
+    let proxy = Proxy::with(options).start(&text);
+    let answer = proxy.get("a.test/p?q=1");
+    assert_eq!(answer.status, 302);
+    assert!(answer.header("location").unwrap().starts_with("https://a.test"), "{answer:?}");
+    let redirect = proxy.api("/api/http/routers/web-to-websecure@internal");
+    assert_eq!(
+        (&redirect["rule"], &redirect["service"]),
+        (&json!("HostRegexp(`^.+$`)"), &json!("noop@internal"))
+    );
+    assert_eq!(redirect["priority"], json!(i64::MAX - 1));
+    assert_eq!(redirect["middlewares"], json!(["redirect-web-to-websecure@internal"]));
+    let redirecting = proxy.api("/api/http/middlewares/redirect-web-to-websecure@internal");
+    assert_eq!(
+        (&redirecting["type"], &redirecting["redirectScheme"]["scheme"]),
+        (&json!("redirectscheme"), &json!("https"))
+    );
+
+    let ask = |host: &str| {
+        let mut secured = Tls::anyone().connect(proxy.address("websecure"), Some(host)).unwrap();
+        secured.client.send(&Ask::get(&format!("{host}/p"))).unwrap().status
+    };
+    assert_eq!((ask("a.test"), origin.last().target.as_str()), (200, "/outer/p"));
+    // Middlewares of the entry point come first, so their prefix is the inner one of the path.
+    assert_eq!((ask("both.test"), origin.last().target.as_str()), (200, "/inner/outer/p"));
+    let copy = proxy.api("/api/http/routers/websecure-both@file");
+    assert_eq!(copy["middlewares"], json!(["outer@file", "inner@file"]));
+    assert_eq!(
+        (&copy["tls"], &copy["entryPoints"]),
+        (&json!({"options": "default"}), &json!(["websecure"]))
+    );
+    let plain = proxy.api("/api/http/routers/both@file");
+    assert_eq!(
+        (&plain["middlewares"], &plain["entryPoints"]),
+        (&json!(["inner@file"]), &json!(["traefik"]))
+    );
+    assert_eq!(plain.get("tls"), None);
 }
 
 /// PIPE-4 to PIPE-8, FILE-6, ACCEPT-4
