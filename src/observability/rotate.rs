@@ -286,9 +286,8 @@ fn create_folder(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use flate2::read::GzDecoder;
+    use tokio::time::Instant;
 
     use super::*;
 
@@ -300,7 +299,7 @@ mod tests {
                 let entry = entry.unwrap();
                 let name = entry.file_name().into_string().unwrap();
                 let mut text = String::new();
-                if name.ends_with(".gz") {
+                if name.strip_suffix(".gz").is_some() {
                     let file = File::open(entry.path()).unwrap();
                     GzDecoder::new(file).read_to_string(&mut text).unwrap();
                 } else {
@@ -343,7 +342,9 @@ mod tests {
         };
         until(|| {
             names().len() == 4
-                && names().iter().all(|name| name == "proxy.log" || name.ends_with(".log.gz"))
+                && names()
+                    .iter()
+                    .all(|name| name == "proxy.log" || name.strip_suffix(".log.gz").is_some())
         });
         drop(file);
         let files = files(&folder);

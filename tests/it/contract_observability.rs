@@ -1,5 +1,7 @@
 //! Logs and metrics, row by row of `tests/compat/config-and-ops.md`.
 
+#![expect(clippy::float_cmp, reason = "what is counted here has an exact value")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};

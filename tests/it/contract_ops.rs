@@ -1,6 +1,7 @@
 //! Configuration and its ways in, the pipeline and the API, row by row of `tests/compat/config-and-ops.md`.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs;
 use std::io::Read;
 use std::net::TcpListener;
@@ -400,7 +401,7 @@ fn certificates_are_listed() {
     let mut tls = "tls:\n  certificates:\n".to_owned();
     for name in ["b.test", "a.test"] {
         let (cert, key) = ca.issue(&[name, &format!("www.{name}")]).write(setup.directory(), name);
-        tls += &format!("    - {{certFile: {}, keyFile: {}}}\n", cert.display(), key.display());
+        let _ = writeln!(tls, "    - {{certFile: {}, keyFile: {}}}", cert.display(), key.display());
     }
     let routes = format!(
         "http:\n  routers: {{all: {{rule: Host(`a.test`), service: app, tls: {{}}}}}}\n  services: {{app: {{loadBalancer: {{servers: [{{url: '{}'}}]}}}}}}\n",

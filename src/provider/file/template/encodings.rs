@@ -128,7 +128,7 @@ fn from_base_32(value: &str) -> Outcome {
         }
     }
     match String::from_utf8(bytes) {
-        Ok(text) if value.len() % 8 == 0 => Ok(text.into()),
+        Ok(text) if value.len().is_multiple_of(8) => Ok(text.into()),
         Ok(_) => error("b32dec: the text is not in base 32"),
         Err(_) => error("b32dec: the result is not UTF-8"),
     }
