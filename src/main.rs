@@ -15,7 +15,7 @@ use doorward::observability::log;
 use doorward::values::Disk;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::spawn_blocking;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
@@ -91,7 +91,7 @@ fn version() -> anyhow::Result<ExitCode> {
 }
 
 fn unknown_command(word: &str) -> anyhow::Result<ExitCode> {
-    say(USAGE);
+    print(USAGE)?;
     match did_you_mean(word, COMMANDS) {
         Some(known) => bail!("command not found: {word}; did you mean `{known}`?"),
         None => bail!("command not found: {word}"),
@@ -147,6 +147,11 @@ fn run(args: &[String]) -> anyhow::Result<ExitCode> {
         warn!("{warning}");
     }
     info!(version = env!("CARGO_PKG_VERSION"), source = %loaded.origin, "starting");
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        // Its secrets say `xxxx` wherever they are written out.
+        let configuration = serde_json::to_string(&loaded.config).unwrap_or_default();
+        debug!(staticConfiguration = %configuration, "static configuration loaded");
+    }
     if let Some(app) = runtime.block_on(serve(loaded, signals))? {
         app.finish();
     }

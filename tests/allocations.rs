@@ -136,9 +136,7 @@ mod limits {
         let connection = Connection {
             entry_point: Arc::new(EntryPointFacts {
                 name: "web".into(),
-                not_append_forwarded_for: false,
-                exact: false,
-                hardened: false,
+                ..EntryPointFacts::default()
             }),
             peer: local,
             peer_ip: local.ip(),

@@ -125,12 +125,7 @@ pub fn merged(file: &Arc<DynamicConfig>) -> DynamicConfig {
 
 /// The origin of a request on a clear-text connection.
 pub fn context() -> Context {
-    let entry_point = EntryPointFacts {
-        name: "web".into(),
-        not_append_forwarded_for: false,
-        exact: false,
-        hardened: false,
-    };
+    let entry_point = EntryPointFacts { name: "web".into(), ..EntryPointFacts::default() };
     let connection = Connection {
         entry_point: Arc::new(entry_point),
         peer: SocketAddr::from(([192, 0, 2, 1], 40_000)),

@@ -14,6 +14,7 @@ use crate::entry_point::{EntryPoint, LifeCycle, Shortage, Timeouts};
 use crate::exchange::canonical::{EncodedCharacters, FieldLimits, TargetRules};
 use crate::exchange::forwarded::TrustedSources;
 use crate::exchange::{EntryPointFacts, Handler, Observer};
+use crate::observability::access_log::AccessLogConfig;
 use crate::observability::metrics::Metrics;
 use crate::router::RouterObservabilityConfig;
 use crate::rule::Syntax;
@@ -110,6 +111,7 @@ fn entry_point(
                 || all.global.not_append_x_forwarded_for && !exact,
             exact,
             hardened,
+            origin_headers: all.access_log.as_ref().is_some_and(AccessLogConfig::keeps_headers),
         }),
         address: resolve(&config.address)?,
         reuse_port: config.reuse_port,

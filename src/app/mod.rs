@@ -310,6 +310,7 @@ fn static_view(config: &StaticConfig) -> StaticView {
         start_date: jiff::Timestamp::now().to_string(),
         disable_dashboard_ad: api.disable_dashboard_ad,
         dashboard_name: api.dashboard_name,
+        configuration: serde_json::to_value(config).unwrap_or_default(),
     }
 }
 

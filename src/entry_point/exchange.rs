@@ -171,6 +171,7 @@ struct Answered {
     status: StatusCode,
     outcome: Outcome,
     grpc_status: Option<u16>,
+    origin_headers: Option<HeaderMap>,
     downstream_headers: Option<HeaderMap>,
 }
 
@@ -353,11 +354,14 @@ impl Exchange {
             self.protocol = Protocol::Sse;
         }
         let shared = &self.conversation.door.shared;
-        let downstream_headers = shared.access_log.as_ref().and_then(|log| log.capture(headers));
+        let capture = |headers| shared.access_log.as_ref().and_then(|log| log.capture(headers));
+        let downstream_headers = capture(headers);
+        let origin_headers = outcome.origin_headers.as_deref().and_then(capture);
         self.result = Some(Answered {
             status: response.status(),
             outcome,
             grpc_status: headers.get("grpc-status").and_then(number),
+            origin_headers,
             downstream_headers,
         });
         if let Some(limit) = self.conversation.door.entry_point.timeouts.write {
@@ -467,7 +471,7 @@ impl Exchange {
             response_bytes: end.bytes,
             reason: self.reason,
             request_headers: self.request_headers.as_ref(),
-            origin_headers: None,
+            origin_headers: answered.origin_headers.as_ref(),
             downstream_headers: answered.downstream_headers.as_ref(),
         }
     }
@@ -491,6 +495,7 @@ impl Drop for Exchange {
                 status: ProxyError::ClientGone.status(),
                 outcome: Outcome { error: Some(ProxyError::ClientGone), ..Outcome::default() },
                 grpc_status: None,
+                origin_headers: None,
                 downstream_headers: None,
             });
             self.finish(BodyEnd { ending: Ending::Dropped, bytes: 0 }, None);

@@ -27,12 +27,7 @@ fn door() -> Arc<Door> {
 }
 
 fn door_with(change: impl FnOnce(&mut EntryPoint)) -> Arc<Door> {
-    let facts = EntryPointFacts {
-        name: Arc::from("web"),
-        not_append_forwarded_for: false,
-        exact: false,
-        hardened: false,
-    };
+    let facts = EntryPointFacts { name: Arc::from("web"), ..EntryPointFacts::default() };
     let mut entry_point = EntryPoint {
         position: 0,
         facts: Arc::new(facts),

@@ -32,7 +32,7 @@ impl Scheme {
 }
 
 /// What of an entry point's configuration the inner layers may look at.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct EntryPointFacts {
     /// Name of the entry point, as configured.
     pub name: Arc<str>,
@@ -43,6 +43,8 @@ pub struct EntryPointFacts {
     pub exact: bool,
     /// Behave as the `hardened` profile asks: see `core.profile`.
     pub hardened: bool,
+    /// Remember what headers servers sent: the access log wants some of them.
+    pub origin_headers: bool,
 }
 
 /// What TLS said about the client's connection.

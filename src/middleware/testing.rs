@@ -23,12 +23,7 @@ use crate::values::{BuildError, Files, Profile, QualifiedName};
 pub(crate) fn context(peer: &str) -> Context {
     let ip: IpAddr = peer.parse().unwrap();
     let connection = Connection {
-        entry_point: Arc::new(EntryPointFacts {
-            name: "web".into(),
-            not_append_forwarded_for: false,
-            exact: false,
-            hardened: false,
-        }),
+        entry_point: Arc::new(EntryPointFacts { name: "web".into(), ..EntryPointFacts::default() }),
         peer: SocketAddr::new(ip, 40_000),
         peer_ip: ip.to_canonical(),
         peer_ip_text: HeaderValue::from_str(&ip.to_canonical().to_string()).unwrap(),

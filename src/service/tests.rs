@@ -30,12 +30,8 @@ pub(super) fn local<T>(future: impl Future<Output = T>) -> T {
 }
 
 pub(super) fn context() -> Context {
-    let entry_point = Arc::new(EntryPointFacts {
-        name: "web".into(),
-        not_append_forwarded_for: false,
-        exact: false,
-        hardened: false,
-    });
+    let entry_point =
+        Arc::new(EntryPointFacts { name: "web".into(), ..EntryPointFacts::default() });
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     Context {
         connection: Arc::new(Connection {

@@ -115,6 +115,11 @@ impl Forwarder {
             Ok(Answer { response, at, switched }) => {
                 let outcome = Outcome {
                     origin_status: Some(response.status()),
+                    origin_headers: cx
+                        .connection
+                        .entry_point
+                        .origin_headers
+                        .then(|| Arc::new(response.headers().clone())),
                     origin_duration: Some(at.saturating_duration_since(start)),
                     sent: true,
                     ..outcome

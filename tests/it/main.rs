@@ -12,6 +12,10 @@ mod contract_entry_points;
 #[cfg(test)]
 mod contract_middlewares;
 #[cfg(test)]
+mod contract_observability;
+#[cfg(test)]
+mod contract_ops;
+#[cfg(test)]
 mod contract_routers;
 #[cfg(test)]
 mod contract_services;

@@ -33,9 +33,7 @@ fn context() -> Context {
         connection: Arc::new(Connection {
             entry_point: Arc::new(EntryPointFacts {
                 name: "web".into(),
-                not_append_forwarded_for: false,
-                exact: false,
-                hardened: false,
+                ..EntryPointFacts::default()
             }),
             peer,
             peer_ip: peer.ip(),
