@@ -56,6 +56,7 @@ impl World {
                 resolvers: BTreeSet::new(),
                 internal_services: HashMap::new(),
                 precedence: vec!["internal".to_owned(), "file".to_owned()],
+                proxies: doorward::upstream::Proxies::default(),
                 add_internals_metrics: false,
                 add_internals_access_log: false,
             },

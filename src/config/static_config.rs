@@ -16,7 +16,7 @@ use crate::observability::access_log::AccessLogConfig;
 use crate::observability::log::LogConfig;
 use crate::observability::metrics::MetricsConfig;
 use crate::provider::file::FileProviderConfig;
-use crate::upstream::StaticServersTransportConfig;
+use crate::upstream::{Proxies, StaticServersTransportConfig};
 use crate::values::{GoDuration, Profile, is_default};
 
 /// The whole static configuration.
@@ -53,6 +53,9 @@ pub struct StaticConfig {
     /// Where certificates come from that nobody gave us.
     #[serde(skip_serializing_if = "is_default")]
     pub certificates_resolvers: BTreeMap<String, CertificatesResolverConfig>,
+    /// The proxies that servers are reached through. No option: `HTTP_PROXY` and its like say it.
+    #[serde(skip)]
+    pub proxies: Proxies,
 }
 
 /// `global`.

@@ -17,6 +17,7 @@ use crate::exchange::{
     Request, Response, ResponseFuture, ready,
 };
 use crate::state::SharedState;
+use crate::upstream::Proxies;
 use crate::values::{BuildError, Files, Profile, QualifiedName};
 
 /// A context of a clear-text connection from `peer`.
@@ -108,6 +109,7 @@ impl Setting {
             files: &self.files,
             state: &self.state,
             profile: self.profile,
+            proxies: &Proxies::default(),
             service: &mut |name: &str| Err(BuildError::new(format!("no service {name}"))),
             warnings: &mut warnings,
         })?;

@@ -11,6 +11,7 @@ mod forwarder;
 pub mod headers;
 mod http1;
 mod pool;
+mod proxy;
 mod relay;
 mod send;
 pub mod target;
@@ -22,6 +23,7 @@ mod upload;
 mod tests;
 
 pub use forwarder::{Forwarder, ForwarderOptions};
+pub use proxy::Proxies;
 pub use target::{Target, TargetScheme};
 pub use transport::{
     ClientCertificateConfig, ForwardingTimeoutsConfig, ServersTransport, ServersTransportConfig,

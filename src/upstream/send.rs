@@ -79,7 +79,9 @@ impl Line<'_> {
         let reused = connection.is_reused();
         let repeatable = reused && upload.is_none() && is_repeatable(request.method());
         let limit = self.transport.timeouts.response_header;
-        let pending = pin!(http1::exchange(connection, request, self.upgrade, repeatable));
+        let absolute = self.origin.absolute.as_ref();
+        let exchange = http1::exchange(connection, request, absolute, self.upgrade, repeatable);
+        let pending = pin!(exchange);
         let held = upload.as_deref().is_some_and(UploadState::is_held);
         let outcome = if limit.is_none() && !held {
             pending.await.map_err(Some)

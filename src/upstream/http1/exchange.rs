@@ -20,6 +20,7 @@ use super::upload_rest::upload_rest;
 use crate::exchange::{Body, Response};
 use crate::tls::PrefixedStream;
 use crate::upstream::connect::Stream;
+use crate::upstream::proxy::AbsoluteForm;
 use crate::upstream::upload::Upload;
 use crate::wire::{FinalHead, HeadLimits, Part, ResponseDecoder, Scanned, response_fields};
 
@@ -84,6 +85,7 @@ pub(in crate::upstream) enum Failure {
 pub(in crate::upstream) async fn exchange(
     mut connection: Box<Connection>,
     request: &mut http::Request<Upload>,
+    absolute: Option<&AbsoluteForm>,
     upgrade: bool,
     repeatable: bool,
 ) -> Result<Answer, Unanswered> {
@@ -102,7 +104,7 @@ pub(in crate::upstream) async fn exchange(
             intact: true,
         });
     }
-    let mut sending = Sending::new(request);
+    let mut sending = Sending::new(request, absolute);
     let mut receiving = Receiving::new(request.method(), upgrade);
     let received = poll_fn(|cx| {
         match sending.poll(cx, &mut connection.stream, request.body_mut()) {
