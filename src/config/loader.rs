@@ -116,8 +116,9 @@ pub fn proxies(
 ) -> Result<(Proxies, Option<Diagnostic>), Diagnostic> {
     let proxies = Proxies::read(variables).map_err(|error| Diagnostic::error(error.message))?;
     let notice = proxies.notice().map(|notice| {
-        Diagnostic::warning(notice)
-            .help("name the servers that are reached directly in `NO_PROXY`, or unset the variables")
+        Diagnostic::warning(notice).help(
+            "name the servers that are reached directly in `NO_PROXY`, or unset the variables",
+        )
     });
     Ok((proxies, notice))
 }

@@ -191,8 +191,12 @@ mod tests {
 
     #[tokio::test]
     async fn connect_leaves_to_the_server_what_is_the_servers() {
-        let (heard, result, left) =
-            say("http://p", "odoo", b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.0 200 OK\r\nA: b\r\n\r\nSETTINGS").await;
+        let (heard, result, left) = say(
+            "http://p",
+            "odoo",
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.0 200 OK\r\nA: b\r\n\r\nSETTINGS",
+        )
+        .await;
         assert!(result.is_ok(), "{result:?}");
         assert_eq!(heard, b"CONNECT odoo:8069 HTTP/1.1\r\nHost: odoo:8069\r\n\r\n");
         assert_eq!(left, b"SETTINGS");
@@ -238,7 +242,9 @@ mod tests {
 
     #[tokio::test]
     async fn socks_refusals() {
-        for answer in [&[5, 255][..], &[5, 2], &[4, 0], &[5, 0, 5, 5, 0, 1], &[5, 0, 4, 0, 0, 1], &[]] {
+        for answer in
+            [&[5, 255][..], &[5, 2], &[4, 0], &[5, 0, 5, 5, 0, 1], &[5, 0, 4, 0, 0, 1], &[]]
+        {
             assert!(say("socks5://p", "odoo", answer).await.1.is_err(), "{answer:?}");
         }
         assert!(say("socks5://u:p@p", "odoo", &[5, 2, 1, 1]).await.1.is_err());

@@ -186,8 +186,7 @@ impl AbsoluteForm {
     /// What requests to `target` say to `proxy`, if they are not sent through a tunnel. The proxy is told the server
     /// of the configuration, where Go's client tells it the client's `Host` and so lets clients choose.
     pub(super) fn to(target: &Target, proxy: &ForwardProxy) -> Option<Self> {
-        let tunnelled =
-            target.scheme() != TargetScheme::Http || proxy.kind == ProxyKind::Socks5;
+        let tunnelled = target.scheme() != TargetScheme::Http || proxy.kind == ProxyKind::Socks5;
         (!tunnelled).then(|| Self {
             origin: format!("http://{}", target.authority()).into(),
             authorization: proxy.authorization.clone(),
