@@ -141,6 +141,7 @@ pub fn context() -> Context {
         tls: None,
         opened: Instant::now(),
         work: OpenWork::default(),
+        own: std::sync::OnceLock::new(),
     };
     Context {
         connection: Arc::new(connection),

@@ -80,6 +80,7 @@ fn connection(door: &Door) -> Arc<Connection> {
         tls: None,
         opened: tokio::time::Instant::now(),
         work: OpenWork::default(),
+        own: std::sync::OnceLock::new(),
     })
 }
 

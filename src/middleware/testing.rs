@@ -37,6 +37,7 @@ pub(crate) fn context(peer: &str) -> Context {
         tls: None,
         opened: Instant::now(),
         work: OpenWork::default(),
+        own: std::sync::OnceLock::new(),
     };
     Context {
         connection: Arc::new(connection),

@@ -10,6 +10,7 @@ pub mod copy;
 mod forwarder;
 pub mod headers;
 mod http1;
+mod owner;
 mod pool;
 mod proxy;
 mod relay;

@@ -3,7 +3,10 @@
 
 use std::convert::Infallible;
 use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -16,7 +19,7 @@ use tokio::net::TcpStream;
 use crate::harness::binary::{self, Process};
 use crate::harness::certs::{Ca, Pair};
 use crate::harness::forward::{Forward, acceptor};
-use crate::harness::{Ask, Client, Origin, Reply, block_on, everything_to, http2, until};
+use crate::harness::{Ask, Client, Origin, Proxy, Reply, block_on, everything_to, http2, until};
 
 /// The program with these variables, in front of this server.
 fn behind(variables: &[(&str, &str)], dynamic: &str) -> Process {
@@ -247,4 +250,125 @@ fn a_variable_that_cannot_be_read_stops_the_start() {
     );
     assert!(!said.contains("hunter2"), "{said}");
     assert!(!run("ftp://proxy", &["check", &file]).status.success());
+}
+
+/// A server that believes a connection once it is authenticated, as IIS does. It counts the connections that ended.
+fn ntlm_origin() -> (Origin, Arc<AtomicUsize>) {
+    let ended = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&ended);
+    let origin = Origin::raw(move |stream, _| {
+        let mut out = stream.try_clone().unwrap();
+        let mut input = BufReader::new(stream);
+        let (mut challenged, mut user) = (false, "nobody");
+        while let Some(word) = read_authorization(&mut input) {
+            let challenge = match &*word {
+                "NTLM 1" => Some("NTLM challenge"),
+                "NTLM 3" if challenged => None,
+                "Negotiate ticket" => None,
+                _ if user == "somebody" => None,
+                _ => Some("NTLM"),
+            };
+            let answer = match challenge {
+                None => {
+                    user = "somebody";
+                    "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nsomebody".to_owned()
+                }
+                Some(challenge) => format!(
+                    "HTTP/1.1 401 Who\r\nWWW-Authenticate: Basic realm=\"x\"\r\n\
+                     WWW-Authenticate: {challenge}\r\nContent-Length: 0\r\n\r\n"
+                ),
+            };
+            challenged = word == "NTLM 1";
+            if out.write_all(answer.as_bytes()).is_err() {
+                break;
+            }
+        }
+        count.fetch_add(1, Ordering::AcqRel);
+    });
+    (origin, ended)
+}
+
+/// `Authorization` of the next request; `None` at the end.
+fn read_authorization(input: &mut impl BufRead) -> Option<String> {
+    let mut authorization = String::new();
+    loop {
+        let mut line = String::new();
+        if input.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        match line.trim().split_once(": ") {
+            Some((name, value)) if name.eq_ignore_ascii_case("authorization") => {
+                value.clone_into(&mut authorization);
+            }
+            _ if line.trim().is_empty() => return Some(authorization),
+            _ => {}
+        }
+    }
+}
+
+fn asked(client: &mut Client, authorization: &str) -> (u16, String) {
+    let mut ask = Ask::get("/");
+    if !authorization.is_empty() {
+        ask = ask.header("Authorization", authorization);
+    }
+    let answer = client.send(&ask).unwrap();
+    (answer.status, answer.all("www-authenticate").last().copied().unwrap_or_default().to_owned())
+}
+
+/// Everybody shares the connections of one worker.
+fn one_worker(origin: &Origin) -> Proxy {
+    Proxy::with(json!({"core": {"workers": 1}})).start(&everything_to(&origin.url()))
+}
+
+/// RP-6.2
+#[test]
+fn ntlm_binds_a_connection_to_its_client_alone() {
+    let (origin, ended) = ntlm_origin();
+    let proxy = one_worker(&origin);
+    let (mut user, mut stranger) = (proxy.client(), proxy.client());
+    assert_eq!(asked(&mut stranger, "Basic eDp5"), (401, "NTLM".to_owned()));
+    assert_eq!(asked(&mut user, ""), (401, "NTLM".to_owned()));
+    assert_eq!(asked(&mut user, "NTLM 1"), (401, "NTLM challenge".to_owned()));
+    // Others in between take nothing away.
+    assert_eq!(asked(&mut proxy.client(), "").0, 401);
+    assert_eq!(asked(&mut user, "NTLM 3").0, 200);
+    for _ in 0..5 {
+        assert_eq!(asked(&mut user, "").0, 200);
+        assert_eq!(asked(&mut stranger, "").0, 401);
+        assert_eq!(asked(&mut proxy.client(), "").0, 401);
+    }
+    // What it had ends with it, and is not handed on.
+    let before = ended.load(Ordering::Acquire);
+    user.leave();
+    until("its connection is closed", || ended.load(Ordering::Acquire) > before);
+    assert_eq!(asked(&mut stranger, "").0, 401);
+}
+
+/// Clients that begin by themselves (`curl --ntlm`) come through too, which they do not in Traefik; and a server that
+/// says nothing of what it believes now must not be believed by others.
+#[test]
+fn a_connection_is_bound_by_the_first_word_of_either_side() {
+    let (origin, _) = ntlm_origin();
+    let proxy = one_worker(&origin);
+    let mut user = proxy.client();
+    assert_eq!(asked(&mut user, "NTLM 1"), (401, "NTLM challenge".to_owned()));
+    assert_eq!(asked(&mut user, "NTLM 3").0, 200);
+    let mut other = proxy.client();
+    assert_eq!(asked(&mut other, "Negotiate ticket").0, 200);
+    for _ in 0..5 {
+        assert_eq!(asked(&mut proxy.client(), "").0, 401);
+        assert_eq!((asked(&mut user, "").0, asked(&mut other, "").0), (200, 200));
+    }
+}
+
+/// RP-6.2: without NTLM nothing changes, and connections are shared.
+#[test]
+fn other_authentication_binds_nothing() {
+    let origin =
+        Origin::with(|_| Reply::status(401).header("WWW-Authenticate", "Basic realm=\"NTLM\""));
+    let proxy = one_worker(&origin);
+    for _ in 0..5 {
+        assert_eq!(asked(&mut proxy.client(), "Basic TlRMTTpu").0, 401);
+    }
+    assert_eq!(origin.connections(), 1);
 }
