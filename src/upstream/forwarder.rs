@@ -9,6 +9,7 @@ use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 
 use super::connect::Stream;
+use super::gunzip;
 use super::headers::{RequestFacts, UpgradeName, prepare_request, prepare_response, set_host};
 use super::http1::Answer;
 use super::owner::{self, Owner};
@@ -77,6 +78,7 @@ impl Forwarder {
         let mut request = request;
         let upgrade = self.prepare(cx, &mut request);
         let owner = owner::of_request(cx, request.headers());
+        let unpack = cx.connection.entry_point.exact && gunzip::ask(&mut request);
         let client = request.extensions().get::<Arc<GateControl>>().cloned();
         let upgrade = upgrade.map(|name| Box::new((name, hyper::upgrade::on(&mut request))));
         // What our own layers left there is not for hyper's HTTP/2 client.
@@ -89,7 +91,11 @@ impl Forwarder {
             let start = Instant::now();
             let sent = self.line(start, asked, owner).send(&mut request).await;
             drop(request);
-            self.answered(cx, start, sent, upgrade, client)
+            let mut response = self.answered(cx, start, sent, upgrade, client);
+            if unpack {
+                gunzip::unpack(&mut response);
+            }
+            response
         })
     }
 

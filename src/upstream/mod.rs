@@ -8,6 +8,7 @@ mod client_tls;
 mod connect;
 pub mod copy;
 mod forwarder;
+mod gunzip;
 pub mod headers;
 mod http1;
 mod owner;

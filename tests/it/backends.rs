@@ -372,3 +372,33 @@ fn other_authentication_binds_nothing() {
     }
     assert_eq!(origin.connections(), 1);
 }
+
+/// RP-13 `Accept-Encoding` absent: Traefik asks for gzip by itself and unpacks it; nobody asked for that.
+#[test]
+fn gzip_that_nobody_asked_for_is_asked_for_by_traefik_only() {
+    let origin = Origin::with(|seen| {
+        let asks = seen.header("accept-encoding").is_some_and(|it| it.contains("gzip"));
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(b"plain text").unwrap();
+        match asks {
+            true => Reply::ok(encoder.finish().unwrap()).header("Content-Encoding", "gzip"),
+            false => Reply::ok("plain text"),
+        }
+    });
+    let dynamic = everything_to(&origin.url());
+    let safe = Proxy::start(&dynamic);
+    assert_eq!(safe.get("/").text(), "plain text");
+    assert_eq!(origin.last().header("accept-encoding"), None);
+    let exact = Proxy::with(json!({"core": {"profile": "exact"}})).start(&dynamic);
+    let answer = exact.get("/");
+    assert_eq!(answer.text(), "plain text");
+    assert_eq!((answer.header("content-encoding"), answer.header("content-length")), (None, None));
+    assert_eq!(origin.last().header("accept-encoding"), Some("gzip"));
+    for proxy in [safe, exact] {
+        let answer = proxy.send(&Ask::get("/").header("Accept-Encoding", "gzip, br"));
+        assert_eq!(answer.header("content-encoding"), Some("gzip"));
+        assert_eq!(answer.body[..2], [0x1f, 0x8b]);
+        assert_eq!(proxy.send(&Ask::get("/").header("Range", "bytes=0-9")).text(), "plain text");
+        assert_eq!(origin.last().header("accept-encoding"), None);
+    }
+}

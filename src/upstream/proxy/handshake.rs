@@ -174,13 +174,13 @@ mod tests {
     async fn say(url: &str, host: &str, answer: &[u8]) -> (Vec<u8>, io::Result<()>, Vec<u8>) {
         let (mut ours, mut theirs) = duplex(64 * 1024);
         theirs.write_all(answer).await.unwrap();
+        theirs.shutdown().await.unwrap();
         let proxy = proxy(url);
         let result = if url.starts_with("socks5") {
             socks5(&mut ours, &proxy, host, 8069).await
         } else {
             connect(&mut ours, &proxy, host, 8069).await
         };
-        theirs.shutdown().await.unwrap();
         let mut left = Vec::new();
         ours.read_to_end(&mut left).await.unwrap();
         drop(ours);
