@@ -68,6 +68,7 @@ mod routing {
         ] {
             let view = RequestView {
                 host,
+                flat_host: None,
                 path,
                 query: Some("debug=1"),
                 method: &Method::GET,

@@ -27,9 +27,8 @@ enum Kind {
 }
 
 /// Paths with `*` for a name that the user gives.
-const NOT_SUPPORTED: [(&str, Kind); 36] = [
+const NOT_SUPPORTED: [(&str, Kind); 35] = [
     ("tracing", Kind::Section),
-    ("hostResolver", Kind::Section),
     ("spiffe", Kind::Section),
     ("ocsp", Kind::Section),
     ("tcpServersTransport", Kind::Section),
