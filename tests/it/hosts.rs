@@ -1,9 +1,16 @@
 //! What a host is: every way that one comes in gives the same verdict over the same list.
 
+use std::fs;
 use std::io::{Read, Write};
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use serde_json::json;
 
 use crate::harness::client::socket;
-use crate::harness::{Ask, Client, Origin, Proxy, Reply};
+use crate::harness::{Ask, Client, Origin, Proxy, Reply, binary};
 
 /// The ways, each with whether the proxy took this host.
 type Way = (&'static str, fn(&Proxy, &str) -> bool);
@@ -199,9 +206,9 @@ fn dns_server(aliases: &[(&'static str, &'static str)]) -> (SocketAddr, Arc<Atom
             };
             reply[2] = 0x81;
             reply[3] = 0x80;
-            let found = aliases.iter().find(|(name, _)| {
-                buffer[12..length - 4].eq_ignore_ascii_case(&labels(name))
-            });
+            let found = aliases
+                .iter()
+                .find(|(name, _)| buffer[12..length - 4].eq_ignore_ascii_case(&labels(name)));
             if let Some((_, of)) = found {
                 let data = labels(of);
                 reply[7] = 1;
@@ -270,7 +277,8 @@ fn hosts_are_what_they_are_aliases_of() {
 /// ST-12
 #[test]
 fn a_resolver_without_its_file_stops_the_start() {
-    let options = json!({"hostResolver": {"cnameFlattening": true, "resolvConfig": "/nonexistent"}});
+    let options =
+        json!({"hostResolver": {"cnameFlattening": true, "resolvConfig": "/nonexistent"}});
     let directory = tempfile::TempDir::new().unwrap();
     let file = directory.path().join("static.json");
     fs::write(&file, options.to_string()).unwrap();
