@@ -28,7 +28,7 @@ use crate::exchange::ProxyError;
 
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a proxy to connect to the server, where `dialTimeout` sets no limit.
-const TUNNEL_TIMEOUT: Duration = Duration::from_secs(60);
+const TUNNEL_TIMEOUT: Duration = Duration::from_mins(1);
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 /// However many addresses there are, each gets at least this long (as in Go's dialer).
 const MIN_DIAL_SHARE: Duration = Duration::from_secs(2);
