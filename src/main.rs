@@ -109,18 +109,19 @@ fn environment() -> Vec<(String, String)> {
 
 /// Loads the static configuration, or says all that is wrong with it.
 fn load(args: &[String]) -> Result<Loaded, ExitCode> {
-    loader::load(args, &environment(), &Disk).map_err(reported)
+    loader::load(args, &environment(), &Disk).map_err(|problems| reported(&problems))
 }
 
 /// The same for a proxy that is to run: with the proxies on the way to its servers.
 fn load_to_run(args: &[String]) -> Result<Loaded, ExitCode> {
     let variables = environment();
     let loaded = loader::load(args, &variables, &Disk);
-    loaded.and_then(|loaded| loader::add_proxies(loaded, &variables)).map_err(reported)
+    let loaded = loaded.and_then(|loaded| loader::add_proxies(loaded, &variables));
+    loaded.map_err(|problems| reported(&problems))
 }
 
-fn reported(problems: Vec<Diagnostic>) -> ExitCode {
-    report(&problems);
+fn reported(problems: &[Diagnostic]) -> ExitCode {
+    report(problems);
     ExitCode::FAILURE
 }
 

@@ -380,10 +380,10 @@ fn gzip_that_nobody_asked_for_is_asked_for_by_traefik_only() {
         let asks = seen.header("accept-encoding").is_some_and(|it| it.contains("gzip"));
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
         encoder.write_all(b"plain text").unwrap();
-        match asks {
-            true => Reply::ok(encoder.finish().unwrap()).header("Content-Encoding", "gzip"),
-            false => Reply::ok("plain text"),
+        if asks {
+            return Reply::ok(encoder.finish().unwrap()).header("Content-Encoding", "gzip");
         }
+        Reply::ok("plain text")
     });
     let dynamic = everything_to(&origin.url());
     let safe = Proxy::start(&dynamic);
