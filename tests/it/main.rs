@@ -10,6 +10,16 @@ mod broken_router;
 #[cfg(test)]
 mod check;
 #[cfg(test)]
+mod contract_entry_points;
+#[cfg(test)]
+mod contract_middlewares;
+#[cfg(test)]
+mod contract_routers;
+#[cfg(test)]
+mod contract_services;
+#[cfg(test)]
+mod contract_wire;
+#[cfg(test)]
 mod entry_points;
 #[cfg(test)]
 mod faults;
