@@ -69,6 +69,7 @@ mod routing {
         ] {
             let view = RequestView {
                 host,
+                flat_host: None,
                 path,
                 query: Some("debug=1"),
                 method: &Method::GET,

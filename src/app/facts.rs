@@ -50,6 +50,7 @@ pub(super) fn static_facts(config: &StaticConfig, services: InternalServices) ->
         precedence: std::iter::once("internal".to_owned())
             .chain(config.providers.precedence.iter().cloned())
             .collect(),
+        proxies: config.proxies.clone(),
         add_internals_metrics: config.metrics.as_ref().is_some_and(|one| one.add_internals),
         add_internals_access_log: config.access_log.as_ref().is_some_and(|one| one.add_internals),
     }

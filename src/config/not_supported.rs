@@ -18,9 +18,8 @@ pub struct Findings {
 pub const DEPRECATED: &str = "incompatible deprecated install configuration option found";
 
 /// Paths with `*` for a name that the user gives.
-const NOT_SUPPORTED: [&str; 34] = [
+const NOT_SUPPORTED: [&str; 33] = [
     "tracing",
-    "hostResolver",
     "spiffe",
     "ocsp",
     "tcpServersTransport",

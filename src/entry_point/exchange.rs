@@ -25,7 +25,7 @@ use crate::exchange::canonical::{
 };
 use crate::exchange::error::{empty, text};
 use crate::exchange::forwarded::{self, ForwardedFacts, X_FORWARDED_FOR};
-use crate::exchange::view::RequestView;
+use crate::exchange::view::{FlatHost, RequestView};
 use crate::exchange::{
     Body, BodyEnd, ClientTls, Context, EndHook, Ending, Handler, Observation, Outcome, Protocol,
     ProxyError, Request, Response, on_end_boxed,
@@ -286,19 +286,28 @@ impl Exchange {
     }
 
     /// Finds the router and lets it answer.
-    async fn run(&mut self, request: Request) -> Response {
-        let table = self.conversation.door.shared.table.current();
-        let routers = table.entry_points.get(self.conversation.door.entry_point.position);
-        let secure = self.cx.connection.tls.is_some();
+    async fn run(&mut self, mut request: Request) -> Response {
+        let flat = match &self.conversation.door.shared.cname {
+            None => None,
+            // Boxed: hardly anybody has it switched on.
+            Some(flattener) => Box::pin(flattener.flat(&self.cx.host)).await,
+        };
+        if let Some(flat) = &flat {
+            request.extensions_mut().insert(FlatHost(Arc::clone(flat)));
+        }
         let path = routing_path(request.uri().path());
         let view = RequestView {
             host: &self.cx.host,
+            flat_host: flat.as_deref(),
             path: &path,
             query: request.uri().query(),
             method: request.method(),
             headers: request.headers(),
             client_ip: self.cx.connection.peer_ip,
         };
+        let table = self.conversation.door.shared.table.current();
+        let routers = table.entry_points.get(self.conversation.door.entry_point.position);
+        let secure = self.cx.connection.tls.is_some();
         let router = routers
             .map(|routes| if secure { &routes.https } else { &routes.http })
             .and_then(|routers| routers.find(&view));

@@ -60,6 +60,7 @@ fn door_with(change: impl FnOnce(&mut EntryPoint)) -> Arc<Door> {
         metrics: Arc::new(Metrics::new(&MetricsConfig::default()).unwrap()),
         access_log: None,
         server_name: HeaderValue::from_static("here"),
+        cname: None,
     };
     Arc::new(Door {
         shared: Arc::new(shared),
@@ -80,6 +81,7 @@ fn connection(door: &Door) -> Arc<Connection> {
         tls: None,
         opened: tokio::time::Instant::now(),
         work: OpenWork::default(),
+        own: std::sync::OnceLock::new(),
     })
 }
 

@@ -2,9 +2,10 @@
 //!
 //! Made once at the entry point, immutable afterwards, cheap to clone for what outlives a request.
 
+use std::any::Any;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use http::HeaderValue;
 use tokio::sync::Notify;
@@ -80,6 +81,8 @@ pub struct Connection {
     pub opened: Instant,
     /// Work that outlives requests (tunnels), which a shutdown waits for and then cuts.
     pub work: OpenWork,
+    /// What `upstream` keeps for this connection alone; nothing, as long as it wants nothing.
+    pub own: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 impl Connection {

@@ -17,6 +17,7 @@ use crate::exchange::{
     Request, Response, ResponseFuture, ready,
 };
 use crate::state::SharedState;
+use crate::upstream::Proxies;
 use crate::values::{BuildError, Files, Profile, QualifiedName};
 
 /// A context of a clear-text connection from `peer`.
@@ -31,6 +32,7 @@ pub(crate) fn context(peer: &str) -> Context {
         tls: None,
         opened: Instant::now(),
         work: OpenWork::default(),
+        own: std::sync::OnceLock::new(),
     };
     Context {
         connection: Arc::new(connection),
@@ -112,6 +114,7 @@ impl Setting {
             files: &self.files,
             state: &self.state,
             profile: self.profile,
+            proxies: &Proxies::default(),
             service: &mut |name: &str| Err(BuildError::new(format!("no service {name}"))),
             warnings: &mut warnings,
         })?;

@@ -43,6 +43,7 @@ pub(super) fn context() -> Context {
             tls: None,
             opened: Instant::now(),
             work: OpenWork::default(),
+            own: std::sync::OnceLock::new(),
         }),
         host: "test".into(),
         authority: Some(HeaderValue::from_static("test")),

@@ -42,6 +42,7 @@ fn context() -> Context {
             tls: None,
             opened: Instant::now(),
             work: OpenWork::default(),
+            own: std::sync::OnceLock::new(),
         }),
         host: "odoo.example".into(),
         authority: Some(HeaderValue::from_static("odoo.example")),
