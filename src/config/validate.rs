@@ -186,7 +186,7 @@ impl Check<'_> {
         let transport = &entry_point.transport;
         let timeouts = &transport.responding_timeouts;
         for (option, value) in [
-            ("respondingTimeouts.readTimeout", timeouts.read_timeout),
+            ("respondingTimeouts.readTimeout", timeouts.read_timeout()),
             ("respondingTimeouts.writeTimeout", timeouts.write_timeout),
             ("respondingTimeouts.idleTimeout", timeouts.idle_timeout),
             (
@@ -200,6 +200,21 @@ impl Check<'_> {
                 let message = format!("`transport.{option}` is negative, which means 0");
                 self.warning(&format!("{path}.transport.{option}"), message);
             }
+        }
+        if let Some(limit) = timeouts.read_timeout.filter(|limit| limit.positive().is_some()) {
+            let message = format!(
+                "a request with its body must arrive in {limit}: uploads that take longer are cut"
+            );
+            let path = format!("{path}.transport.respondingTimeouts.readTimeout");
+            self.warning(&path, message).help = Some(
+                "leave it out: then the head has 60s, and each pause inside the body".to_owned(),
+            );
+        }
+        if let Some(body) = &entry_point.http.request_body
+            && body.max_bytes.is_some_and(|bytes| bytes < 0)
+        {
+            let message = "`maxBytes` is negative: write a number of bytes, or 0 for no limit";
+            self.error(&format!("{path}.http.requestBody.maxBytes"), message);
         }
         let verbosity = entry_point.observability.trace_verbosity.as_deref();
         if let Some(word) = verbosity.filter(|word| !matches!(*word, "minimal" | "detailed")) {

@@ -20,6 +20,7 @@ use tracing::{debug, error};
 use super::deadline::{TimedBody, WriteDeadline};
 use super::http::{Busy, Conversation};
 use super::reply::{self, Received, refusal};
+use super::stream;
 use crate::exchange::canonical::{
     HostError, canonical_host, canonicalize_host, has_disguised_dots, malformed_http2, routing_path,
 };
@@ -54,7 +55,14 @@ pub(super) async fn answer(
     if version >= Version::HTTP_2 && exchange.method == Method::HEAD {
         reply::keep_head_only(&mut response);
     }
-    exchange.attach(&mut response);
+    let until = exchange.attach(&mut response);
+    if let Some(until) = until {
+        // Nobody asks the body for more while the client takes nothing.
+        match &conversation.gate {
+            Some(gate) => gate.write_until(until),
+            None => stream::end_at(until),
+        }
+    }
     if let Some(gate) = &conversation.gate {
         gate.answered(response.status());
         let rest = received.is_some_and(|received| received.leaves_a_rest(gate));
@@ -275,8 +283,10 @@ impl Exchange {
         let timeouts = &conversation.door.entry_point.timeouts;
         // On HTTP/1 the gate keeps the time, for a body and for everything else.
         if let (None, Some(limit)) = (&conversation.gate, timeouts.read) {
-            let per_read = timeouts.body == BodyTimeout::PerRead;
-            body = Body::boxed(TimedBody::new(body, self.cx.start, limit, per_read));
+            body = Body::boxed(match timeouts.body {
+                BodyTimeout::Total => TimedBody::until(body, self.cx.start + limit),
+                BodyTimeout::PerRead => TimedBody::per_read(body, limit),
+            });
         }
         let received = Arc::new(Received::of(&body));
         self.received = Some(Arc::clone(&received));
@@ -337,9 +347,10 @@ impl Exchange {
                 .is_some_and(|routes| *routes.options_name_for(&self.cx.host) != tls.options)
     }
 
-    /// Hands the exchange over to the response: it is over when the response is.
-    fn attach(mut self: Box<Self>, response: &mut Response) {
+    /// Hands the exchange over to the response: it is over when the response is. Returns when that must be.
+    fn attach(mut self: Box<Self>, response: &mut Response) -> Option<Instant> {
         let outcome = response.extensions_mut().remove::<Outcome>().unwrap_or_default();
+        let until = outcome.until;
         let headers = response.headers();
         if headers
             .get(CONTENT_TYPE)
@@ -361,6 +372,7 @@ impl Exchange {
             *response.body_mut() = Body::boxed(WriteDeadline::new(body, deadline));
         }
         on_end_boxed(response, self);
+        until
     }
 
     fn finish(&mut self, end: BodyEnd, trailers: Option<&HeaderMap>) {
@@ -431,6 +443,10 @@ impl Exchange {
     ) -> AccessRecord<'a> {
         let connection = &self.cx.connection;
         let outcome = &answered.outcome;
+        let exceeded = || {
+            let later = outcome.later.as_ref().and_then(|later| later.get().copied());
+            outcome.error.or(later).and_then(ProxyError::exceeded)
+        };
         let path = match &self.raw_target {
             Some(target) => target,
             None => self.uri.path_and_query().map_or(self.uri.path(), |target| target.as_str()),
@@ -460,7 +476,7 @@ impl Exchange {
             origin_bytes: outcome.origin_status.map(|_| end.bytes),
             status: answered.status.as_u16(),
             response_bytes: end.bytes,
-            reason: self.reason,
+            reason: self.reason.or_else(exceeded),
             request_headers: self.request_headers.as_ref(),
             origin_headers: None,
             downstream_headers: answered.downstream_headers.as_ref(),

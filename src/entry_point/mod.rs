@@ -12,6 +12,7 @@ mod proxy_protocol;
 mod reply;
 mod rest;
 mod shortage;
+mod stream;
 #[cfg(test)]
 mod tests;
 pub mod worker;

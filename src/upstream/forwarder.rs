@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::connect::Stream;
 use super::headers::{RequestFacts, UpgradeName, prepare_request, prepare_response, set_host};
 use super::http1::Answer;
+use super::limits::{Watch, answered_by};
 use super::send::{Failure, Line, origin_form};
 use super::target::Target;
 use super::transport::{Origin, ServersTransport};
@@ -77,6 +78,7 @@ impl Forwarder {
         let upgrade = self.prepare(cx, &mut request);
         let client = request.extensions().get::<Arc<GateControl>>().cloned();
         let upgrade = upgrade.map(|name| Box::new((name, hyper::upgrade::on(&mut request))));
+        let watch = request.extensions_mut().remove::<Watch>().map(Box::new);
         // What our own layers left there is not for hyper's HTTP/2 client.
         request.extensions_mut().clear();
         let hold = expects_continue(&request);
@@ -85,9 +87,20 @@ impl Forwarder {
         Box::pin(async move {
             let asked = upgrade.is_some();
             let start = Instant::now();
-            let sent = self.line(start, asked).send(&mut request).await;
+            let mut line = self.line(start, asked);
+            if let Some(first_byte) = watch.as_ref().and_then(|watch| watch.answer.first_byte) {
+                line.response_header = first_byte;
+            }
+            let sent = line.send(&mut request).await;
             drop(request);
-            self.answered(cx, start, sent, upgrade, client)
+            let mut response = self.answered(cx, start, sent, upgrade, client);
+            if let Some(watch) = watch
+                && let Some(idle) = watch.answer.idle.flatten()
+            {
+                let body = std::mem::take(response.body_mut());
+                *response.body_mut() = answered_by(body, idle, &watch.later);
+            }
+            response
         })
     }
 
@@ -142,7 +155,8 @@ impl Forwarder {
 
     fn line(&self, start: Instant, upgrade: bool) -> Line<'_> {
         let Self { transport, origin, target, .. } = self;
-        Line { transport, origin, target, start, upgrade }
+        let response_header = transport.timeouts.response_header;
+        Line { transport, origin, target, start, upgrade, response_header }
     }
 
     /// Makes a client's request fit for the server; returns the upgrade that it asks for.

@@ -10,6 +10,7 @@ pub mod copy;
 mod forwarder;
 pub mod headers;
 mod http1;
+pub mod limits;
 mod pool;
 mod relay;
 mod send;

@@ -35,6 +35,8 @@ pub(super) struct Line<'a> {
     pub(super) start: Instant,
     /// The request asks for an upgrade.
     pub(super) upgrade: bool,
+    /// How long the head of the answer may take.
+    pub(super) response_header: Option<Duration>,
 }
 
 /// Why there is no answer.
@@ -78,7 +80,7 @@ impl Line<'_> {
         let upload = request.body().state().cloned();
         let reused = connection.is_reused();
         let repeatable = reused && upload.is_none() && is_repeatable(request.method());
-        let limit = self.transport.timeouts.response_header;
+        let limit = self.response_header;
         let pending = pin!(http1::exchange(connection, request, self.upgrade, repeatable));
         let held = upload.as_deref().is_some_and(UploadState::is_held);
         let outcome = if limit.is_none() && !held {
@@ -112,7 +114,7 @@ impl Line<'_> {
         let spare = copy(request);
         let taken = std::mem::replace(request, http::Request::new(Upload::empty()));
         let pending = pin!(lease.sender.try_send_request(taken));
-        let waited = wait(pending, upload.as_deref(), self.transport.timeouts.response_header);
+        let waited = wait(pending, upload.as_deref(), self.response_header);
         match waited.await {
             Ok(response) => {
                 let at_end = AtEnd { upload, permit: Some(lease.permit) };

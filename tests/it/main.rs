@@ -22,6 +22,8 @@ mod middlewares;
 #[cfg(test)]
 mod operations;
 #[cfg(test)]
+mod own_limits;
+#[cfg(test)]
 mod pressure;
 #[cfg(test)]
 mod probe;
