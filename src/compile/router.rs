@@ -185,8 +185,7 @@ impl Compiler<'_> {
         Err(problems)
     }
 
-    /// Who sees to the router's limits. One that stands below another has one in any case: it has the last word about
-    /// what those above have said.
+    /// Who sees to the router's limits.
     fn keeper_of(
         &self,
         draft: &Draft,
@@ -206,9 +205,8 @@ impl Compiler<'_> {
             built.errors.push(warning.message);
             built.status = Status::Warning;
         }
-        let leads_on = draft.place.as_ref().is_some_and(|place| !place.children.is_empty());
-        let watches = draft.is_child() || !limits.is_empty();
-        watches.then(|| Arc::new(Keeper::of_router(limits, leads_on)) as Arc<dyn Middleware>)
+        let keeper = || Arc::new(Keeper::of_router(limits)) as Arc<dyn Middleware>;
+        (!limits.is_empty()).then(keeper)
     }
 
     fn middlewares_of(

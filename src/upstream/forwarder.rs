@@ -75,10 +75,13 @@ impl Forwarder {
             return ready(error::empty(StatusCode::NOT_IMPLEMENTED));
         }
         let mut request = request;
+        let watch = request.extensions_mut().remove::<Watch>().map(Box::new);
+        if watch.as_ref().is_some_and(|watch| watch.refuses(request.body())) {
+            return ready(ProxyError::BodyTooLarge.into_response());
+        }
         let upgrade = self.prepare(cx, &mut request);
         let client = request.extensions().get::<Arc<GateControl>>().cloned();
         let upgrade = upgrade.map(|name| Box::new((name, hyper::upgrade::on(&mut request))));
-        let watch = request.extensions_mut().remove::<Watch>().map(Box::new);
         // What our own layers left there is not for hyper's HTTP/2 client.
         request.extensions_mut().clear();
         let hold = expects_continue(&request);

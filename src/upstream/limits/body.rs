@@ -71,6 +71,11 @@ impl Received {
         self.timer.poll(cx, until, None)
     }
 
+    fn is_announced_too_large(&self) -> bool {
+        let most = self.meter.limits().max_bytes.flatten();
+        most.is_some_and(|most| self.body.size_hint().lower() > most)
+    }
+
     fn fits(&mut self, frame: &Frame<Bytes>) -> bool {
         self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
         let most = self.meter.limits().max_bytes.flatten();
@@ -89,6 +94,9 @@ impl HttpBody for Received {
         let this = self.get_mut();
         if let Some(error) = this.failed {
             return Poll::Ready(Some(Err(this.fail(error))));
+        }
+        if this.bytes == 0 && this.is_announced_too_large() {
+            return Poll::Ready(Some(Err(this.fail(ProxyError::BodyTooLarge))));
         }
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
             ready!(this.poll_late(cx));

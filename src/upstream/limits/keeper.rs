@@ -15,7 +15,7 @@ use super::Limits;
 use super::body::{Received, delivered_by};
 use crate::exchange::error::Later;
 use crate::exchange::{
-    Context, Middleware, Next, Outcome, ProxyError, Request, Response, ResponseFuture, ready,
+    Body, Context, Middleware, Next, Outcome, ProxyError, Request, Response, ResponseFuture,
 };
 use crate::wire::LazySleep;
 
@@ -27,17 +27,14 @@ pub struct Keeper {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Owner {
-    Router {
-        /// Whether others stand below it, which may say something else.
-        leads_on: bool,
-    },
+    Router,
     Service,
 }
 
 impl Keeper {
-    /// For a router; `leads_on` where others stand below it.
-    pub fn of_router(limits: Limits, leads_on: bool) -> Self {
-        Self { limits, owner: Owner::Router { leads_on } }
+    /// For a router.
+    pub fn of_router(limits: Limits) -> Self {
+        Self { limits, owner: Owner::Router }
     }
 
     /// For a service.
@@ -60,6 +57,15 @@ pub(in crate::upstream) struct Watch {
 pub(in crate::upstream) struct AnswerLimits {
     pub(in crate::upstream) first_byte: super::Limit<std::time::Duration>,
     pub(in crate::upstream) idle: super::Limit<std::time::Duration>,
+}
+
+impl Watch {
+    /// Whether a body is announced as longer than routers allow. What reads bodies on the way sees it as well; whoever
+    /// is about to connect to a server looks first.
+    pub(in crate::upstream) fn refuses(&self, body: &Body) -> bool {
+        let most = self.routers.as_ref().and_then(|meter| meter.limits().max_bytes.flatten());
+        most.is_some_and(|most| body.size_hint().lower() > most)
+    }
 }
 
 impl AnswerLimits {
@@ -103,20 +109,10 @@ impl Middleware for Keeper {
     ) -> ResponseFuture<'a> {
         let mut limits = self.limits;
         let above = request.extensions().get::<Watch>().and_then(|watch| watch.routers.clone());
-        if let Owner::Router { leads_on } = self.owner {
-            if above.is_none() && limits.is_empty() {
-                return next.run(cx, request);
-            }
-            let said = above.as_ref().map_or(limits, |above| {
-                above.say(limits);
-                above.limits()
-            });
-            let most = said.max_bytes.flatten().filter(|_| !leads_on);
-            if most.is_some_and(|most| request.body().size_hint().lower() > most) {
-                return ready(ProxyError::BodyTooLarge.into_response());
-            }
-        } else if let Some(above) = &above {
-            limits = limits.without(above.limits());
+        match (&above, self.owner) {
+            (Some(above), Owner::Router) => above.say(limits),
+            (Some(above), Owner::Service) => limits = limits.without(above.limits()),
+            (None, _) => {}
         }
         if limits.is_empty() {
             return next.run(cx, request);
@@ -124,18 +120,16 @@ impl Middleware for Keeper {
         let watch = request.extensions_mut().get_or_insert_default::<Watch>();
         watch.answer.say(&limits);
         let later = Arc::clone(&watch.later);
-        if self.owner == Owner::Service {
-            if limits.total.is_none() && limits.idle.is_none() && limits.rate.is_none() {
-                return next.run(cx, request);
-            }
-            let meter = Arc::new(Meter::new(limits, Instant::now()));
-            return Box::pin(keep(meter, later, cx, request, next));
+        let start = match self.owner {
+            Owner::Router if above.is_some() => return next.run(cx, request),
+            Owner::Service if limits.are_of_answers() => return next.run(cx, request),
+            Owner::Router => cx.start,
+            Owner::Service => Instant::now(),
+        };
+        let meter = Arc::new(Meter::new(limits, start));
+        if self.owner == Owner::Router {
+            watch.routers = Some(Arc::clone(&meter));
         }
-        if above.is_some() {
-            return next.run(cx, request);
-        }
-        let meter = Arc::new(Meter::new(limits, cx.start));
-        watch.routers = Some(Arc::clone(&meter));
         Box::pin(keep(meter, later, cx, request, next))
     }
 }

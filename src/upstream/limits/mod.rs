@@ -119,6 +119,11 @@ impl Limits {
         *self == Self::default()
     }
 
+    /// Whether they say nothing but what is kept where the server's bytes come in, and nothing of pauses.
+    fn are_of_answers(&self) -> bool {
+        Self { first_byte: None, ..*self }.is_empty()
+    }
+
     /// These, and where they say nothing, `others`.
     fn or(self, others: Self) -> Self {
         Self {

@@ -139,23 +139,23 @@ async fn a_total_ends_the_waiting_for_an_answer() {
     };
     let ten = || limits(r#"{"total": "10"}"#, None);
     let start = Instant::now();
-    let chain_of_ten = chain(vec![Keeper::of_router(ten(), false)], slow);
+    let chain_of_ten = chain(vec![Keeper::of_router(ten())], slow);
     let mut response = chain_of_ten.handle(&context(), request(Body::empty())).await;
     assert_eq!((response.status().as_u16(), seconds(start)), (504, 10));
     assert_eq!(Outcome::of(&mut response).error, Some(ProxyError::TotalTimeout));
     // Routers below have the last word, services only where no router says anything.
     for (inner, status) in [
-        (Keeper::of_router(limits(r#"{"total": "30"}"#, None), false), 200),
-        (Keeper::of_router(limits(r#"{"total": "0"}"#, None), false), 200),
-        (Keeper::of_router(limits(r#"{"total": "5"}"#, None), false), 504),
+        (Keeper::of_router(limits(r#"{"total": "30"}"#, None)), 200),
+        (Keeper::of_router(limits(r#"{"total": "0"}"#, None)), 200),
+        (Keeper::of_router(limits(r#"{"total": "5"}"#, None)), 504),
         (Keeper::of_service(limits(r#"{"total": "30"}"#, None)), 504),
     ] {
-        let keepers = vec![Keeper::of_router(ten(), true), inner];
+        let keepers = vec![Keeper::of_router(ten()), inner];
         let chain = chain(keepers, slow);
         assert_eq!(chain.handle(&context(), request(Body::empty())).await.status(), status);
     }
     let keepers = vec![
-        Keeper::of_router(limits(r#"{"idle": "1"}"#, None), false),
+        Keeper::of_router(limits(r#"{"idle": "1"}"#, None)),
         Keeper::of_service(limits(r#"{"total": "5"}"#, None)),
     ];
     let start = Instant::now();
@@ -173,7 +173,7 @@ async fn a_total_cuts_an_answer_that_goes_on() {
         Response::new(Body::boxed(StreamBody::new(pieces)))
     };
     let start = Instant::now();
-    let chain = chain(vec![Keeper::of_router(limits(r#"{"total": "10"}"#, None), false)], endless);
+    let chain = chain(vec![Keeper::of_router(limits(r#"{"total": "10"}"#, None))], endless);
     let cx = context();
     let mut response = chain.handle(&cx, request(Body::empty())).await;
     let outcome = std::mem::take(Outcome::of(&mut response));
@@ -185,7 +185,7 @@ async fn a_total_cuts_an_answer_that_goes_on() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_may_pause_for_as_long_as_idle_says() {
-    let chain = chain(vec![Keeper::of_router(limits(r#"{"idle": "10"}"#, None), false)], counted);
+    let chain = chain(vec![Keeper::of_router(limits(r#"{"idle": "10"}"#, None))], counted);
     let cx = context();
     let (feed, body) = fed();
     let feeding = async {
@@ -208,7 +208,7 @@ async fn a_reader_that_takes_its_time_is_no_pause_of_the_client() {
         counted(request).await
     };
     let strict = limits(r#"{"idle": "1", "bodyMinRate": 1000, "bodyMinRateGrace": "1"}"#, None);
-    let chain = chain(vec![Keeper::of_router(strict, false)], late);
+    let chain = chain(vec![Keeper::of_router(strict)], late);
     let (feed, body) = fed();
     feed.send(piece(10)).unwrap();
     drop(feed);
@@ -220,7 +220,7 @@ async fn a_reader_that_takes_its_time_is_no_pause_of_the_client() {
 async fn a_body_has_a_rate() {
     let rate = limits(r#"{"bodyMinRate": 100, "bodyMinRateGrace": "5.5s"}"#, None);
     for (each, cut) in [(130, None), (90, Some(6950)), (1, Some(5500))] {
-        let chain = chain(vec![Keeper::of_router(rate, false)], counted);
+        let chain = chain(vec![Keeper::of_router(rate)], counted);
         let cx = context();
         let (feed, body) = fed();
         let start = Instant::now();
@@ -249,7 +249,7 @@ async fn a_body_has_a_rate() {
 
 #[tokio::test]
 async fn a_body_has_a_length() {
-    let keeper = |most| Keeper::of_router(limits("{}", Some(most)), false);
+    let keeper = |most| Keeper::of_router(limits("{}", Some(most)));
     for (most, pieces, want) in
         [(6, 2, "6"), (5, 2, "Request Entity Too Large"), (0, 2, "6"), (1 << 40, 3, "9")]
     {
@@ -263,16 +263,23 @@ async fn a_body_has_a_length() {
         assert_eq!(response.status(), if want.len() > 1 { 413 } else { 200 }, "{most}");
         assert_eq!(text(response).await, want, "{most}");
     }
-    // What is announced is refused before anybody is asked, unless a router below may allow it.
+    // What is announced is refused before anybody reads from it; routers below have the last word.
     let large = || request(Body::from_static(b"0123456789"));
-    let nobody = |_| async { panic!("somebody was asked") };
-    assert_eq!(chain(vec![keeper(9)], nobody).handle(&context(), large()).await.status(), 413);
     for (inner, status) in [(None, 413), (Some(9), 413), (Some(10), 200), (Some(0), 200)] {
-        let keepers = vec![
-            Keeper::of_router(limits("{}", Some(5)), true),
-            Keeper::of_router(limits("{}", inner), false),
-        ];
-        let response = chain(keepers, counted).handle(&context(), large()).await;
+        let unread = move |request: Request| async move {
+            let refused = request.extensions().get::<Watch>().unwrap().refuses(request.body());
+            assert_eq!(refused, status == 413);
+            let mut body = request.into_body();
+            let frame = body.frame().await.unwrap();
+            assert_eq!((frame.is_err(), body.delivered()), (refused, if refused { 0 } else { 10 }));
+            Response::new(Body::empty())
+        };
+        let keepers = || {
+            let outer = Keeper::of_router(limits("{}", Some(5)));
+            vec![outer, Keeper::of_router(limits("{}", inner))]
+        };
+        chain(keepers(), unread).handle(&context(), large()).await;
+        let response = chain(keepers(), counted).handle(&context(), large()).await;
         assert_eq!(response.status(), status, "{inner:?}");
     }
 }
@@ -295,7 +302,7 @@ async fn a_cut_body_never_looks_whole() {
     let (feed, body) = fed();
     feed.send(piece(3)).unwrap();
     feed.send(piece(3)).unwrap();
-    let chain = chain(vec![Keeper::of_router(limits("{}", Some(5)), false)], reading);
+    let chain = chain(vec![Keeper::of_router(limits("{}", Some(5)))], reading);
     assert_eq!(chain.handle(&context(), request(body)).await.status(), 200);
 }
 
@@ -310,7 +317,7 @@ async fn what_keeps_bodies_in_memory_is_limited_too() {
     let (feed, body) = fed();
     feed.send(piece(6)).unwrap();
     drop(feed);
-    let chain = chain(vec![Keeper::of_router(limits("{}", Some(5)), false)], kept);
+    let chain = chain(vec![Keeper::of_router(limits("{}", Some(5)))], kept);
     assert_eq!(chain.handle(&context(), request(body)).await.status(), 413);
 }
 
