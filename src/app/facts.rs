@@ -120,6 +120,10 @@ fn entry_point(
             .map(|header| header.parse::<HeaderName>())
             .collect::<Result<_, _>>()
             .context("forwardedHeaders.connection")?,
+        request_id: (config.http.request_id.as_ref())
+            .map(|request_id| request_id.header.parse::<HeaderName>())
+            .transpose()
+            .context("http.requestId.header")?,
         proxy_protocol: config
             .proxy_protocol
             .as_ref()

@@ -196,6 +196,25 @@ pub struct HttpConfig {
     /// How much clients may send, for routers that do not say: Doorward's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_body: Option<RequestBodyConfig>,
+    /// Give every request a name: Doorward's own. Absent: the client's `X-Request-Id` passes as any other header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<RequestIdConfig>,
+}
+
+/// `http.requestId`: Doorward's own. The name goes to the server, to the client, and into the access log as
+/// `RequestId`; that of a peer whose `X-Forwarded-*` headers are believed is kept, if it has 128 visible ASCII
+/// characters at most.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RequestIdConfig {
+    /// Header that has the name, of requests and answers. Default: `X-Request-Id`.
+    pub header: String,
+}
+
+impl Default for RequestIdConfig {
+    fn default() -> Self {
+        Self { header: "X-Request-Id".to_owned() }
+    }
 }
 
 impl Default for HttpConfig {
@@ -211,6 +230,7 @@ impl Default for HttpConfig {
             max_header_fields: None,
             underscore_headers_strategy: None,
             request_body: None,
+            request_id: None,
         }
     }
 }

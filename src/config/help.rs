@@ -19,7 +19,7 @@ pub fn print_help() -> String {
 }
 
 /// Name in file casing, default, description; sorted without regard to case.
-const FLAGS: [(&str, &str, &str); 159] = [
+const FLAGS: [(&str, &str, &str); 161] = [
     ("accessLog", "false", "Write a line for every request."),
     ("accessLog.addInternals", "false", "Write requests for internal services too."),
     ("accessLog.bufferingSize", "0", "Lines that may wait for the writer; 0 is a size of our own."),
@@ -325,6 +325,12 @@ const FLAGS: [(&str, &str, &str); 159] = [
         "",
         "Longest request body, unless a router says otherwise; 0 is any.",
     ),
+    (
+        "entryPoints.<name>.http.requestId",
+        "false",
+        "Give every request a name, for servers, clients and the access log.",
+    ),
+    ("entryPoints.<name>.http.requestId.header", "X-Request-Id", "Header that has the name."),
     (
         "entryPoints.<name>.http.sanitizePath",
         "true",

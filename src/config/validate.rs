@@ -12,6 +12,7 @@ use crate::config::entry_points::{
 };
 use crate::config::static_config::{PRECEDENCE, StaticConfig};
 use crate::config::tree::{Format, Node, Span};
+use crate::exchange::body::FRAMING;
 use crate::observability::access_log::FIELDS;
 use crate::observability::metrics::is_label;
 use crate::values::GoDuration;
@@ -215,6 +216,18 @@ impl Check<'_> {
         {
             let message = "`maxBytes` is negative: write a number of bytes, or 0 for no limit";
             self.error(&format!("{path}.http.requestBody.maxBytes"), message);
+        }
+        if let Some(request_id) = &entry_point.http.request_id {
+            let header = &request_id.header;
+            let place = format!("{path}.http.requestId.header");
+            match header.parse::<HeaderName>() {
+                Err(_) => drop(self.error(&place, format!("`{header}` is no name of a header"))),
+                Ok(name) if FRAMING.contains(&name) => {
+                    let message = format!("`{header}` means something else: write `X-Request-Id`");
+                    self.error(&place, message);
+                }
+                Ok(_) => {}
+            }
         }
         let verbosity = entry_point.observability.trace_verbosity.as_deref();
         if let Some(word) = verbosity.filter(|word| !matches!(*word, "minimal" | "detailed")) {

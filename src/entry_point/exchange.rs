@@ -26,6 +26,7 @@ use crate::exchange::canonical::{
 };
 use crate::exchange::error::{empty, text};
 use crate::exchange::forwarded::{self, ForwardedFacts, X_FORWARDED_FOR};
+use crate::exchange::request_id::{self, is_sane};
 use crate::exchange::view::RequestView;
 use crate::exchange::{
     Body, BodyEnd, ClientTls, Context, EndHook, Ending, Handler, Observation, Outcome, Protocol,
@@ -43,7 +44,7 @@ pub(super) async fn answer(
 ) -> Response {
     let start = Instant::now();
     let last = conversation.is_last(start);
-    let (mut response, exchange) = match admit(conversation, request, start) {
+    let (mut response, mut exchange) = match admit(conversation, request, start) {
         Ok((request, mut exchange)) => {
             let response = exchange.run(request).await;
             (response, exchange)
@@ -55,6 +56,7 @@ pub(super) async fn answer(
     if version >= Version::HTTP_2 && exchange.method == Method::HEAD {
         reply::keep_head_only(&mut response);
     }
+    exchange.name_response(&mut response);
     let until = exchange.attach(&mut response);
     if let Some(until) = until {
         // Nobody asks the body for more while the client takes nothing.
@@ -191,6 +193,7 @@ impl Exchange {
                 host: Box::default(),
                 authority: None,
                 start,
+                request_id: None,
             },
             conversation: Arc::clone(conversation),
             method: Method::GET,
@@ -265,6 +268,12 @@ impl Exchange {
                 strip_forwarded_rfc7239: entry_point.facts.hardened,
             },
         );
+        if let Some(name) = &entry_point.request_id {
+            let given = headers.get(name).filter(|id| conversation.trusted && is_sane(id)).cloned();
+            let id = given.unwrap_or_else(request_id::new);
+            headers.insert(name, id.clone());
+            self.cx.request_id = Some(id);
+        }
         let text = host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
         self.cx.host = Box::from(&*canonical_host(text));
         self.cx.authority = host;
@@ -345,6 +354,14 @@ impl Exchange {
             && routes
                 .and_then(|routes| routes.tls.as_ref())
                 .is_some_and(|routes| *routes.options_name_for(&self.cx.host) != tls.options)
+    }
+
+    /// Tells the client the name of its request, also of one that was refused before it had one.
+    fn name_response(&mut self, response: &mut Response) {
+        if let Some(name) = &self.conversation.door.entry_point.request_id {
+            let id = self.cx.request_id.get_or_insert_with(request_id::new);
+            response.headers_mut().insert(name, id.clone());
+        }
     }
 
     /// Hands the exchange over to the response: it is over when the response is. Returns when that must be.
@@ -470,6 +487,7 @@ impl Exchange {
             tls_subject: None,
             request_bytes,
             request_count: self.request_count,
+            request_id: self.cx.request_id.as_ref(),
             retries: outcome.retries,
             origin_status: outcome.origin_status.map(|status| status.as_u16()),
             origin_duration: outcome.origin_duration,

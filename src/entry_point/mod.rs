@@ -47,6 +47,8 @@ pub struct EntryPoint {
     pub trusted: TrustedSources,
     /// Names that survive although the client lists them in `Connection`.
     pub connection_headers: Vec<HeaderName>,
+    /// Header with the name of each request, where requests get names.
+    pub request_id: Option<HeaderName>,
     /// Peers whose PROXY protocol header counts; `None`: no PROXY protocol.
     pub proxy_protocol: Option<TrustedSources>,
     /// How targets are rewritten.

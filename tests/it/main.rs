@@ -30,6 +30,8 @@ mod probe;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
+mod request_ids;
+#[cfg(test)]
 mod routing;
 #[cfg(test)]
 mod secrets;

@@ -48,6 +48,7 @@ pub(in crate::upstream) fn context() -> Context {
         host: "odoo.example".into(),
         authority: Some(HeaderValue::from_static("odoo.example")),
         start: Instant::now(),
+        request_id: None,
     }
 }
 
