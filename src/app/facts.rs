@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn what_a_read_timeout_is_for() {
         use crate::values::GoDuration;
-        let minute = Some(Duration::from_secs(60));
+        let minute = Some(Duration::from_mins(1));
         for (profile, written, read, body) in [
             (Profile::Safe, None, minute, BodyTimeout::PerRead),
             (Profile::Hardened, None, minute, BodyTimeout::PerRead),

@@ -121,10 +121,12 @@ impl RespondingTimeoutsConfig {
     }
 }
 
+#[expect(clippy::ref_option, reason = "serde passes fields by reference")]
 fn is_zero(written: &Option<GoDuration>) -> bool {
     *written == Some(GoDuration::ZERO)
 }
 
+#[expect(clippy::ref_option, reason = "serde passes fields by reference")]
 fn or_a_minute<S: Serializer>(
     written: &Option<GoDuration>,
     serializer: S,

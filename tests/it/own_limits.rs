@@ -133,16 +133,14 @@ fn post(proxy: &Proxy, way: Way, body: Slow) -> Result<(u16, String), String> {
 
 fn post_http1(mut client: Client, body: Slow) -> std::io::Result<(u16, String)> {
     let ask = Ask::new("POST", "/");
-    let ask = match body.announced {
-        true => ask.header("Content-Length", &body.whole().to_string()),
-        false => ask.header("Transfer-Encoding", "chunked"),
+    let ask = if body.announced {
+        ask.header("Content-Length", &body.whole().to_string())
+    } else {
+        ask.header("Transfer-Encoding", "chunked")
     };
     client.write_raw(ask.head().as_bytes())?;
     let data = "x".repeat(body.length);
-    let piece = match body.announced {
-        true => data,
-        false => format!("{:x}\r\n{data}\r\n", body.length),
-    };
+    let piece = if body.announced { data } else { format!("{:x}\r\n{data}\r\n", body.length) };
     let mut open = true;
     for _ in 0..body.pieces - body.missing {
         pause(body.pause);

@@ -1,3 +1,5 @@
+//! What limits do to exchanges, with the clock paused.
+
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -78,6 +80,7 @@ fn fed() -> (Feed, Body) {
     (feed, Body::boxed(StreamBody::new(stream)))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "frames of a stream are results")]
 fn piece(length: usize) -> Result<Frame<Bytes>, BodyError> {
     Ok(Frame::data(Bytes::from(vec![b'x'; length])))
 }
