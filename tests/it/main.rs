@@ -14,6 +14,8 @@ mod faults;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod hosts;
 #[cfg(test)]
 mod layers;
@@ -21,6 +23,8 @@ mod layers;
 mod middlewares;
 #[cfg(test)]
 mod operations;
+#[cfg(test)]
+mod options;
 #[cfg(test)]
 mod own_limits;
 #[cfg(test)]
