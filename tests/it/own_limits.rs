@@ -241,8 +241,8 @@ fn a_router_may_wait_longer_than_others() {
 #[test]
 fn a_client_that_pauses_inside_its_body_is_cut() {
     let origin = Origin::start();
-    let by_router = Proxy::start(&config("timeouts: {idle: 250ms}", "", &origin.url()));
-    let by_service = Proxy::start(&config("", "timeouts: {idle: 250ms}", &origin.url()));
+    let by_router = Proxy::start(&config("timeouts: {idle: 400ms}", "", &origin.url()));
+    let by_service = Proxy::start(&config("", "timeouts: {idle: 400ms}", &origin.url()));
     let stalling = |announced| Slow { pieces: 2, missing: 1, length: 10, pause: ms(20), announced };
     for way in WAYS {
         for (proxy, announced) in [(&by_router, true), (&by_router, false), (&by_service, true)] {
@@ -251,7 +251,7 @@ fn a_client_that_pauses_inside_its_body_is_cut() {
         }
     }
     assert_eq!(origin.count(), 0, "the backend never saw a whole request");
-    let steady = Slow { pieces: 10, missing: 0, length: 10, pause: ms(50), announced: false };
+    let steady = Slow { pieces: 25, missing: 0, length: 4, pause: ms(20), announced: false };
     for way in WAYS {
         assert_eq!(post(&by_router, way, steady).unwrap().0, 200, "{way:?}");
         assert_eq!(origin.last().body.len(), 100);
@@ -366,15 +366,15 @@ fn a_client_that_takes_nothing_is_left_in_time() {
 fn a_total_belongs_to_one_exchange() {
     let origin = Origin::with(|seen| {
         if seen.target == "/slow" {
-            pause(ms(600));
+            pause(ms(1200));
         }
         Reply::ok("here")
     });
-    let proxy = Proxy::start(&config("timeouts: {total: 300ms}", "", &origin.url()));
+    let proxy = Proxy::start(&config("timeouts: {total: 600ms}", "", &origin.url()));
     let mut client = proxy.client();
     for _ in 0..3 {
         assert_eq!(client.send(&Ask::get("/")).unwrap().text(), "here");
-        pause(ms(200));
+        pause(ms(350));
     }
     assert_eq!(client.send(&Ask::get("/slow")).unwrap().status, 504);
     assert_eq!(client.send(&Ask::get("/")).unwrap().text(), "here");
@@ -463,15 +463,15 @@ fn entry_points(options: &Value) -> Value {
 fn responding_timeouts_are_the_same_over_every_wire() {
     let origin = Origin::start();
     let written = json!({"transport": {"respondingTimeouts": {
-        "readTimeout": "300ms", "idleTimeout": "300ms",
+        "readTimeout": "500ms", "idleTimeout": "300ms",
     }}});
     let proxy = Proxy::with(entry_points(&written)).start(&config("", "", &origin.url()));
     // No pause is long, all together are.
-    let slow = Slow { pieces: 18, missing: 0, length: 10, pause: ms(30), announced: true };
+    let slow = Slow { pieces: 26, missing: 0, length: 10, pause: ms(30), announced: true };
     for way in WAYS {
         let start = Instant::now();
         assert_eq!(post(&proxy, way, slow).unwrap().0, 408, "{way:?}");
-        assert!(start.elapsed() >= ms(250) && start.elapsed() < SOON);
+        assert!(start.elapsed() >= ms(450) && start.elapsed() < SOON);
     }
     assert_eq!(origin.count(), 0);
     for tls in [false, true] {
