@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderMap, LOCATION, SET_COOKIE};
 use http::response::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
+use regex::Regex;
 
 use super::ForwardAuth;
 use crate::exchange::body::FRAMING;
@@ -43,6 +44,21 @@ impl ForwardAuth {
                 }
             }
         }
+    }
+
+    /// The headers of an answer that are used when it lets a request pass, cookies aside.
+    pub(super) fn used(&self, from: &HeaderMap) -> HeaderMap {
+        let is_used = |name: &HeaderName| {
+            let matches = |pattern: &Regex| pattern.is_match(&canonical(name.as_str()));
+            self.taken_over.contains(name)
+                || self.user_field.as_ref() == Some(name)
+                || !FRAMING.contains(name) && self.pattern.as_ref().is_some_and(matches)
+        };
+        let mut used = HeaderMap::new();
+        for (name, value) in from.iter().filter(|(name, _)| is_used(name)) {
+            used.append(name, value.clone());
+        }
+        used
     }
 
     /// Gives the client the cookies that are listed, and not the backend's of those names.
