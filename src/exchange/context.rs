@@ -3,10 +3,11 @@
 //! Made once at the entry point, immutable afterwards, cheap to clone for what outlives a request.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use http::HeaderValue;
+use smallvec::SmallVec;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -58,6 +59,36 @@ pub struct ClientTls {
     pub options: Arc<str>,
     /// The client's certificate chain, leaf first, as DER; empty when it sent none.
     pub certificates: Vec<rustls_pki_types::CertificateDer<'static>>,
+    /// What has been made of them.
+    pub made: MadeOfCertificates,
+}
+
+/// Header values made of a client's certificates, which stay the same as long as the connection.
+#[derive(Debug, Default)]
+pub struct MadeOfCertificates {
+    made: Mutex<SmallVec<[(u64, HeaderValue); 2]>>,
+}
+
+impl MadeOfCertificates {
+    /// More makers than these make theirs anew for each request.
+    const MOST: usize = 16;
+
+    /// What `maker`, a number that nobody else has, has made before or makes now.
+    pub fn by(
+        &self,
+        maker: u64,
+        make: impl FnOnce() -> Option<HeaderValue>,
+    ) -> Option<HeaderValue> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, value)) = made.iter().find(|(by, _)| *by == maker) {
+            return Some(value.clone());
+        }
+        let value = make()?;
+        if made.len() < Self::MOST {
+            made.push((maker, value.clone()));
+        }
+        Some(value)
+    }
 }
 
 /// One client connection.

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use self::address::Address;
+use self::answer::Signin;
 use self::cache::{AuthCache, AuthCacheConfig};
 use self::consult::{Told, Unread, read};
 use super::{Build, BuildContext, auth, redirect};
@@ -190,15 +191,16 @@ impl ForwardAuthConfig {
         Ok(names)
     }
 
-    fn signin(&self) -> Result<Option<HeaderValue>, BuildError> {
-        if self.auth_signin_url.is_empty() {
+    fn signin(&self) -> Result<Option<Signin>, BuildError> {
+        let url = &self.auth_signin_url;
+        if url.is_empty() {
             return Ok(None);
         }
-        let location = redirect::location(&self.auth_signin_url);
+        let location = redirect::location(url);
         let location = location.and_then(|text| HeaderValue::from_str(&text).ok());
-        location
-            .map(Some)
-            .ok_or_else(|| BuildError::at("authSigninURL", "`authSigninURL` is no URL"))
+        let location =
+            location.ok_or_else(|| BuildError::at("authSigninURL", "`authSigninURL` is no URL"))?;
+        Ok(Some(Signin { location, page: Signin::page(url) }))
     }
 
     fn warn(&self, cx: &mut BuildContext<'_>) {
@@ -318,7 +320,7 @@ struct ForwardAuth {
     answer_limit: Option<u64>,
     keeps_location: bool,
     keeps_method: bool,
-    signin: Option<HeaderValue>,
+    signin: Option<Signin>,
     cache: Option<Arc<AuthCache>>,
 }
 
@@ -351,7 +353,9 @@ impl ForwardAuth {
         let user: Option<Arc<str>> =
             user.map(|value| String::from_utf8_lossy(value.as_bytes()).into());
         let mut response = match told {
-            Told::Now(answer, body) if !answer.status.is_success() => self.relay(answer, body),
+            Told::Now(answer, body) if !answer.status.is_success() => {
+                self.relay(answer, body, request.method())
+            }
             Told::Before(_) | Told::Now(..) => {
                 self.take_over(headers, request.headers_mut());
                 let mut response = next.run(cx, request).await;

@@ -262,6 +262,31 @@ fn the_answers_headers_replace_the_clients() {
     });
 }
 
+/// Go writes `X_auth_user`, whoever sends it in whatever case.
+#[test]
+fn a_pattern_with_underscores_leaves_no_lookalike() {
+    local(async {
+        let server = Server::with(200, "X_Auth_User: ann\r\n", "").await;
+        for (pattern, taken) in [("^X_auth_", true), ("^X_Auth_", false), ("(?i)^x_auth_", true)] {
+            let config = ForwardAuthConfig {
+                auth_response_headers_regex: pattern.into(),
+                ..server.config()
+            };
+            let bench = bench(&config);
+            let names = ["x_auth_user", "x-auth-user", "x.auth.user", "x-auth_admin", "x-other"];
+            let request = names.iter().fold(get("/"), |request, name| with(request, name, "me"));
+            assert_eq!(bench.status(request).await, 200);
+            let headers = bench.seen().headers;
+            let user = headers.get("x_auth_user").map(|value| value.to_str().unwrap());
+            assert_eq!(user, taken.then_some("ann"), "{pattern}");
+            for name in ["x-auth-user", "x.auth.user", "x-auth_admin"] {
+                assert!(!headers.contains_key(name), "{pattern} {name}");
+            }
+            assert_eq!(headers["x-other"], "me");
+        }
+    });
+}
+
 #[test]
 fn any_other_answer_goes_to_the_client() {
     local(async {
@@ -315,7 +340,7 @@ fn clients_are_sent_to_log_in() {
         for (status, want) in [(401, 302), (403, 403), (200, 200)] {
             let server = Server::with(status, "X-Why: no\r\n", "x").await;
             let config = ForwardAuthConfig {
-                auth_signin_url: "https://sso.test/login?next=é".into(),
+                auth_signin_url: "https://sso.test/login?next=é&x='".into(),
                 ..server.config()
             };
             let response = bench(&config).send(get("/")).await;
@@ -323,8 +348,24 @@ fn clients_are_sent_to_log_in() {
             let location = response.headers().get("location");
             assert_eq!(location.is_some(), status == 401);
             if let Some(location) = location {
-                assert_eq!(location, "https://sso.test/login?next=%C3%A9");
-                assert_eq!(response.headers().len(), 1);
+                assert_eq!(location, "https://sso.test/login?next=%C3%A9&x='");
+                assert_eq!(response.headers()["content-type"], "text/html; charset=utf-8");
+                assert_eq!(response.headers().len(), 2);
+                let page = "<a href=\"https://sso.test/login?next=é&amp;x=&#39;\">Found</a>.\n\n";
+                assert_eq!(body(response).await, page);
+            }
+            if status == 401 {
+                // As in Go: nobody but GET gets the page.
+                for (method, kind) in [("HEAD", true), ("POST", false)] {
+                    let mut request = get("/");
+                    *request.method_mut() = method.parse().unwrap();
+                    let response = bench(&config).send(request).await;
+                    assert_eq!(response.headers().contains_key("content-type"), kind);
+                    assert_eq!(
+                        (response.status().as_u16(), body(response).await),
+                        (302, "".into())
+                    );
+                }
             }
         }
     });
