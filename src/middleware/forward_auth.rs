@@ -135,6 +135,8 @@ impl Build for ForwardAuthConfig {
                     .map_err(|error| BuildError::at("authResponseHeadersRegex", error.message))?,
             ),
         };
+        let passed = names("authRequestHeaders", &self.auth_request_headers)?;
+        let cache = self.cache(&passed, cx)?;
         self.warn(cx);
         let hardened = cx.profile == Profile::Hardened;
         let exact = cx.profile == Profile::Exact;
@@ -144,7 +146,7 @@ impl Build for ForwardAuthConfig {
             path: address.path,
             authorization: address.authorization,
             trust: self.trust_forward_header,
-            passed: names("authRequestHeaders", &self.auth_request_headers)?,
+            passed,
             taken_over,
             pattern,
             cookies: self.add_auth_cookies_to_response.clone(),
@@ -155,7 +157,7 @@ impl Build for ForwardAuthConfig {
             keeps_location: self.preserve_location_header,
             keeps_method: self.preserve_request_method,
             signin: self.signin()?,
-            cache: self.cache(cx)?,
+            cache,
         }))
     }
 }
@@ -229,9 +231,13 @@ impl ForwardAuthConfig {
     }
 
     /// What is remembered of the server's answers, as long as the options stay the same.
-    fn cache(&self, cx: &mut BuildContext<'_>) -> Result<Option<Arc<AuthCache>>, BuildError> {
+    fn cache(
+        &self,
+        passed: &[HeaderName],
+        cx: &mut BuildContext<'_>,
+    ) -> Result<Option<Arc<AuthCache>>, BuildError> {
         let Some(config) = &self.cache else { return Ok(None) };
-        let cache = config.build(cx.warnings)?;
+        let cache = config.build(passed, cx.warnings)?;
         if self.forward_body {
             let sentence = "`cache` has no effect with `forwardBody`: what the server says of one \
                             body is not asked for another";

@@ -35,8 +35,9 @@ pub struct AuthCacheConfig {
     /// 10000.
     pub max_entries: i64,
     /// Headers, as the server gets them, that tell requests apart, besides `Authorization`,
-    /// `Proxy-Authorization`, `Cookie`, `X-Forwarded-Host` and `X-Forwarded-Proto`, which always
-    /// do. Default: all that the server gets, among them `X-Forwarded-For`, `-Method` and `-Uri`.
+    /// `Proxy-Authorization`, `Cookie`, `X-Forwarded-Host`, `X-Forwarded-Proto` and those of
+    /// `authRequestHeaders`, which always do. Default: all that the server gets, among them
+    /// `X-Forwarded-For`, `-Method` and `-Uri`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_headers: Option<Vec<String>>,
 }
@@ -54,8 +55,12 @@ const ALWAYS: [HeaderName; 5] =
     [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE, X_FORWARDED_HOST, X_FORWARDED_PROTO];
 
 impl AuthCacheConfig {
-    /// The cache that this describes.
-    pub(super) fn build(&self, warnings: &mut Vec<BuildError>) -> Result<AuthCache, BuildError> {
+    /// The cache that this describes, for a server that gets the headers in `passed`, or all.
+    pub(super) fn build(
+        &self,
+        passed: &[HeaderName],
+        warnings: &mut Vec<BuildError>,
+    ) -> Result<AuthCache, BuildError> {
         let ttl = self
             .ttl
             .positive()
@@ -69,8 +74,14 @@ impl AuthCacheConfig {
             .ok_or_else(|| BuildError::at("cache.maxEntries", "`maxEntries` must be 1 or more"))?;
         let listed = self.key_headers.as_ref().map(|listed| {
             let listed = super::names("cache.keyHeaders", listed)?;
-            Ok::<_, BuildError>(ALWAYS.into_iter().chain(listed).collect())
+            Ok::<_, BuildError>(ALWAYS.iter().chain(passed).cloned().chain(listed).collect())
         });
+        if self.key_headers.is_some() && passed.is_empty() {
+            let sentence = "`keyHeaders` is set and `authRequestHeaders` is not: the server may \
+                            decide by a header that does not tell requests apart, and others enter \
+                            by it; list there what it may see";
+            warnings.push(BuildError::at("cache.keyHeaders", sentence));
+        }
         Ok(AuthCache::new(ttl, most, listed.transpose()?))
     }
 }

@@ -207,13 +207,22 @@ async fn whoever_waits_gets_what_is_allowed_or_asks_for_itself() {
 fn options_are_checked() {
     let build = |config: &AuthCacheConfig| {
         let mut warnings = Vec::new();
-        let built = config.build(&mut warnings).map(|_| ()).map_err(|error| error.option);
+        let built = config.build(&[], &mut warnings).map(|_| ()).map_err(|error| error.option);
         (built, warnings.len())
     };
     let base = AuthCacheConfig::default;
     assert_eq!(build(&base()), (Ok(()), 0));
     let long = AuthCacheConfig { ttl: GoDuration::from_secs(301), ..base() };
     assert_eq!(build(&long), (Ok(()), 1));
+    // What the server may decide by, as far as it is known, always tells requests apart.
+    let narrow = AuthCacheConfig { key_headers: Some(Vec::new()), ..base() };
+    assert_eq!(build(&narrow), (Ok(()), 1));
+    let mut warnings = Vec::new();
+    let cache = narrow.build(&[HeaderName::from_static("x-api-key")], &mut warnings).unwrap();
+    assert!(warnings.is_empty());
+    let key = |name| cache.key(&question(&[(name, "1")]));
+    assert_ne!(key("x-api-key"), key("x-other"));
+    assert_eq!(key("x-another"), key("x-other"));
     for (config, option) in [
         (AuthCacheConfig { ttl: GoDuration::ZERO, ..base() }, "cache.ttl"),
         (AuthCacheConfig { ttl: GoDuration::from_secs(-1), ..base() }, "cache.ttl"),
