@@ -79,13 +79,13 @@ impl MadeOfCertificates {
         maker: u64,
         make: impl FnOnce() -> Option<HeaderValue>,
     ) -> Option<HeaderValue> {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, value)) = made.iter().find(|(by, _)| *by == maker) {
+        let mut known = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, value)) = known.iter().find(|(by, _)| *by == maker) {
             return Some(value.clone());
         }
         let value = make()?;
-        if made.len() < Self::MOST {
-            made.push((maker, value.clone()));
+        if known.len() < Self::MOST {
+            known.push((maker, value.clone()));
         }
         Some(value)
     }

@@ -125,6 +125,8 @@ async fn requests_that_are_left_alone() {
     }
 }
 
+const TAG: (&str, &str) = ("etag", "\"a\"");
+
 /// RFC 9110, 9.3.2: an answer to HEAD says what GET would say.
 #[tokio::test]
 async fn head_is_told_what_get_is_told() {
@@ -133,7 +135,6 @@ async fn head_is_told_what_get_is_told() {
         *request.method_mut() = Method::HEAD;
         request
     };
-    const TAG: (&str, &str) = ("etag", "\"a\"");
     for (profile, headers, encoding, length, etag, vary) in [
         (Profile::Safe, &[TAG, ("content-length", "4500")][..], true, None, "W/\"a\"", true),
         (Profile::Safe, &[TAG, ("content-length", "100")], false, Some("100"), "\"a\"", true),

@@ -183,7 +183,7 @@ impl AuthCache {
         if !self.tells_apart(answer) {
             return None;
         }
-        let lifetime = lifetime(answer)?.unwrap_or(self.ttl).min(self.ttl);
+        let lifetime = lifetime(answer).ok()?.unwrap_or(self.ttl).min(self.ttl);
         (!lifetime.is_zero()).then(|| start + lifetime)
     }
 
@@ -312,16 +312,18 @@ impl Drop for Flight<'_> {
     }
 }
 
-/// How long an answer may be used as it says itself (RFC 9111, 4.2.1): `Some(None)` when it does
-/// not say, `None` when it may not.
-fn lifetime(answer: &HeaderMap) -> Option<Option<Duration>> {
+/// An answer that must not be used again.
+struct OnceOnly;
+
+/// How long an answer may be used as it says itself, if it says so (RFC 9111, 4.2.1).
+fn lifetime(answer: &HeaderMap) -> Result<Option<Duration>, OnceOnly> {
     let (mut own, mut shared) = (None, None);
     for directive in answer.get_all(CACHE_CONTROL).iter().flat_map(tokens) {
         let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
         let name = name.trim();
         let is = |it: &str| name.eq_ignore_ascii_case(it);
         if is("no-store") || is("no-cache") || is("private") {
-            return None;
+            return Err(OnceOnly);
         }
         let place = match () {
             () if is("max-age") => &mut own,
@@ -338,13 +340,14 @@ fn lifetime(answer: &HeaderMap) -> Option<Option<Duration>> {
             None => None,
             Some(expires) => {
                 let sent = answer.get(DATE).and_then(date).unwrap_or_else(SystemTime::now);
-                Some(date(expires)?.duration_since(sent).ok()?)
+                let expires = date(expires).ok_or(OnceOnly)?;
+                Some(expires.duration_since(sent).map_err(|_| OnceOnly)?)
             }
         },
     };
     let age = answer.get(AGE).and_then(|age| age.to_str().ok()?.trim().parse().ok());
     let age = Duration::from_secs(age.unwrap_or(0));
-    Some(lifetime.map(|lifetime| lifetime.saturating_sub(age)))
+    Ok(lifetime.map(|lifetime| lifetime.saturating_sub(age)))
 }
 
 fn date(value: &HeaderValue) -> Option<SystemTime> {

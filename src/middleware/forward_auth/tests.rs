@@ -363,7 +363,7 @@ fn clients_are_sent_to_log_in() {
                     assert_eq!(response.headers().contains_key("content-type"), kind);
                     assert_eq!(
                         (response.status().as_u16(), body(response).await),
-                        (302, "".into())
+                        (302, String::new())
                     );
                 }
             }
