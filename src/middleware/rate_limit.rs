@@ -273,6 +273,23 @@ mod tests {
         assert_eq!(start.elapsed().as_millis(), 40);
     }
 
+    /// RP-7.5.10
+    #[tokio::test(start_paused = true)]
+    async fn who_leaves_while_it_waits_asks_nobody() {
+        let bench = bench(&limit(10, 1));
+        bench.status(get("/")).await;
+        tokio::time::advance(Duration::from_millis(60)).await;
+        let mut early = bench.send(get("/"));
+        let waits = std::future::poll_fn(|task| {
+            std::task::Poll::Ready(early.as_mut().poll(task).is_pending())
+        });
+        assert!(waits.await);
+        drop(early);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(bench.calls(), 1);
+        assert_eq!(bench.status(get("/")).await, 200);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_burst_passes_at_once() {
         let bench = bench(&limit(1, 5));

@@ -62,7 +62,7 @@ impl Build for RetryConfig {
     fn build(&self, cx: &mut BuildContext<'_>) -> Result<Arc<dyn Middleware>, BuildError> {
         let attempts = u32::try_from(self.attempts).ok().filter(|&attempts| attempts > 0);
         let attempts = attempts.ok_or_else(|| {
-            let sentence = format!("incorrect (or empty) value for attempt ({})", self.attempts);
+            let sentence = format!("incorrect (or empty) value for attempt ({}): write how many times in all, 1 or more", self.attempts);
             BuildError::at("attempts", sentence)
         })?;
         if self.disable_retry_on_network_error && self.status.is_empty() {

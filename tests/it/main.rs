@@ -8,11 +8,23 @@ mod broken_router;
 #[cfg(test)]
 mod check;
 #[cfg(test)]
+mod contract_entry_points;
+#[cfg(test)]
+mod contract_middlewares;
+#[cfg(test)]
+mod contract_routers;
+#[cfg(test)]
+mod contract_services;
+#[cfg(test)]
+mod contract_wire;
+#[cfg(test)]
 mod entry_points;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod hosts;
 #[cfg(test)]
@@ -21,6 +33,8 @@ mod layers;
 mod middlewares;
 #[cfg(test)]
 mod operations;
+#[cfg(test)]
+mod options;
 #[cfg(test)]
 mod pressure;
 #[cfg(test)]
