@@ -432,7 +432,7 @@ mod tests {
         assert_eq!(pages.asked.lock().unwrap().len(), 2);
     }
 
-    /// A page answered with 304 or 206 would be none.
+    /// RP-7.6.19: a page answered with 304 or 206 would be none.
     #[tokio::test]
     async fn a_page_is_asked_for_as_a_whole() {
         let names = ["range", "if-range", "if-match", "if-none-match", "if-modified-since"];

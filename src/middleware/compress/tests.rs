@@ -127,7 +127,7 @@ async fn requests_that_are_left_alone() {
 
 const TAG: (&str, &str) = ("etag", "\"a\"");
 
-/// RFC 9110, 9.3.2: an answer to HEAD says what GET would say.
+/// RP-7.7.8, RFC 9110, 9.3.2: an answer to HEAD says what GET would say.
 #[tokio::test]
 async fn head_is_told_what_get_is_told() {
     let head = |line| {
@@ -161,7 +161,7 @@ async fn head_is_told_what_get_is_told() {
     }
 }
 
-/// RFC 9110, 15.4.5: a 304 has the tag and the `Vary` that a 200 would have had.
+/// RP-7.7.8, RFC 9110, 15.4.5: a 304 has the tag and the `Vary` that a 200 would have had.
 #[tokio::test]
 async fn a_304_is_about_what_the_client_has() {
     let not_modified = || {

@@ -164,7 +164,7 @@ async fn a_proof_is_good_once() {
     assert_eq!(bench.status(again.ask("/", "00000001")).await, 200);
 }
 
-/// RFC 7616, 3.3: the password was right, so nobody has to be asked for it again.
+/// RP-7.3.28, RFC 7616, 3.3: the password was right, so nobody has to be asked for it again.
 #[tokio::test]
 async fn a_nonce_of_another_time_is_stale() {
     let before = bench(&[TEST]);

@@ -262,7 +262,7 @@ fn the_answers_headers_replace_the_clients() {
     });
 }
 
-/// Go writes `X_auth_user`, whoever sends it in whatever case.
+/// RP-7.3.13: Go writes `X_auth_user`, whoever sends it in whatever case.
 #[test]
 fn a_pattern_with_underscores_leaves_no_lookalike() {
     local(async {
@@ -334,6 +334,7 @@ fn a_relative_location_is_completed() {
     });
 }
 
+/// RP-7.3.20
 #[test]
 fn clients_are_sent_to_log_in() {
     local(async {

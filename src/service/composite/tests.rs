@@ -281,6 +281,7 @@ fn a_body_that_is_too_long_to_be_kept_is_refused() {
     });
 }
 
+/// RP-5.8.4
 #[test]
 fn where_no_limit_is_set_the_profile_decides() {
     local(async {

@@ -305,7 +305,7 @@ fn the_quickest_server_gets_the_requests() {
     });
 }
 
-/// Traefik keeps sending everything to a server that refuses connections: it never learns its time.
+/// RP-5.3.4: Traefik keeps sending everything to a server that refuses connections: it never learns its time.
 #[test]
 fn a_dead_server_is_not_the_quickest() {
     local(async {

@@ -154,6 +154,7 @@ fn a_mirror_that_never_answers_holds_up_nobody() {
     });
 }
 
+/// RP-5.7.6
 #[test]
 fn a_mirror_that_never_answers_is_given_up() {
     local(async {

@@ -1,3 +1,5 @@
+//! What tells questions apart, what is kept of their answers, and who asks.
+
 use super::*;
 
 fn made(ttl: u64, most: usize, listed: Option<&[&'static str]>) -> AuthCache {
