@@ -43,6 +43,7 @@ fn chain(options: Option<&str>) -> Chain {
                 files: &Disk,
                 state: &world.state,
                 profile: Profile::default(),
+                proxies: &doorward::upstream::Proxies::default(),
                 service: &mut |_| Err(BuildError::new("none")),
                 warnings: &mut Vec::new(),
             })
@@ -66,6 +67,7 @@ fn clients(count: usize) -> Vec<Context> {
             tls: None,
             opened: like.connection.opened,
             work: OpenWork::default(),
+            own: std::sync::OnceLock::new(),
         };
         Context { connection: Arc::new(connection), ..like.clone() }
     };

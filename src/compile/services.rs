@@ -211,6 +211,13 @@ impl Compiler<'_> {
 
     /// The service of this name, built if it is not there yet.
     fn service(&mut self, name: &QualifiedName) -> Result<Arc<dyn Service>, Missing> {
+        // Before anything is said of height: a circle has none.
+        if self.building.contains(name) {
+            return Err(format!(
+                "could not instantiate service {name}: recursion detected in {}",
+                path_of(&self.building, name)
+            ));
+        }
         let known = self.services.get(name);
         if self.building.len() + known.map_or(1, |built| built.height) > MAX_HEIGHT {
             self.too_high = true;
@@ -222,12 +229,6 @@ impl Compiler<'_> {
         let Some(object) = self.config.services.get(name) else {
             return Err(does_not_exist(name));
         };
-        if self.building.contains(name) {
-            return Err(format!(
-                "could not instantiate service {name}: recursion detected in {}",
-                path_of(&self.building, name)
-            ));
-        }
         let object = Arc::clone(object);
         self.building.push(name.clone());
         let built = Arc::new(self.build_service(name, &object));
@@ -394,8 +395,8 @@ impl Compiler<'_> {
         }
         let env = self.env;
         let files = RecordedFiles::new(env.files);
-        // A router may have the same name and the same middleware.
-        let owner = QualifiedName::new(&format!("service {}", name.name()), name.provider());
+        // A router may have the same name and the same middleware; its provider is never called so.
+        let owner = QualifiedName::new(name.name(), &format!("{} (service)", name.provider()));
         let mut middlewares: Vec<_> = keeper.into_iter().collect();
         for link in &links {
             let Parts { children, diagnostics, .. } = &mut *parts;

@@ -5,9 +5,10 @@
 use std::any::Any;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use http::HeaderValue;
+use smallvec::SmallVec;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -61,6 +62,36 @@ pub struct ClientTls {
     pub options: Arc<str>,
     /// The client's certificate chain, leaf first, as DER; empty when it sent none.
     pub certificates: Vec<rustls_pki_types::CertificateDer<'static>>,
+    /// What has been made of them.
+    pub made: MadeOfCertificates,
+}
+
+/// Header values made of a client's certificates, which stay the same as long as the connection.
+#[derive(Debug, Default)]
+pub struct MadeOfCertificates {
+    made: Mutex<SmallVec<[(u64, HeaderValue); 2]>>,
+}
+
+impl MadeOfCertificates {
+    /// More makers than these make theirs anew for each request.
+    const MOST: usize = 16;
+
+    /// What `maker`, a number that nobody else has, has made before or makes now.
+    pub fn by(
+        &self,
+        maker: u64,
+        make: impl FnOnce() -> Option<HeaderValue>,
+    ) -> Option<HeaderValue> {
+        let mut known = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, value)) = known.iter().find(|(by, _)| *by == maker) {
+            return Some(value.clone());
+        }
+        let value = make()?;
+        if known.len() < Self::MOST {
+            known.push((maker, value.clone()));
+        }
+        Some(value)
+    }
 }
 
 /// One client connection.

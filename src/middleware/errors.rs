@@ -8,8 +8,9 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING,
-    UPGRADE, X_CONTENT_TYPE_OPTIONS,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, IF_MATCH, IF_MODIFIED_SINCE,
+    IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,7 @@ use crate::exchange::forwarded::ForwardedForRemoved;
 use crate::exchange::{
     Body, Context, Handler, Middleware, Next, Outcome, Remade, Request, Response, ResponseFuture,
 };
-use crate::values::{BuildError, is_default, status};
+use crate::values::{BuildError, Profile, is_default, status};
 
 /// Options of `errors`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +81,7 @@ impl Build for ErrorsConfig {
             template,
             headers: self.error_request_headers.is_some().then(|| headers.unwrap_or_default()),
             pages,
+            exact: cx.profile == Profile::Exact,
         }))
     }
 }
@@ -169,6 +171,14 @@ fn query_escape(out: &mut String, text: &str) {
     }
 }
 
+/// These speak of the request's own body or connection.
+const NOT_OF_A_PAGE: [HeaderName; 7] =
+    [CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
+/// And these of what the client has of the resource that it asked for. A page that answered them, which
+/// Traefik lets happen, would be a part, or nothing at all.
+const CONDITIONS: [HeaderName; 6] =
+    [IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE];
+
 struct Errors {
     statuses: Vec<Range>,
     /// Narrow ones first.
@@ -176,6 +186,7 @@ struct Errors {
     template: Vec<Part>,
     headers: Option<Vec<HeaderName>>,
     pages: Arc<dyn Handler>,
+    exact: bool,
 }
 
 /// What is kept of a request for the sake of a page.
@@ -238,9 +249,13 @@ impl Errors {
                 chosen
             }
         };
-        // These speak of the request's own body or connection, and not of a page.
-        for name in [CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRAILER, TRANSFER_ENCODING, UPGRADE] {
+        for name in NOT_OF_A_PAGE {
             headers.remove(name);
+        }
+        if !self.exact {
+            for name in CONDITIONS {
+                headers.remove(name);
+            }
         }
         if let Some(host) = asked.get(HOST) {
             headers.insert(HOST, host.clone());
@@ -366,7 +381,15 @@ mod tests {
     }
 
     fn build(config: &ErrorsConfig, pages: &Arc<Pages>) -> Result<Arc<dyn Middleware>, BuildError> {
-        let setting = Setting::default();
+        build_in(Profile::Safe, config, pages)
+    }
+
+    fn build_in(
+        profile: Profile,
+        config: &ErrorsConfig,
+        pages: &Arc<Pages>,
+    ) -> Result<Arc<dyn Middleware>, BuildError> {
+        let setting = Setting { profile, ..Setting::default() };
         config.build(&mut BuildContext {
             name: &QualifiedName::new("mid", "file"),
             owner: &QualifiedName::new("router", "file"),
@@ -423,6 +446,29 @@ mod tests {
             }
         }
         assert_eq!(pages.asked.lock().unwrap().len(), 2);
+    }
+
+    /// RP-7.6.19: a page answered with 304 or 206 would be none.
+    #[tokio::test]
+    async fn a_page_is_asked_for_as_a_whole() {
+        let names = ["range", "if-range", "if-match", "if-none-match", "if-modified-since"];
+        for (profile, listed) in [
+            (Profile::Safe, None),
+            (Profile::Safe, Some(names.map(str::to_owned).to_vec())),
+            (Profile::Exact, None),
+        ] {
+            let pages = Pages::with(page);
+            let config = ErrorsConfig { error_request_headers: listed, ..config(&["404"]) };
+            let built = build_in(profile, &config, &pages).unwrap();
+            let bench = Bench::answering(vec![built], |_, _| bare(StatusCode::NOT_FOUND));
+            let request = names.iter().fold(get("/404"), |request, name| with(request, name, "x"));
+            bench.send(with(request, "if-unmodified-since", "x")).await;
+            let asked = pages.last().headers;
+            assert!(bench.seen().headers.contains_key("range"));
+            for name in names {
+                assert_eq!(asked.contains_key(name), profile == Profile::Exact, "{name}");
+            }
+        }
     }
 
     #[tokio::test]

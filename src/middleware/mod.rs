@@ -87,7 +87,10 @@ impl BuildContext<'_> {
         T: std::any::Any + Send + Sync,
         F: FnOnce() -> T,
     {
-        self.state.carry_over(&format!("{}|{}|{settings}", self.owner, self.name), make)
+        // Names may hold any character: with their lengths, no two of them read as another two.
+        let (owner, name) = (self.owner.as_str(), self.name.as_str());
+        let key = format!("{}|{}|{owner}|{name}|{settings}", owner.len(), name.len());
+        self.state.carry_over(&key, make)
     }
 
     /// The same, but one for all routers that name this middleware.

@@ -219,6 +219,7 @@ pub(super) struct World {
     pub(super) warnings: Vec<BuildError>,
     pub(super) transport: Option<Arc<ServersTransport>>,
     pub(super) metrics: Option<Arc<dyn Observer>>,
+    pub(super) profile: Profile,
 }
 
 impl World {
@@ -237,6 +238,7 @@ impl World {
             warnings: Vec::new(),
             transport: Some(Arc::new(transport.unwrap())),
             metrics: None,
+            profile: Profile::Safe,
         }
     }
 
@@ -257,7 +259,7 @@ impl World {
             transport: self.transport.clone(),
             child: &mut child,
             state: &self.state,
-            profile: Profile::Safe,
+            profile: self.profile,
             metrics: self.metrics.clone(),
             server_up: gauge,
             warnings: &mut self.warnings,

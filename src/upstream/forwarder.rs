@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use http_body::Body as _;
@@ -21,7 +22,7 @@ use super::upgrade::tunnel;
 use super::upload::Upload;
 use crate::exchange::forwarded::ForwardedForRemoved;
 use crate::exchange::{
-    Context, Handler, Outcome, ProxyError, Request, Response, ResponseFuture, error, ready,
+    Body, Context, Handler, Outcome, ProxyError, Request, Response, ResponseFuture, error, ready,
 };
 use crate::tls::PrefixedStream;
 use crate::wire::GateControl;
@@ -123,6 +124,26 @@ impl Forwarder {
         answer.map(|answer| answer.response).map_err(|failure| failure.error)
     }
 
+    /// The same for a question whose body is at hand and which does no harm twice: when a
+    /// connection that was idle before ends without a byte of an answer, it goes out once more,
+    /// over a new one.
+    pub async fn ask(&self, question: http::Request<Bytes>) -> Result<Response, ProxyError> {
+        let (mut parts, body) = question.into_parts();
+        self.set_path(&mut parts.uri, false);
+        set_host(&mut parts.headers, self.target.host_header(), true);
+        let request = || {
+            let upload = Upload::new(Body::from(body.clone()), false, None);
+            http::Request::from_parts(parts.clone(), upload)
+        };
+        let mut line = self.line(Instant::now(), false, None);
+        let mut answer = line.send(&mut request()).await;
+        if let Err(Failure { stale: true, .. }) = answer {
+            line.fresh = true;
+            answer = line.send(&mut request()).await;
+        }
+        answer.map(|answer| answer.response).map_err(|failure| failure.error)
+    }
+
     fn answered(
         &self,
         cx: &Context,
@@ -152,7 +173,7 @@ impl Forwarder {
                 };
                 answer(cx, response, switched, outcome, upgrade)
             }
-            Err(Failure { error, sent }) => {
+            Err(Failure { error, sent, stale: _ }) => {
                 let mut response = error.into_response();
                 if error == ProxyError::UpstreamInvalid && cx.connection.entry_point.exact {
                     response = error::bare(StatusCode::INTERNAL_SERVER_ERROR);
@@ -179,7 +200,7 @@ impl Forwarder {
     ) -> Line<'a> {
         let Self { transport, origin, target, .. } = self;
         let response_header = transport.timeouts.response_header;
-        Line { transport, origin, target, start, upgrade, response_header, owner }
+        Line { transport, origin, target, start, upgrade, response_header, owner, fresh: false }
     }
 
     /// Makes a client's request fit for the server; returns the upgrade that it asks for.

@@ -40,6 +40,8 @@ pub(super) struct Line<'a> {
     pub(super) owner: Option<&'a Arc<Owner>>,
     /// How long the head of the answer may take.
     pub(super) response_header: Option<Duration>,
+    /// Over no connection that was idle before.
+    pub(super) fresh: bool,
 }
 
 /// Why there is no answer.
@@ -48,6 +50,8 @@ pub(super) struct Failure {
     pub(super) error: ProxyError,
     /// Whether something of the request may have reached the server.
     pub(super) sent: bool,
+    /// The connection was idle before, and ended without a byte of an answer.
+    pub(super) stale: bool,
 }
 
 impl Line<'_> {
@@ -58,11 +62,11 @@ impl Line<'_> {
         request: &mut http::Request<Upload>,
     ) -> Result<Answer, Failure> {
         let (http1, owner) = (self.upgrade, self.owner);
-        let mut wanted = Wanted { http1, fresh: false, owner, at: self.start };
+        let mut wanted = Wanted { http1, fresh: self.fresh, owner, at: self.start };
         loop {
             let lease = pool::lease(self.transport, self.origin, wanted)
                 .await
-                .map_err(|error| Failure { error, sent: false })?;
+                .map_err(|error| Failure { error, sent: false, stale: false })?;
             let outcome = match lease {
                 Lease::Http1(connection) => self.over_http1(connection, request).await,
                 Lease::Http2(lease) => Box::pin(self.over_http2(lease, request)).await,
@@ -100,8 +104,9 @@ impl Line<'_> {
             Err(Some(unanswered)) => {
                 let Unanswered { failure, written, replied, intact } = unanswered;
                 let error = blame(&failure, upload.as_deref());
+                let stale = reused && !replied && matches!(failure, http1::Failure::Connection(_));
                 let again = intact && reused && (!written || repeatable && !replied);
-                Err(Failed { failure: Failure { error, sent: written }, again })
+                Err(Failed { failure: Failure { error, sent: written, stale }, again })
             }
         }
     }
@@ -136,6 +141,7 @@ impl Line<'_> {
                 let failure = Failure {
                     error: classify(unsent.error(), upload.as_deref()),
                     sent: !untouched,
+                    stale: untouched || lease.reused && is_over(unsent.error()),
                 };
                 let again = spare
                     .filter(|spare| untouched || lease.reused && is_repeatable(spare.method()));
@@ -152,8 +158,10 @@ struct Failed {
     again: bool,
 }
 
-const TIMED_OUT: Failed =
-    Failed { failure: Failure { error: ProxyError::ResponseTimeout, sent: true }, again: false };
+const TIMED_OUT: Failed = Failed {
+    failure: Failure { error: ProxyError::ResponseTimeout, sent: true, stale: false },
+    again: false,
+};
 
 /// Waits for an answer; `Err(None)` when its head does not come in time. The time runs from the
 /// end of the upload (Go `ResponseHeaderTimeout`).
@@ -217,6 +225,13 @@ fn was_refused(error: &hyper::Error) -> bool {
             && (cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM)
                 || cause.is_go_away() && cause.reason() == Some(h2::Reason::NO_ERROR))
     })
+}
+
+/// Whether a connection ended, and not only a stream on it.
+fn is_over(error: &hyper::Error) -> bool {
+    let cause =
+        std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    error.is_closed() || cause.is_some_and(|cause| cause.is_io() || cause.is_go_away())
 }
 
 /// Whether a request may be repeated although it may have been received (as Go's transport
