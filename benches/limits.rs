@@ -45,6 +45,7 @@ fn chain(options: Option<&str>) -> Chain {
                 files: &Disk,
                 state: &world.state,
                 profile: Profile::default(),
+                proxies: &doorward::upstream::Proxies::default(),
                 service: &mut |_| Err(BuildError::new("none")),
                 warnings: &mut Vec::new(),
             })
@@ -68,6 +69,7 @@ fn clients(count: usize) -> Vec<Context> {
             tls: None,
             opened: like.connection.opened,
             work: OpenWork::default(),
+            own: std::sync::OnceLock::new(),
         };
         Context { connection: Arc::new(connection), ..like.clone() }
     };

@@ -12,6 +12,7 @@ pub mod error;
 pub mod forwarded;
 pub mod observe;
 pub mod replay;
+pub mod request_id;
 pub mod signal;
 pub mod tunnel;
 pub mod view;
@@ -22,7 +23,8 @@ pub use attempts::Attempts;
 pub use body::{Body, BodyEnd, BodyError, EndHook, Ending, without_misplaced_trailers};
 pub use chain::{Chain, Middleware, Next, Remade};
 pub use context::{
-    ClientTls, Connection, Context, EntryPointFacts, OpenWork, OpenWorkItem, Scheme,
+    ClientTls, Connection, Context, EntryPointFacts, MadeOfCertificates, OpenWork, OpenWorkItem,
+    Scheme,
 };
 pub use error::{Outcome, ProxyError};
 pub use observe::{Observation, Observer, Protocol};

@@ -46,7 +46,7 @@ impl Failover {
         let on_status = match &config.errors {
             Some(errors) if !errors.status.is_empty() => Some(OnStatus {
                 statuses: StatusRanges::read("errors.status", &errors.status, cx.warnings)?,
-                limit: u64::try_from(errors.max_request_body_bytes).ok(),
+                limit: limit(errors.max_request_body_bytes, cx),
             }),
             _ => None,
         };
@@ -118,8 +118,28 @@ impl Failover {
     }
 }
 
-/// Traefik's answer when the body cannot be read before anybody is asked.
+/// Longest body that is kept where nothing is configured, in the hardened profile: as long as that of a
+/// retry.
+const HARDENED_LIMIT: u64 = 2 << 20;
+
+fn limit(configured: Option<i64>, cx: &mut ServiceContext<'_>) -> Option<u64> {
+    if let Some(bytes) = configured {
+        return u64::try_from(bytes).ok();
+    }
+    if cx.profile == Profile::Hardened {
+        return Some(HARDENED_LIMIT);
+    }
+    let sentence = "`maxRequestBodyBytes` is not set with `errors.status`: bodies of any size are \
+                    kept in memory";
+    cx.warnings.push(BuildError::at("errors.maxRequestBodyBytes", sentence));
+    None
+}
+
+/// Traefik's answer when the body cannot be read before anybody is asked; limits of our own have theirs.
 fn unreadable(why: ProxyError) -> Response {
+    if why.exceeded().is_some() {
+        return why.into_response();
+    }
     let mut response = error::text(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error\n");
     Outcome::of(&mut response).error = Some(why);
     response

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use http::StatusCode;
 use tokio::time::Instant;
 
 use super::health::{HealthPlan, PassiveSettings, Series, ServerHealth};
@@ -21,7 +22,7 @@ use crate::exchange::{
     ResponseFuture, on_end,
 };
 use crate::upstream::{Forwarder, ForwarderOptions, ServersTransport, Target};
-use crate::values::BuildError;
+use crate::values::{BuildError, Profile};
 
 /// Servers behind one name.
 pub(super) struct LoadBalancer {
@@ -183,11 +184,15 @@ impl LoadBalancer {
             sticky.attach(index, &mut response);
         }
         let outcome = Outcome::of(&mut response);
-        if let (Strategy::LeastTime(choice), Some(time), false) =
-            (&self.strategy, outcome.origin_duration, by_cookie)
+        if let Strategy::LeastTime(choice) = &self.strategy
             && let Some(times) = choice.times(index)
         {
-            times.note(time);
+            if let (Some(time), false) = (outcome.origin_duration, by_cookie) {
+                times.note(time);
+            }
+            if let Some(worked) = worked(outcome) {
+                times.worked(worked);
+            }
         }
         if server.health.is_passive()
             && let Some(failed) = failed(outcome)
@@ -244,12 +249,22 @@ impl Service for LoadBalancer {
 /// or the server was not asked, so that no client can take a server out with bad requests.
 fn failed(outcome: &Outcome) -> Option<bool> {
     match outcome.error {
-        Some(ProxyError::ClientGone | ProxyError::BadRequestBody | ProxyError::RequestTimeout) => {
-            None
-        }
+        Some(error) if error.is_clients() => None,
         Some(_) => Some(true),
         None => outcome.origin_status.map(|status| status.is_server_error()),
     }
+}
+
+/// Whether the server did what it is there for. An application's error is an answer; one that says that
+/// it cannot serve is none, however quick it is.
+fn worked(outcome: &Outcome) -> Option<bool> {
+    let unfit = matches!(
+        outcome.origin_status,
+        Some(
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+        )
+    );
+    failed(outcome).map(|_| outcome.error.is_none() && !unfit)
 }
 
 /// Requests that one server has, counted until the exchange is over.
@@ -290,9 +305,10 @@ fn strategy(config: &LoadBalancerConfig, cx: &ServiceContext<'_>) -> Result<Stra
         "leasttime" => {
             let servers = config.servers.iter().map(|server| {
                 let key = format!("{}\n{}", cx.name, server.url);
-                (cx.state.carry_over(&key, Times::default), weight(server.weight))
+                (cx.state.carry_over(&key, Times::new), weight(server.weight))
             });
-            Ok(Strategy::LeastTime(LeastTime::new(servers, schedule(config, cx))))
+            let exact = cx.profile == Profile::Exact;
+            Ok(Strategy::LeastTime(LeastTime::new(servers, schedule(config, cx), exact)))
         }
         unknown => {
             let message = format!("unsupported load-balancer strategy {unknown:?}");

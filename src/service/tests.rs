@@ -30,12 +30,8 @@ pub(super) fn local<T>(future: impl Future<Output = T>) -> T {
 }
 
 pub(super) fn context() -> Context {
-    let entry_point = Arc::new(EntryPointFacts {
-        name: "web".into(),
-        not_append_forwarded_for: false,
-        exact: false,
-        hardened: false,
-    });
+    let entry_point =
+        Arc::new(EntryPointFacts { name: "web".into(), ..EntryPointFacts::default() });
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     Context {
         connection: Arc::new(Connection {
@@ -47,10 +43,12 @@ pub(super) fn context() -> Context {
             tls: None,
             opened: Instant::now(),
             work: OpenWork::default(),
+            own: std::sync::OnceLock::new(),
         }),
         host: "test".into(),
         authority: Some(HeaderValue::from_static("test")),
         start: Instant::now(),
+        request_id: None,
     }
 }
 
@@ -221,6 +219,7 @@ pub(super) struct World {
     pub(super) warnings: Vec<BuildError>,
     pub(super) transport: Option<Arc<ServersTransport>>,
     pub(super) metrics: Option<Arc<dyn Observer>>,
+    pub(super) profile: Profile,
 }
 
 impl World {
@@ -239,6 +238,7 @@ impl World {
             warnings: Vec::new(),
             transport: Some(Arc::new(transport.unwrap())),
             metrics: None,
+            profile: Profile::Safe,
         }
     }
 
@@ -259,7 +259,7 @@ impl World {
             transport: self.transport.clone(),
             child: &mut child,
             state: &self.state,
-            profile: Profile::Safe,
+            profile: self.profile,
             metrics: self.metrics.clone(),
             server_up: gauge,
             warnings: &mut self.warnings,

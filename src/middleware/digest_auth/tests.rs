@@ -165,6 +165,37 @@ async fn a_proof_is_good_once() {
     assert_eq!(bench.status(again.ask("/", "00000001")).await, 200);
 }
 
+/// RP-7.3.28, RFC 7616, 3.3: the password was right, so nobody has to be asked for it again.
+#[tokio::test]
+async fn a_nonce_of_another_time_is_stale() {
+    let before = bench(&[TEST]);
+    for (profile, password, want) in [
+        (Profile::Safe, "test", true),
+        (Profile::Safe, "wrong", false),
+        (Profile::Exact, "test", false),
+    ] {
+        let setting = Setting { profile, ..Setting::default() };
+        let after = Bench::new(vec![setting.build(&config(&[TEST])).unwrap().0]);
+        let client = Client::new("test", password, &challenged(&before).await);
+        let mut made_up = client.clone();
+        made_up.nonce = "x".into();
+        for client in [client, made_up] {
+            let response = after.send(client.ask("/", "00000001")).await;
+            assert_eq!(response.status(), 401);
+            let challenge = response.headers()["www-authenticate"].to_str().unwrap();
+            assert_eq!(challenge.contains(", stale=\"true\", "), want, "{profile:?} {password}");
+            assert_eq!(after.calls(), 0);
+        }
+        let response = after.send(client_of(&before).await).await;
+        let again = Client::new("test", "test", &response);
+        assert_eq!(after.status(again.ask("/", "00000001")).await, 200);
+    }
+}
+
+async fn client_of(bench: &Bench) -> Request {
+    Client::new("test", "test", &challenged(bench).await).ask("/", "00000001")
+}
+
 #[tokio::test]
 async fn a_proof_is_good_for_its_request() {
     let bench = bench(&[TEST]);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::StatusCode;
 use http::header::SET_COOKIE;
 use serde_json::json;
@@ -9,6 +10,7 @@ use serde_json::json;
 use super::*;
 use crate::exchange::{Body, Outcome, Request};
 use crate::service::tests::{Fake, Origin, World, ask, local, request};
+use crate::values::Profile;
 
 fn world(checks: bool) -> (World, Arc<Fake>, Arc<Fake>) {
     let mut world = World::new();
@@ -276,6 +278,33 @@ fn a_body_that_is_too_long_to_be_kept_is_refused() {
         a.answer(500);
         assert_eq!(ask(&*service, with_body(Body::from_static(b"1234"))).await.0, "b");
         assert_eq!(b.got(), "1234");
+    });
+}
+
+/// RP-5.8.4
+#[test]
+fn where_no_limit_is_set_the_profile_decides() {
+    local(async {
+        let long = || with_body(Body::from(Bytes::from(vec![b'x'; (2 << 20) + 1])));
+        let errors = json!({"status": ["500"]});
+        let any = json!({"status": ["500"], "maxRequestBodyBytes": -1});
+        for (profile, errors, status, warned) in [
+            (Profile::Exact, &errors, 200, true),
+            (Profile::Safe, &errors, 200, true),
+            (Profile::Safe, &any, 200, false),
+            (Profile::Hardened, &errors, 413, false),
+            (Profile::Hardened, &any, 200, false),
+        ] {
+            let (mut world, ..) = world(false);
+            world.profile = profile;
+            let config = json!({"failover": {"service": "a", "fallback": "b", "errors": errors}});
+            let service = world.build("f", config).unwrap();
+            assert_eq!(ask(&*service, long()).await.1.status(), status, "{profile:?} {errors}");
+            let options: Vec<&str> =
+                world.warnings.iter().map(|warning| &*warning.option).collect();
+            let want = ["failover.errors.maxRequestBodyBytes"];
+            assert_eq!(options, want[..usize::from(warned)], "{profile:?} {errors}");
+        }
     });
 }
 

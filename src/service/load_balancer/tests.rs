@@ -400,3 +400,28 @@ fn a_client_gets_the_cookie_of_the_server_that_answered_at_last() {
         assert_eq!(body, b.name);
     });
 }
+
+/// RP-5.3.4: Traefik keeps sending everything to a server that refuses connections: it never learns its time.
+#[test]
+fn a_dead_server_is_not_the_quickest() {
+    local(async {
+        let (alive, unfit) = (Origin::start(), Origin::start());
+        alive.delay(Duration::from_millis(5));
+        unfit.answer(503);
+        let mut world = World::new();
+        let options = json!({"strategy": "leasttime"});
+        let config = balancer(&[(&nowhere(), 1), (&unfit.url, 1), (&alive.url, 1)], &options);
+        let service = world.build("s", config.clone()).unwrap();
+        let mut failed = 0;
+        for _ in 0..12 {
+            failed += usize::from(ask(&*service, request(None)).await.0 != alive.name);
+        }
+        assert_eq!((failed, unfit.asked()), (2, 1));
+        world.profile = Profile::Exact;
+        let service = world.build("exact", config).unwrap();
+        for _ in 0..9 {
+            ask(&*service, request(None)).await;
+        }
+        assert!(alive.asked() <= 11, "as in Traefik, nearly all go to the dead one");
+    });
+}
