@@ -3,13 +3,14 @@
 //! Made once at the entry point, immutable afterwards, cheap to clone for what outlives a request.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use http::HeaderValue;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::client_subject;
 use super::signal::{Signal, Told};
 
 /// How the client's connection is protected.
@@ -60,6 +61,16 @@ pub struct ClientTls {
     pub options: Arc<str>,
     /// The client's certificate chain, leaf first, as DER; empty when it sent none.
     pub certificates: Vec<rustls_pki_types::CertificateDer<'static>>,
+    /// What [`ClientTls::subject`] has found.
+    pub subject: OnceLock<Option<Box<str>>>,
+}
+
+impl ClientTls {
+    /// The subject of the client's certificate, as Go writes it.
+    pub fn subject(&self) -> Option<&str> {
+        let leaf = self.certificates.first()?;
+        self.subject.get_or_init(|| client_subject::of(leaf).map(String::into_boxed_str)).as_deref()
+    }
 }
 
 /// One client connection.

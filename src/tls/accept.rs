@@ -215,6 +215,7 @@ fn describe(
         server_name,
         options: Arc::clone(&profile.options_name),
         certificates: connection.peer_certificates().map(<[_]>::to_vec).unwrap_or_default(),
+        ..ClientTls::default()
     }
 }
 
