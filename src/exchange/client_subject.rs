@@ -33,7 +33,7 @@ pub(super) fn of(certificate: &[u8]) -> Option<String> {
         let values = attributes.iter().filter(|(known, _)| known == number);
         // Of these two Go keeps one value, the last.
         let values: Vec<_> = if matches!(name, "CN" | "SERIALNUMBER") {
-            values.last().into_iter().collect()
+            values.rev().take(1).collect()
         } else {
             values.collect()
         };
