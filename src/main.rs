@@ -44,7 +44,9 @@ fn main() -> ExitCode {
         }
         Some("help") => help(args.get(1).map(String::as_str)),
         Some("version") => version(),
-        Some("check") => app::check::command(&args[1..], &mut std::io::stdout().lock()),
+        Some("check") => {
+            app::check::command(&args[1..], &environment(), &mut std::io::stdout().lock())
+        }
         Some("healthcheck") => healthcheck(&args[1..]),
         Some("demo") => run_demo(&args[1..]),
         Some(word) if !word.starts_with('-') => unknown_command(word),
@@ -98,15 +100,29 @@ fn unknown_command(word: &str) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// The environment's variables that are text.
+fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
 /// Loads the static configuration, or says all that is wrong with it.
 fn load(args: &[String]) -> Result<Loaded, ExitCode> {
-    let environment: Vec<(String, String)> = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect();
-    loader::load(args, &environment, &Disk).map_err(|problems| {
-        report(&problems);
-        ExitCode::FAILURE
-    })
+    loader::load(args, &environment(), &Disk).map_err(|problems| reported(&problems))
+}
+
+/// The same for a proxy that is to run: with the proxies on the way to its servers.
+fn load_to_run(args: &[String]) -> Result<Loaded, ExitCode> {
+    let variables = environment();
+    let loaded = loader::load(args, &variables, &Disk);
+    let loaded = loaded.and_then(|loaded| loader::add_proxies(loaded, &variables));
+    loaded.map_err(|problems| reported(&problems))
+}
+
+fn reported(problems: &[Diagnostic]) -> ExitCode {
+    report(problems);
+    ExitCode::FAILURE
 }
 
 fn report(problems: &[Diagnostic]) {
@@ -130,7 +146,7 @@ fn run(args: &[String]) -> anyhow::Result<ExitCode> {
     let arguments = args.to_vec();
     let loaded = runtime.block_on(async {
         tokio::select! {
-            loaded = spawn_blocking(move || load(&arguments)) => Some(loaded),
+            loaded = spawn_blocking(move || load_to_run(&arguments)) => Some(loaded),
             () = signals.stop() => None,
         }
     });

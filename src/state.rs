@@ -7,6 +7,7 @@
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 type Key = (TypeId, Box<str>);
@@ -24,17 +25,29 @@ impl SharedState {
         T: Any + Send + Sync,
         F: FnOnce() -> T,
     {
+        match self.try_carry_over(key, || Ok::<T, Infallible>(make())) {
+            Ok(value) => value,
+            Err(never) => match never {},
+        }
+    }
+
+    /// The same where making may fail: then nothing is kept, and the next one tries again.
+    pub fn try_carry_over<T, E, F>(&self, key: &str, make: F) -> Result<Arc<T>, E>
+    where
+        T: Any + Send + Sync,
+        F: FnOnce() -> Result<T, E>,
+    {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (TypeId::of::<T>(), Box::from(key));
         if let Some(value) = kept.get(&key).and_then(Weak::upgrade)
             && let Ok(value) = value.downcast::<T>()
         {
-            return value;
+            return Ok(value);
         }
-        let value = Arc::new(make());
+        let value = Arc::new(make()?);
         let weak: Weak<T> = Arc::downgrade(&value);
         kept.insert(key, weak);
-        value
+        Ok(value)
     }
 
     /// Forgets the keys of what is gone. Called after each publish.
@@ -67,6 +80,14 @@ mod tests {
         assert_eq!(*state.carry_over("other", || 3_u32), 3);
         drop(first);
         assert_eq!(*state.carry_over("bucket", || 4_u32), 4);
+    }
+
+    #[test]
+    fn what_cannot_be_made_is_tried_again() {
+        let state = SharedState::default();
+        assert_eq!(state.try_carry_over("x", || Err::<u32, _>("no")), Err("no"));
+        let made = state.try_carry_over("x", || Ok::<_, &str>(1_u32)).unwrap();
+        assert_eq!(state.try_carry_over("x", || Err("no")), Ok(made));
     }
 
     #[test]

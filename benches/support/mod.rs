@@ -56,6 +56,7 @@ impl World {
                 resolvers: BTreeSet::new(),
                 internal_services: HashMap::new(),
                 precedence: vec!["internal".to_owned(), "file".to_owned()],
+                proxies: doorward::upstream::Proxies::default(),
                 add_internals_metrics: false,
                 add_internals_access_log: false,
             },
@@ -135,12 +136,14 @@ pub fn context() -> Context {
         tls: None,
         opened: Instant::now(),
         work: OpenWork::default(),
+        own: std::sync::OnceLock::new(),
     };
     Context {
         connection: Arc::new(connection),
         host: "a.example.com".into(),
         authority: Some(HeaderValue::from_static("a.example.com")),
         start: Instant::now(),
+        request_id: None,
     }
 }
 

@@ -19,7 +19,7 @@ use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::api::ping::{Live, Ping, Readiness, Ready};
 use crate::api::{Api, Dashboard, LiveReport, Noop, StaticView};
@@ -27,7 +27,7 @@ use crate::compile::{Report, StaticFacts};
 use crate::config::static_config::StaticConfig;
 use crate::config::tree::Node;
 use crate::entry_point::worker::{self, Listening, Stage};
-use crate::entry_point::{EntryPoint, Shared, listener};
+use crate::entry_point::{EntryPoint, Flattener, Shared, listener};
 use crate::exchange::{Body, Context, Handler, Request, Response, ResponseFuture, ready};
 use crate::observability::access_log::AccessLog;
 use crate::observability::metrics::{self, Metrics};
@@ -96,6 +96,7 @@ impl App {
             metrics,
             access_log,
             server_name: host_name(),
+            cname: flattener(config)?,
         });
         let shutdown = CancellationToken::new();
         let again = Arc::new(LookAgain::default());
@@ -236,6 +237,17 @@ impl Drop for App {
             control.shutdown_background();
         }
     }
+}
+
+/// What `hostResolver` asks for.
+fn flattener(config: &StaticConfig) -> anyhow::Result<Option<Arc<Flattener>>> {
+    let Some(resolver) = config.host_resolver.as_ref().filter(|one| one.cname_flattening) else {
+        return Ok(None);
+    };
+    let flattener = Flattener::new(resolver).with_context(|| {
+        format!("`hostResolver.resolvConfig`: cannot read `{}`", resolver.resolv_config)
+    });
+    flattener.map(|flattener| Some(Arc::new(flattener)))
 }
 
 fn build_facts(
@@ -410,6 +422,9 @@ fn bind(
             let entry_point = Arc::clone(entry_point);
             worker.push(Listening { entry_point, socket, inherited });
         }
+    }
+    for name in inherited.keys() {
+        warn!(entryPointName = name, "a socket was handed over for an entry point that is none");
     }
     Ok((addresses, workers))
 }

@@ -13,9 +13,10 @@ use super::inputs::{FileInputs, RecordedFiles, same, unchanged};
 use super::problem::Problem;
 use crate::config::diagnostics::{Diagnostic, Severity, Subject};
 use crate::config::dynamic_config::Object;
-use crate::exchange::{Context, Handler, Observer, Request, ResponseFuture};
+use crate::exchange::{Context, Handler, Middleware, Observer, Request, ResponseFuture};
 use crate::service::health::HealthPlan;
 use crate::service::{Chained, Service, ServiceConfig, ServiceContext};
+use crate::upstream::limits::{Keeper, Limits, RequestBodyConfig};
 use crate::upstream::{ServersTransport, ServersTransportConfig};
 use crate::values::{BuildError, QualifiedName};
 
@@ -210,6 +211,13 @@ impl Compiler<'_> {
 
     /// The service of this name, built if it is not there yet.
     fn service(&mut self, name: &QualifiedName) -> Result<Arc<dyn Service>, Missing> {
+        // Before anything is said of height: a circle has none.
+        if self.building.contains(name) {
+            return Err(format!(
+                "could not instantiate service {name}: recursion detected in {}",
+                path_of(&self.building, name)
+            ));
+        }
         let known = self.services.get(name);
         if self.building.len() + known.map_or(1, |built| built.height) > MAX_HEIGHT {
             self.too_high = true;
@@ -221,12 +229,6 @@ impl Compiler<'_> {
         let Some(object) = self.config.services.get(name) else {
             return Err(does_not_exist(name));
         };
-        if self.building.contains(name) {
-            return Err(format!(
-                "could not instantiate service {name}: recursion detected in {}",
-                path_of(&self.building, name)
-            ));
-        }
         let object = Arc::clone(object);
         self.building.push(name.clone());
         let built = Arc::new(self.build_service(name, &object));
@@ -387,14 +389,15 @@ impl Compiler<'_> {
         };
         let found = self.links_of_service(name, &object.config);
         let links = found.map_err(|problem| blame(problem, parts))?;
-        if links.is_empty() {
+        let keeper = keeper_of(&object.config, &mut parts.warnings)?;
+        if links.is_empty() && keeper.is_none() {
             return Ok(service);
         }
         let env = self.env;
         let files = RecordedFiles::new(env.files);
-        // A router may have the same name and the same middleware.
-        let owner = QualifiedName::new(&format!("service {}", name.name()), name.provider());
-        let mut middlewares = Vec::with_capacity(links.len());
+        // A router may have the same name and the same middleware; its provider is never called so.
+        let owner = QualifiedName::new(name.name(), &format!("{} (service)", name.provider()));
+        let mut middlewares: Vec<_> = keeper.into_iter().collect();
         for link in &links {
             let Parts { children, diagnostics, .. } = &mut *parts;
             let mut find = |target: &QualifiedName| -> Result<Arc<dyn Handler>, Missing> {
@@ -458,6 +461,7 @@ impl Compiler<'_> {
                 self.env.facts.profile,
                 &mut warnings,
             )
+            .map(|transport| transport.through(&self.env.facts.proxies))
             .map_err(|error| {
                 diagnostics.push(object.diagnose(Severity::Error, TRANSPORT, name, &error));
             })
@@ -472,6 +476,21 @@ impl Compiler<'_> {
         });
         BuiltTransport { object: Arc::clone(object), transport, diagnostics, files: files.finish() }
     }
+}
+
+/// Who sees to a service's limits.
+fn keeper_of(
+    config: &ServiceConfig,
+    warnings: &mut Vec<BuildError>,
+) -> Result<Option<Arc<dyn Middleware>>, BuildError> {
+    let mut errors = Vec::new();
+    let body = RequestBodyConfig::default();
+    let limits = Limits::read(config.timeouts.as_ref(), body, &mut errors, warnings);
+    if let Some(error) = errors.into_iter().next() {
+        return Err(error);
+    }
+    let keeper = || Arc::new(Keeper::of_service(limits)) as Arc<dyn Middleware>;
+    Ok((!limits.is_empty()).then(keeper))
 }
 
 fn is_internal(name: &QualifiedName) -> bool {

@@ -18,6 +18,7 @@ use crate::config::static_config::{StaticConfig, is_static_root, similar_static_
 use crate::config::tree::{
     FlagKind, Format, Node, Source, Span, Value, decode_what_is_right, flag_kind, from_flags, parse,
 };
+use crate::upstream::Proxies;
 use crate::values::Files;
 
 /// Where static configuration came from.
@@ -92,6 +93,34 @@ pub fn load(
     let source = Source::new("defaults", "", Format::Flags);
     let nothing = Node { value: Value::Null, span: Span::new(&source, 0..0) };
     finish(nothing, Origin::Defaults, warnings)
+}
+
+/// Adds the proxies that the environment names.
+pub fn add_proxies(
+    mut loaded: Loaded,
+    variables: &[(String, String)],
+) -> Result<Loaded, Vec<Diagnostic>> {
+    match proxies(variables) {
+        Ok((proxies, notice)) => {
+            loaded.config.proxies = proxies;
+            loaded.warnings.extend(notice);
+            Ok(loaded)
+        }
+        Err(error) => Err(std::iter::once(error).chain(loaded.warnings).collect()),
+    }
+}
+
+/// The proxies that the environment names, and what the user should know of them.
+pub fn proxies(
+    variables: &[(String, String)],
+) -> Result<(Proxies, Option<Diagnostic>), Diagnostic> {
+    let proxies = Proxies::read(variables).map_err(|error| Diagnostic::error(error.message))?;
+    let notice = proxies.notice().map(|notice| {
+        Diagnostic::warning(notice).help(
+            "name the servers that are reached directly in `NO_PROXY`, or unset the variables",
+        )
+    });
+    Ok((proxies, notice))
 }
 
 /// Loads static configuration from one file, whatever flags and environment say.

@@ -2,11 +2,13 @@
 //!
 //! Made once at the entry point, immutable afterwards, cheap to clone for what outlives a request.
 
+use std::any::Any;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use http::HeaderValue;
+use smallvec::SmallVec;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -61,6 +63,8 @@ pub struct ClientTls {
     pub options: Arc<str>,
     /// The client's certificate chain, leaf first, as DER; empty when it sent none.
     pub certificates: Vec<rustls_pki_types::CertificateDer<'static>>,
+    /// What has been made of them.
+    pub made: MadeOfCertificates,
     /// What [`ClientTls::subject`] has found.
     pub subject: OnceLock<Option<Box<str>>>,
 }
@@ -70,6 +74,34 @@ impl ClientTls {
     pub fn subject(&self) -> Option<&str> {
         let leaf = self.certificates.first()?;
         self.subject.get_or_init(|| client_subject::of(leaf).map(String::into_boxed_str)).as_deref()
+    }
+}
+
+/// Header values made of a client's certificates, which stay the same as long as the connection.
+#[derive(Debug, Default)]
+pub struct MadeOfCertificates {
+    made: Mutex<SmallVec<[(u64, HeaderValue); 2]>>,
+}
+
+impl MadeOfCertificates {
+    /// More makers than these make theirs anew for each request.
+    const MOST: usize = 16;
+
+    /// What `maker`, a number that nobody else has, has made before or makes now.
+    pub fn by(
+        &self,
+        maker: u64,
+        make: impl FnOnce() -> Option<HeaderValue>,
+    ) -> Option<HeaderValue> {
+        let mut known = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, value)) = known.iter().find(|(by, _)| *by == maker) {
+            return Some(value.clone());
+        }
+        let value = make()?;
+        if known.len() < Self::MOST {
+            known.push((maker, value.clone()));
+        }
+        Some(value)
     }
 }
 
@@ -91,6 +123,8 @@ pub struct Connection {
     pub opened: Instant,
     /// Work that outlives requests (tunnels), which a shutdown waits for and then cuts.
     pub work: OpenWork,
+    /// What `upstream` keeps for this connection alone; nothing, as long as it wants nothing.
+    pub own: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 impl Connection {
@@ -111,6 +145,8 @@ pub struct Context {
     pub authority: Option<HeaderValue>,
     /// When the head of the request was complete.
     pub start: Instant,
+    /// Name of the request, where the entry point gives names (`requestId`).
+    pub request_id: Option<HeaderValue>,
 }
 
 /// Counts tunnels and other work that goes on after its request was answered.

@@ -3,6 +3,7 @@
 //! Facts go down by reference (`Context`), facts come up in the response (`Outcome`): nothing here
 //! changes on the way, so nobody needs a lock to read it.
 
+pub mod attempts;
 pub mod body;
 pub mod canonical;
 pub mod chain;
@@ -12,16 +13,19 @@ pub mod error;
 pub mod forwarded;
 pub mod observe;
 pub mod replay;
+pub mod request_id;
 pub mod signal;
 pub mod tunnel;
 pub mod view;
 
 use std::pin::Pin;
 
+pub use attempts::Attempts;
 pub use body::{Body, BodyEnd, BodyError, EndHook, Ending, without_misplaced_trailers};
 pub use chain::{Chain, Middleware, Next, Remade};
 pub use context::{
-    ClientTls, Connection, Context, EntryPointFacts, OpenWork, OpenWorkItem, Scheme,
+    ClientTls, Connection, Context, EntryPointFacts, MadeOfCertificates, OpenWork, OpenWorkItem,
+    Scheme,
 };
 pub use error::{Outcome, ProxyError};
 pub use observe::{Observation, Observer, Protocol};

@@ -110,7 +110,7 @@ pub(super) fn remove_aliases(headers: &mut HeaderMap, name: &HeaderName) {
 }
 
 /// Whether two names are the same when all punctuation is.
-fn is_alias(one: &HeaderName, other: &HeaderName) -> bool {
+pub(super) fn is_alias(one: &HeaderName, other: &HeaderName) -> bool {
     let (one, other) = (one.as_str().as_bytes(), other.as_str().as_bytes());
     one.len() == other.len()
         && one

@@ -19,10 +19,11 @@ use self::spool::{Failure, Kept, Limits};
 use super::at_hand::discard;
 use super::retry::Budget;
 use super::{Build, BuildContext};
-use crate::exchange::error::bare;
+use crate::exchange::error::{bare, too_large};
 use crate::exchange::replay;
 use crate::exchange::{
-    Body, Context, Middleware, Next, Outcome, ProxyError, Request, Response, ResponseFuture,
+    Attempts, Body, BodyError, Context, Middleware, Next, Outcome, ProxyError, Request, Response,
+    ResponseFuture,
 };
 use crate::values::{BuildError, Profile, is_default};
 
@@ -72,9 +73,9 @@ impl Build for BufferingConfig {
             text => {
                 let expression = Expression::parse(text)
                     .map_err(|message| BuildError::at("retryExpression", message))?;
-                let budget = (cx.profile != Profile::Exact)
-                    .then(|| cx.carry_over(&format!("{self:?}"), Budget::default));
-                Some(Again { expression, budget })
+                let spares = cx.profile != Profile::Exact;
+                let budget = spares.then(|| cx.carry_over(&format!("{self:?}"), Budget::default));
+                Some(Again { expression, budget, spares })
             }
         };
         let limits = |most_option, most, memory_option, memory| -> Result<Limits, BuildError> {
@@ -112,6 +113,8 @@ fn not_negative(option: &str, value: i64) -> Result<u64, BuildError> {
 struct Again {
     expression: Expression,
     budget: Option<Arc<Budget>>,
+    /// No attempt goes to a server that was tried while another is up.
+    spares: bool,
 }
 
 impl Again {
@@ -165,6 +168,9 @@ impl Buffering {
         if let Some(budget) = &again.budget {
             budget.earn();
         }
+        if again.spares {
+            parts.extensions.get_or_insert_default::<Attempts>();
+        }
         let mut attempt = 1;
         let mut sent = false;
         loop {
@@ -203,8 +209,10 @@ impl Buffering {
                 warn!(%error, "a response cannot be kept on the disk");
                 (StatusCode::INTERNAL_SERVER_ERROR, None)
             }
-            Err(Failure::Source(_)) => {
-                let error = ProxyError::UpstreamClosed;
+            Err(Failure::Source(error)) => {
+                let stalled = matches!(error, BodyError::TooSlow);
+                let error =
+                    if stalled { ProxyError::AnswerStalled } else { ProxyError::UpstreamClosed };
                 (error.status(), Some(error))
             }
         };
@@ -246,12 +254,7 @@ fn describe(headers: &mut HeaderMap, kept: &Kept) {
 /// The answer to a request whose body was not kept.
 fn refusal(failure: &Failure) -> Response {
     match failure {
-        Failure::TooLarge => {
-            // Go's name for this status is older than that of the `http` crate.
-            let mut response = bare(StatusCode::PAYLOAD_TOO_LARGE);
-            *response.body_mut() = Body::from_static(b"Request Entity Too Large");
-            response
-        }
+        Failure::TooLarge => too_large(),
         Failure::Disk(error) => {
             warn!(%error, "a request cannot be kept on the disk");
             bare(StatusCode::INTERNAL_SERVER_ERROR)

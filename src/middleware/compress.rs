@@ -13,11 +13,12 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
-    CONTENT_TYPE, ETAG, VARY,
+    CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body::Body as _;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use self::accept::{Choice, Chosen, Encoding};
 use self::body::Compressed;
@@ -136,7 +137,8 @@ impl Middleware for Compress {
         request: Request,
         next: Next<'a>,
     ) -> ResponseFuture<'a> {
-        if *request.method() == Method::HEAD || self.excludes(request.headers()) {
+        let head = *request.method() == Method::HEAD;
+        if head && self.exact || self.excludes(request.headers()) {
             return next.run(cx, request);
         }
         let Some(chosen) = self.choice.choose(request.headers()) else {
@@ -144,13 +146,25 @@ impl Middleware for Compress {
         };
         // Traefik's gzip looks at the header once more, and knows neither `*` nor the default.
         let vary_only = self.exact && chosen.encoding == Encoding::Gzip && !chosen.by_name;
+        let known: SmallVec<[HeaderValue; 1]> = if self.exact {
+            SmallVec::new()
+        } else {
+            request.headers().get_all(IF_NONE_MATCH).iter().cloned().collect()
+        };
         Box::pin(async move {
             let mut response = next.run(cx, request).await;
             if response.status().is_informational() {
                 return response;
             }
             vary(response.headers_mut());
+            if !self.exact && response.status() == StatusCode::NOT_MODIFIED {
+                weaken_unless_known(response.headers_mut(), &known);
+            }
             if vary_only || !self.is_fit(&response) {
+                return response;
+            }
+            if head {
+                self.announce(&mut response, chosen.encoding);
                 return response;
             }
             self.compress(response, chosen).await
@@ -213,6 +227,18 @@ impl Compress {
         response
     }
 
+    /// Makes the headers of an answer to HEAD those that GET would get, as far as that is known.
+    fn announce(&self, response: &mut Response, encoding: Encoding) {
+        let headers = response.headers_mut();
+        let length = headers.get(CONTENT_LENGTH);
+        match length.map(|length| length.to_str().ok().and_then(|text| text.parse::<u64>().ok())) {
+            Some(Some(length)) if length >= self.least => self.describe(headers, encoding),
+            Some(_) => {}
+            // It may become a compressed one: a weak tag is right for both.
+            None => weaken(headers),
+        }
+    }
+
     /// Makes the headers of a response those of its compressed form.
     fn describe(&self, headers: &mut HeaderMap, encoding: Encoding) {
         headers.remove(CONTENT_LENGTH);
@@ -221,10 +247,8 @@ impl Compress {
             // A range would be one of the other form.
             headers.remove(ACCEPT_RANGES);
         }
-        if !self.exact
-            && let Some(weak) = headers.get(ETAG).and_then(weakened)
-        {
-            headers.insert(ETAG, weak);
+        if !self.exact {
+            weaken(headers);
         }
     }
 }
@@ -247,6 +271,26 @@ fn forbids_transforming(headers: &HeaderMap) -> bool {
         .iter()
         .flat_map(tokens)
         .any(|directive| directive.eq_ignore_ascii_case("no-transform"))
+}
+
+fn weaken(headers: &mut HeaderMap) {
+    if let Some(weak) = headers.get(ETAG).and_then(weakened) {
+        headers.insert(ETAG, weak);
+    }
+}
+
+/// A 304 has the tag of the form that the client has (RFC 9110, 15.4.5), which is the compressed one
+/// unless the client named the strong tag.
+fn weaken_unless_known(headers: &mut HeaderMap, known: &[HeaderValue]) {
+    let Some(tag) = headers.get(ETAG) else { return };
+    let tag = tag.as_bytes();
+    let is_known = known.iter().map(HeaderValue::as_bytes).any(|list| {
+        let mut found = memchr::memmem::find_iter(list, tag);
+        found.any(|at| !list.get(..at).is_some_and(|before| before.ends_with(b"W/")))
+    });
+    if !is_known {
+        weaken(headers);
+    }
 }
 
 /// A strong tag promises the same bytes, which the two forms have not (RFC 9110, 8.8.1).

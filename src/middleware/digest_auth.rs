@@ -21,7 +21,7 @@ use crate::exchange::canonical::{
 };
 use crate::exchange::error::bare;
 use crate::exchange::{
-    Context, Middleware, Next, Outcome, Request, Response, ResponseFuture, ready,
+    Attempts, Context, Middleware, Next, Outcome, Request, Response, ResponseFuture, ready,
 };
 use crate::values::{BuildError, Profile, Secret, is_default};
 
@@ -65,7 +65,7 @@ impl Build for DigestAuthConfig {
             realm: quoted_realm,
             header_field,
             remove_header: self.remove_header,
-            any_path_below: cx.profile == Profile::Exact,
+            exact: cx.profile == Profile::Exact,
         }))
     }
 }
@@ -151,14 +151,15 @@ struct DigestAuth {
     realm: String,
     header_field: Option<HeaderName>,
     remove_header: bool,
-    /// Take a proof for a path for everything below it too.
-    any_path_below: bool,
+    /// As in Traefik, take a proof for a path for everything below it too, and call no nonce of
+    /// another time stale.
+    exact: bool,
 }
 
 /// What came of a request's credentials.
 enum Found<'a> {
     User(&'a User),
-    /// Right, but with a nonce that was overtaken.
+    /// Right, but with a nonce that was overtaken, or is none of ours (any more).
     Stale,
     Nobody,
 }
@@ -203,8 +204,7 @@ impl DigestAuth {
         // Some clients leave the algorithm out.
         let algorithm = header.algorithm.as_deref().unwrap_or(b"MD5");
         let uri = header.uri.as_deref()?;
-        if header.opaque.as_deref() != Some(self.nonces.opaque().as_bytes())
-            || !algorithm.eq_ignore_ascii_case(b"MD5")
+        if !algorithm.eq_ignore_ascii_case(b"MD5")
             || header.qop.as_deref() != Some(b"auth")
             || !self.means(str::from_utf8(uri).ok()?, request.uri())
         {
@@ -217,7 +217,26 @@ impl DigestAuth {
         let proof = md5(&[hash, nonce, nc, header.cnonce.as_deref()?, b"auth", &asked]);
         verify_slices_are_equal(&proof, header.response.as_deref()?).ok()?;
         let (user, count) = (user?, count(nc)?);
-        Some(match self.nonces.take(nonce, count) {
+        if !self.nonces.is_ours(nonce) {
+            // The password is right (RFC 7616, 3.3): who has a nonce of before a restart, or of
+            // another instance, is not asked for it again.
+            return (!self.exact).then_some(Found::Stale);
+        }
+        if header.opaque.as_deref() != Some(self.nonces.opaque().as_bytes()) {
+            return None;
+        }
+        // A proof is good once, and each attempt of one request brings the same one.
+        let checker = std::ptr::from_ref(self).addr();
+        let attempts = Attempts::of(request);
+        let written = request.headers().get(AUTHORIZATION)?;
+        if attempts.is_some_and(|attempts| attempts.has_proven(checker, written)) {
+            return Some(Found::User(user));
+        }
+        let verdict = self.nonces.take(nonce, count);
+        if let (Verdict::Fresh, Some(attempts)) = (verdict, attempts) {
+            attempts.prove(checker, written);
+        }
+        Some(match verdict {
             Verdict::Fresh => Found::User(user),
             Verdict::Stale => Found::Stale,
             Verdict::Refused => Found::Nobody,
@@ -241,7 +260,7 @@ impl DigestAuth {
         };
         // The target has come through the same two on its way in.
         let Ok(path) = normalize_path(path) else { return false };
-        if self.any_path_below {
+        if self.exact {
             return routing_path(target.path()).starts_with(&*routing_path(&path));
         }
         let separated = |query: Option<&str>| {

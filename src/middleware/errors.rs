@@ -8,8 +8,9 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING,
-    UPGRADE, X_CONTENT_TYPE_OPTIONS,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, IF_MATCH, IF_MODIFIED_SINCE,
+    IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,7 @@ use crate::exchange::forwarded::ForwardedForRemoved;
 use crate::exchange::{
     Body, Context, Handler, Middleware, Next, Outcome, Remade, Request, Response, ResponseFuture,
 };
-use crate::values::{BuildError, is_default, status};
+use crate::values::{BuildError, Profile, is_default, status};
 
 /// Options of `errors`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,8 +37,8 @@ pub struct ErrorsConfig {
     /// The service that has the pages. Required.
     pub service: String,
     /// Path, and query, of a page: `{status}` becomes the status that the client gets,
-    /// `{originalStatus}` the one that is replaced, `{url}` the escaped URL of the request. Default:
-    /// `/`.
+    /// `{originalStatus}` the one that is replaced, `{url}` the escaped URL of the request. `{requestId}`
+    /// is Doorward's own: the name that the entry point's `requestId` gave it, or nothing. Default: `/`.
     #[serde(skip_serializing_if = "is_default")]
     pub query: String,
     /// The headers of the request that the service gets. Default: all of them; `[]`: none.
@@ -80,6 +81,7 @@ impl Build for ErrorsConfig {
             template,
             headers: self.error_request_headers.is_some().then(|| headers.unwrap_or_default()),
             pages,
+            exact: cx.profile == Profile::Exact,
         }))
     }
 }
@@ -104,10 +106,15 @@ enum Part {
     Status,
     OriginalStatus,
     Url,
+    RequestId,
 }
 
-const PLACEHOLDERS: [(&str, Part); 3] =
-    [("{status}", Part::Status), ("{originalStatus}", Part::OriginalStatus), ("{url}", Part::Url)];
+const PLACEHOLDERS: [(&str, Part); 4] = [
+    ("{status}", Part::Status),
+    ("{originalStatus}", Part::OriginalStatus),
+    ("{url}", Part::Url),
+    ("{requestId}", Part::RequestId),
+];
 
 /// Takes `query` apart. What may not stand in a URL is escaped, a fragment is cut off.
 fn template(query: &str) -> Result<Vec<Part>, String> {
@@ -164,6 +171,14 @@ fn query_escape(out: &mut String, text: &str) {
     }
 }
 
+/// These speak of the request's own body or connection.
+const NOT_OF_A_PAGE: [HeaderName; 7] =
+    [CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
+/// And these of what the client has of the resource that it asked for. A page that answered them, which
+/// Traefik lets happen, would be a part, or nothing at all.
+const CONDITIONS: [HeaderName; 6] =
+    [IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE];
+
 struct Errors {
     statuses: Vec<Range>,
     /// Narrow ones first.
@@ -171,6 +186,7 @@ struct Errors {
     template: Vec<Part>,
     headers: Option<Vec<HeaderName>>,
     pages: Arc<dyn Handler>,
+    exact: bool,
 }
 
 /// What is kept of a request for the sake of a page.
@@ -233,9 +249,13 @@ impl Errors {
                 chosen
             }
         };
-        // These speak of the request's own body or connection, and not of a page.
-        for name in [CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRAILER, TRANSFER_ENCODING, UPGRADE] {
+        for name in NOT_OF_A_PAGE {
             headers.remove(name);
+        }
+        if !self.exact {
+            for name in CONDITIONS {
+                headers.remove(name);
+            }
         }
         if let Some(host) = asked.get(HOST) {
             headers.insert(HOST, host.clone());
@@ -249,7 +269,7 @@ impl Errors {
         let status = rewrite.map_or(original, |(_, status)| *status);
         let first = std::mem::take(Outcome::of(&mut response));
         discard(response).await;
-        let mut page = match self.address(status, original, origin.url.as_deref()) {
+        let mut page = match self.address(cx, status, original, origin.url.as_deref()) {
             Some(address) => self.pages.handle(cx, request(address, origin)).await,
             None => plain(status),
         };
@@ -272,7 +292,13 @@ impl Errors {
     }
 
     /// Where the page for a status is; `None` when that is no address.
-    fn address(&self, status: StatusCode, original: StatusCode, url: Option<&str>) -> Option<Uri> {
+    fn address(
+        &self,
+        cx: &Context,
+        status: StatusCode,
+        original: StatusCode,
+        url: Option<&str>,
+    ) -> Option<Uri> {
         let mut address = String::new();
         for part in &self.template {
             match part {
@@ -280,6 +306,10 @@ impl Errors {
                 Part::Status => address.push_str(status.as_str()),
                 Part::OriginalStatus => address.push_str(original.as_str()),
                 Part::Url => query_escape(&mut address, url.unwrap_or_default()),
+                Part::RequestId => {
+                    let id = cx.request_id.as_ref().and_then(|id| id.to_str().ok());
+                    query_escape(&mut address, id.unwrap_or_default());
+                }
             }
         }
         Uri::try_from(address).ok()
@@ -351,13 +381,22 @@ mod tests {
     }
 
     fn build(config: &ErrorsConfig, pages: &Arc<Pages>) -> Result<Arc<dyn Middleware>, BuildError> {
-        let setting = Setting::default();
+        build_in(Profile::Safe, config, pages)
+    }
+
+    fn build_in(
+        profile: Profile,
+        config: &ErrorsConfig,
+        pages: &Arc<Pages>,
+    ) -> Result<Arc<dyn Middleware>, BuildError> {
+        let setting = Setting { profile, ..Setting::default() };
         config.build(&mut BuildContext {
             name: &QualifiedName::new("mid", "file"),
             owner: &QualifiedName::new("router", "file"),
             files: &setting.files,
             state: &setting.state,
             profile: setting.profile,
+            proxies: &crate::upstream::Proxies::default(),
             service: &mut |name: &str| match name {
                 "pages" => Ok(Arc::clone(pages) as Arc<dyn Handler>),
                 _ => Err(BuildError::new(format!("no service {name}"))),
@@ -407,6 +446,29 @@ mod tests {
             }
         }
         assert_eq!(pages.asked.lock().unwrap().len(), 2);
+    }
+
+    /// RP-7.6.19: a page answered with 304 or 206 would be none.
+    #[tokio::test]
+    async fn a_page_is_asked_for_as_a_whole() {
+        let names = ["range", "if-range", "if-match", "if-none-match", "if-modified-since"];
+        for (profile, listed) in [
+            (Profile::Safe, None),
+            (Profile::Safe, Some(names.map(str::to_owned).to_vec())),
+            (Profile::Exact, None),
+        ] {
+            let pages = Pages::with(page);
+            let config = ErrorsConfig { error_request_headers: listed, ..config(&["404"]) };
+            let built = build_in(profile, &config, &pages).unwrap();
+            let bench = Bench::answering(vec![built], |_, _| bare(StatusCode::NOT_FOUND));
+            let request = names.iter().fold(get("/404"), |request, name| with(request, name, "x"));
+            bench.send(with(request, "if-unmodified-since", "x")).await;
+            let asked = pages.last().headers;
+            assert!(bench.seen().headers.contains_key("range"));
+            for name in names {
+                assert_eq!(asked.contains_key(name), profile == Profile::Exact, "{name}");
+            }
+        }
     }
 
     #[tokio::test]

@@ -3,35 +3,38 @@
 //! Only an answer of that server that says 2xx lets a request pass: no answer, a late one and one
 //! that is too large do not. What the answer says of the user replaces what the client says.
 
+mod address;
 mod answer;
 mod ask;
+mod cache;
+mod consult;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::EXPECT;
-use http::response::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderName, HeaderValue, StatusCode, Uri};
+use http::{HeaderName, HeaderValue, StatusCode};
 use http_body::Body as _;
-use http_body_util::BodyExt;
 use regex::Regex;
 use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
+use self::address::Address;
+use self::answer::Signin;
+use self::cache::{AuthCache, AuthCacheConfig};
+use self::consult::{Told, Unread, read};
 use super::{Build, BuildContext, auth, redirect};
 use crate::exchange::body::FRAMING;
 use crate::exchange::error::empty;
 use crate::exchange::replay;
 use crate::exchange::{
-    Body, BodyError, Context, Middleware, Next, Outcome, Request, Response, ResponseFuture,
+    Body, Context, Middleware, Next, Outcome, Request, Response, ResponseFuture,
 };
 use crate::upstream::{
     ClientCertificateConfig, Forwarder, ForwarderOptions, ServersTransport, ServersTransportConfig,
-    Target,
 };
 use crate::values::{BuildError, FileOrContent, Profile, go_regex, is_default};
 
@@ -82,6 +85,9 @@ pub struct ForwardAuthConfig {
     /// Where clients are sent that the server answers 401. Default: they get its answer.
     #[serde(rename = "authSigninURL", skip_serializing_if = "is_default")]
     pub auth_signin_url: String,
+    /// Doorward's own: remember for a short while what the server allows. Default: ask every time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<AuthCacheConfig>,
 }
 
 /// `tls`: TLS as a client.
@@ -112,8 +118,6 @@ fn without_credentials<S: Serializer>(address: &str, serializer: S) -> Result<S:
 
 /// Idle connections kept to the server: as many as to a backend of the default transport.
 const MAX_IDLE: i64 = 200;
-/// How long the whole exchange with the server may take.
-const DEADLINE: Duration = Duration::from_secs(30);
 /// Longest body of an answer where nothing is configured, but in the exact profile.
 const ANSWER_LIMIT: u64 = 16 << 20;
 /// Longest body of a request where nothing is configured, in the hardened profile.
@@ -131,6 +135,8 @@ impl Build for ForwardAuthConfig {
                     .map_err(|error| BuildError::at("authResponseHeadersRegex", error.message))?,
             ),
         };
+        let passed = names("authRequestHeaders", &self.auth_request_headers)?;
+        let cache = self.cache(&passed, cx)?;
         self.warn(cx);
         let hardened = cx.profile == Profile::Hardened;
         let exact = cx.profile == Profile::Exact;
@@ -140,7 +146,7 @@ impl Build for ForwardAuthConfig {
             path: address.path,
             authorization: address.authorization,
             trust: self.trust_forward_header,
-            passed: names("authRequestHeaders", &self.auth_request_headers)?,
+            passed,
             taken_over,
             pattern,
             cookies: self.add_auth_cookies_to_response.clone(),
@@ -151,6 +157,7 @@ impl Build for ForwardAuthConfig {
             keeps_location: self.preserve_location_header,
             keeps_method: self.preserve_request_method,
             signin: self.signin()?,
+            cache,
         }))
     }
 }
@@ -186,15 +193,16 @@ impl ForwardAuthConfig {
         Ok(names)
     }
 
-    fn signin(&self) -> Result<Option<HeaderValue>, BuildError> {
-        if self.auth_signin_url.is_empty() {
+    fn signin(&self) -> Result<Option<Signin>, BuildError> {
+        let url = &self.auth_signin_url;
+        if url.is_empty() {
             return Ok(None);
         }
-        let location = redirect::location(&self.auth_signin_url);
+        let location = redirect::location(url);
         let location = location.and_then(|text| HeaderValue::from_str(&text).ok());
-        location
-            .map(Some)
-            .ok_or_else(|| BuildError::at("authSigninURL", "`authSigninURL` is no URL"))
+        let location =
+            location.ok_or_else(|| BuildError::at("authSigninURL", "`authSigninURL` is no URL"))?;
+        Ok(Some(Signin { location, page: Signin::page(url) }))
     }
 
     fn warn(&self, cx: &mut BuildContext<'_>) {
@@ -222,13 +230,29 @@ impl ForwardAuthConfig {
         }
     }
 
-    /// Connections to the server: those of every middleware that believes and shows the same.
-    fn transport(&self, cx: &BuildContext<'_>) -> Result<Arc<ServersTransport>, BuildError> {
-        let tls = self.tls.clone().unwrap_or_default();
-        if tls.cert.is_empty() != tls.key.is_empty() {
-            let missing = if tls.cert.is_empty() { "tls.cert" } else { "tls.key" };
-            return Err(BuildError::at(missing, "both TLS cert and key must be defined"));
+    /// What is remembered of the server's answers, as long as the options stay the same.
+    fn cache(
+        &self,
+        passed: &[HeaderName],
+        cx: &mut BuildContext<'_>,
+    ) -> Result<Option<Arc<AuthCache>>, BuildError> {
+        let Some(config) = &self.cache else { return Ok(None) };
+        let cache = config.build(passed, cx.warnings)?;
+        if self.forward_body {
+            let sentence = "`cache` has no effect with `forwardBody`: what the server says of one \
+                            body is not asked for another";
+            cx.warnings.push(BuildError::at("cache", sentence));
+            return Ok(None);
         }
+        let mut hash = Sha256::new();
+        hash.update(format!("{self:?}"));
+        hash.update(self.identity(cx)?);
+        Ok(Some(cx.carry_over(&STANDARD.encode(hash.finalize()), || cache)))
+    }
+
+    /// Whom we believe, and who we are, to the server.
+    fn identity(&self, cx: &BuildContext<'_>) -> Result<[u8; 32], BuildError> {
+        let tls = self.tls.clone().unwrap_or_default();
         let mut hash = Sha256::new();
         hash.update([u8::from(tls.insecure_skip_verify)]);
         for (option, entry) in [("tls.ca", &tls.ca), ("tls.cert", &tls.cert), ("tls.key", &tls.key)]
@@ -243,111 +267,46 @@ impl ForwardAuthConfig {
             hash.update(content.len().to_be_bytes());
             hash.update(&content);
         }
-        let given = |entry: &FileOrContent| (!entry.is_empty()).then(|| entry.clone());
-        let certificate = ClientCertificateConfig { cert_file: tls.cert, key_file: tls.key };
-        let config = ServersTransportConfig {
-            insecure_skip_verify: tls.insecure_skip_verify,
-            root_cas: given(&tls.ca).into_iter().collect(),
-            certificates: given(&certificate.cert_file).map(|_| certificate).into_iter().collect(),
-            max_idle_conns_per_host: MAX_IDLE,
-            ..ServersTransportConfig::default()
-        };
-        let mut left_out = Vec::new();
-        // Never the exact profile's way, which forgets TLS options that it cannot read.
-        let built =
-            ServersTransport::build("forwardAuth", &config, cx.files, Profile::Safe, &mut left_out);
-        let built = match left_out.into_iter().next() {
-            Some(error) => Err(error),
-            None => built,
-        };
-        let built = built.map_err(|error| {
-            let option = if error.option.starts_with("rootCAs") { "tls.ca" } else { "tls.cert" };
-            BuildError::at(option, error.message)
-        })?;
-        let key = format!("forwardAuth|{}", STANDARD.encode(hash.finalize()));
-        Ok(cx.state.carry_over(&key, || built))
+        Ok(hash.finalize().into())
     }
-}
 
-/// `address`, read.
-struct Address {
-    target: Target,
-    /// Without user, password and fragment.
-    text: Box<str>,
-    path: PathAndQuery,
-    /// Of the URL's user and password.
-    authorization: Option<HeaderValue>,
-}
-
-impl Address {
-    fn parse(address: &str) -> Result<Self, BuildError> {
-        let wrong = |why: String| BuildError::at("address", why);
-        if address.is_empty() {
-            return Err(wrong("the address of the authentication server is required".to_owned()));
+    /// Connections to the server: those of every middleware that believes and shows the same.
+    fn transport(&self, cx: &BuildContext<'_>) -> Result<Arc<ServersTransport>, BuildError> {
+        let tls = self.tls.clone().unwrap_or_default();
+        if tls.cert.is_empty() != tls.key.is_empty() {
+            let missing = if tls.cert.is_empty() { "tls.cert" } else { "tls.key" };
+            return Err(BuildError::at(missing, "both TLS cert and key must be defined"));
         }
-        let (credentials, text) = Self::split(address);
-        // What is no URL is not repeated: it may hold a password.
-        let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
-        if !matches!(scheme.as_deref(), Some("http" | "https")) {
-            return Err(wrong("the address must start with http:// or https://".to_owned()));
-        }
-        let target = Target::parse(&text).map_err(|error| wrong(error.message))?;
-        let uri: Uri = text.parse().map_err(|_| wrong("this is no URL".to_owned()))?;
-        let path = match uri.query() {
-            Some(query) => format!("{}?{query}", uri.path()),
-            None => uri.path().to_owned(),
-        };
-        let path = path.parse().map_err(|_| wrong("its path cannot be sent".to_owned()))?;
-        let authorization = credentials
-            .map(|credentials| {
-                let mut pair = percent_decoded(credentials);
-                if !credentials.contains(':') {
-                    pair.push(b':');
-                }
-                HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(pair)))
+        let key = format!("forwardAuth|{}", STANDARD.encode(self.identity(cx)?));
+        // Certificates are read once, and not for every router.
+        cx.state.try_carry_over(&key, || {
+            let given = |entry: &FileOrContent| (!entry.is_empty()).then(|| entry.clone());
+            let certificate = ClientCertificateConfig { cert_file: tls.cert, key_file: tls.key };
+            let shown = given(&certificate.cert_file).map(|_| certificate);
+            let config = ServersTransportConfig {
+                insecure_skip_verify: tls.insecure_skip_verify,
+                root_cas: given(&tls.ca).into_iter().collect(),
+                certificates: shown.into_iter().collect(),
+                max_idle_conns_per_host: MAX_IDLE,
+                ..ServersTransportConfig::default()
+            };
+            let mut left_out = Vec::new();
+            // Never the exact profile's way, which forgets TLS options that it cannot read.
+            let built = ServersTransport::build(
+                "forwardAuth",
+                &config,
+                cx.files,
+                Profile::Safe,
+                &mut left_out,
+            );
+            let built = left_out.into_iter().next().map_or(built, Err);
+            let built = built.map(|built| built.through(cx.proxies));
+            built.map_err(|error| {
+                let in_ca = error.option.starts_with("rootCAs");
+                BuildError::at(if in_ca { "tls.ca" } else { "tls.cert" }, error.message)
             })
-            .transpose()
-            .map_err(|_| wrong("its credentials cannot be sent".to_owned()))?;
-        Ok(Self { target, text: text.into(), path, authorization })
+        })
     }
-
-    /// The credentials of a URL, and the URL without them and its fragment.
-    fn split(address: &str) -> (Option<&str>, String) {
-        let address = address.split_once('#').map_or(address, |(before, _)| before);
-        if let Some((scheme, rest)) = address.split_once("://") {
-            let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-            if let Some((credentials, host)) = authority.rsplit_once('@') {
-                return (Some(credentials), format!("{scheme}://{host}{path}"));
-            }
-        }
-        // No URL, but somebody may have meant one.
-        match address.rsplit_once('@') {
-            Some((credentials, host)) if !address.contains("://") => {
-                (Some(credentials), host.to_owned())
-            }
-            _ => (None, address.to_owned()),
-        }
-    }
-}
-
-fn percent_decoded(text: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, behind)) = rest.split_first() {
-        let escape = behind.get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
-        let escape = escape.and_then(|digits| str::from_utf8(digits).ok());
-        match escape.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(value) if first == b'%' => {
-                out.push(value);
-                rest = behind.get(2..).unwrap_or_default();
-            }
-            _ => {
-                out.push(first);
-                rest = behind;
-            }
-        }
-    }
-    out
 }
 
 struct ForwardAuth {
@@ -368,7 +327,8 @@ struct ForwardAuth {
     answer_limit: Option<u64>,
     keeps_location: bool,
     keeps_method: bool,
-    signin: Option<HeaderValue>,
+    signin: Option<Signin>,
+    cache: Option<Arc<AuthCache>>,
 }
 
 impl Middleware for ForwardAuth {
@@ -388,21 +348,27 @@ impl ForwardAuth {
             Ok(split) => split,
             Err(refusal) => return refusal,
         };
-        let question = self.question(cx, &request, body);
-        let (answer, body) = match self.consult(question).await {
-            Ok(answer) => answer,
+        let told = match self.learn(self.question(cx, &request, body)).await {
+            Ok(told) => told,
             Err(status) => return empty(status),
         };
-        let user = self.user_field.as_ref().and_then(|name| answer.headers.get(name));
+        let headers = match &told {
+            Told::Before(headers) => headers,
+            Told::Now(answer, _) => &answer.headers,
+        };
+        let user = self.user_field.as_ref().and_then(|name| headers.get(name));
         let user: Option<Arc<str>> =
             user.map(|value| String::from_utf8_lossy(value.as_bytes()).into());
-        let mut response = if answer.status.is_success() {
-            self.take_over(&answer.headers, request.headers_mut());
-            let mut response = next.run(cx, request).await;
-            self.add_cookies(&answer.headers, response.headers_mut());
-            response
-        } else {
-            self.relay(answer, body)
+        let mut response = match told {
+            Told::Now(answer, body) if !answer.status.is_success() => {
+                self.relay(answer, body, request.method())
+            }
+            Told::Before(_) | Told::Now(..) => {
+                self.take_over(headers, request.headers_mut());
+                let mut response = next.run(cx, request).await;
+                self.add_cookies(headers, response.headers_mut());
+                response
+            }
         };
         if let Some(user) = user {
             Outcome::of(&mut response).user.get_or_insert(user);
@@ -424,64 +390,6 @@ impl ForwardAuth {
             Err(Unread::Failed(error)) => Err(replay::refusal(&error).into_response()),
         }
     }
-
-    /// What the server says, or the status that stands for its silence.
-    async fn consult(&self, question: Request) -> Result<(Parts, Bytes), StatusCode> {
-        let failed = |error: &dyn std::fmt::Display| {
-            tracing::error!(address = &*self.address, %error, "the authentication server failed");
-            StatusCode::INTERNAL_SERVER_ERROR
-        };
-        let exchange = async {
-            let answer = self.forwarder.send(question).await.map_err(|error| failed(&error))?;
-            if answer.status().is_informational() {
-                return Err(failed(&"it switched protocols unasked"));
-            }
-            let (parts, body) = answer.into_parts();
-            match read(body, self.answer_limit).await {
-                Ok(body) => Ok((parts, body)),
-                Err(Unread::TooLarge) => {
-                    failed(&"its answer is too large");
-                    Err(StatusCode::UNAUTHORIZED)
-                }
-                Err(Unread::Failed(error)) => Err(failed(&error)),
-            }
-        };
-        match tokio::time::timeout(DEADLINE, exchange).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(failed(&"it did not answer in time")),
-        }
-    }
-}
-
-/// Why a body is not there.
-enum Unread {
-    TooLarge,
-    Failed(BodyError),
-}
-
-/// Reads a body of at most `limit` bytes.
-async fn read(mut body: Body, limit: Option<u64>) -> Result<Bytes, Unread> {
-    let fits = |length: u64| limit.is_none_or(|limit| length <= limit);
-    if !fits(body.size_hint().lower()) {
-        return Err(Unread::TooLarge);
-    }
-    let mut whole = Bytes::new();
-    let mut pieces = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(Unread::Failed)?.into_data() else { continue };
-        if whole.is_empty() && pieces.is_empty() {
-            whole = data;
-        } else {
-            if pieces.is_empty() {
-                pieces.extend_from_slice(&std::mem::take(&mut whole));
-            }
-            pieces.extend_from_slice(&data);
-        }
-        if !fits((whole.len() + pieces.len()) as u64) {
-            return Err(Unread::TooLarge);
-        }
-    }
-    Ok(if pieces.is_empty() { whole } else { pieces.freeze() })
 }
 
 #[cfg(test)]

@@ -77,6 +77,11 @@ impl Nonces {
         STANDARD.encode(nonce)
     }
 
+    /// Whether a nonce is one that was issued here.
+    pub(super) fn is_ours(&self, nonce: &[u8]) -> bool {
+        self.number(nonce).is_some()
+    }
+
     /// Uses a nonce with a count. To be asked only after the credentials have proved right.
     pub(super) fn take(&self, nonce: &[u8], count: u64) -> Verdict {
         let Some(number) = self.number(nonce).filter(|_| count > 0) else {

@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -20,7 +21,7 @@ use super::{Build, BuildContext};
 use crate::exchange::forwarded::{
     X_FORWARDED_TLS_CLIENT_CERT as CERT, X_FORWARDED_TLS_CLIENT_CERT_INFO as CERT_INFO,
 };
-use crate::exchange::{Context, Middleware, Next, Request, ResponseFuture};
+use crate::exchange::{ClientTls, Context, Middleware, Next, Request, ResponseFuture};
 use crate::values::{BuildError, Profile, is_default};
 
 /// Options of `passTLSClientCert`.
@@ -158,15 +159,20 @@ impl Build for PassTlsClientCertConfig {
             },
         });
         let strict = cx.profile == Profile::Hardened;
-        Ok(Arc::new(PassTlsClientCert { pem: self.pem, info, strict }))
+        let makers = MAKERS.fetch_add(2, Ordering::Relaxed);
+        Ok(Arc::new(PassTlsClientCert { pem: self.pem, info, strict, makers }))
     }
 }
+
+static MAKERS: AtomicU64 = AtomicU64::new(0);
 
 struct PassTlsClientCert {
     pem: bool,
     info: Option<Info>,
     /// Believe no peer's headers about certificates.
     strict: bool,
+    /// Whose values are whose among those that a connection remembers: this number, and the next.
+    makers: u64,
 }
 
 impl Middleware for PassTlsClientCert {
@@ -176,13 +182,13 @@ impl Middleware for PassTlsClientCert {
         mut request: Request,
         next: Next<'a>,
     ) -> ResponseFuture<'a> {
-        let shown = cx.connection.tls.as_ref().map_or(&[][..], |tls| &tls.certificates);
+        let tls = cx.connection.tls.as_ref().filter(|tls| !tls.certificates.is_empty());
         let headers = request.headers_mut();
         if self.pem {
-            self.tell(headers, &CERT, || (!shown.is_empty()).then(|| pem(shown)));
+            self.tell(headers, &CERT, tls, self.makers, pem);
         }
         if let Some(info) = &self.info {
-            self.tell(headers, &CERT_INFO, || (!shown.is_empty()).then(|| info.of_all(shown)));
+            self.tell(headers, &CERT_INFO, tls, self.makers + 1, |shown| info.of_all(shown));
         }
         next.run(cx, request)
     }
@@ -193,14 +199,21 @@ impl PassTlsClientCert {
         &self,
         headers: &mut HeaderMap,
         name: &HeaderName,
-        value: impl FnOnce() -> Option<String>,
+        tls: Option<&ClientTls>,
+        maker: u64,
+        make: impl FnOnce(&[CertificateDer<'_>]) -> String,
     ) {
-        match value().map(HeaderValue::try_from) {
-            Some(Ok(value)) => set_identity(headers, name, &value),
+        let Some(tls) = tls else {
+            if self.strict {
+                remove_aliases(headers, name);
+            }
+            return;
+        };
+        let value = tls.made.by(maker, || HeaderValue::try_from(make(&tls.certificates)).ok());
+        match value {
+            Some(value) => set_identity(headers, name, &value),
             // Both alphabets are ASCII, so this cannot be; a forged value would stand there else.
-            Some(Err(_)) => remove_aliases(headers, name),
-            None if self.strict => remove_aliases(headers, name),
-            None => {}
+            None => remove_aliases(headers, name),
         }
     }
 }
@@ -382,7 +395,6 @@ mod tests {
     use rcgen::{CertificateParams, DnType, DnValue, KeyPair, SanType, date_time_ymd};
 
     use super::*;
-    use crate::exchange::ClientTls;
     use crate::middleware::testing::{Bench, Setting, build, context, get, with};
 
     fn ia5(text: &str) -> Ia5String {
@@ -450,6 +462,30 @@ mod tests {
         let seen = bench.seen();
         assert!(seen.headers.get_all(name).iter().count() < 2);
         seen.headers.get(name).map(|value| value.to_str().unwrap().to_owned())
+    }
+
+    /// What a connection remembers is each middleware's own.
+    #[tokio::test]
+    async fn a_connection_remembers_what_was_made() {
+        let chain = [certificate(&full_name())];
+        let one = bench(r#"{"info": {"notAfter": true}}"#, Profile::Safe, &chain);
+        let other: PassTlsClientCertConfig =
+            serde_json::from_str(r#"{"pem": true, "info": {"notBefore": true}}"#).unwrap();
+        let other = Bench::new(vec![build(&other).unwrap()]).with_context(one.cx.clone());
+        for _ in 0..3 {
+            let info = told(&one, CERT_INFO.as_str()).await.unwrap();
+            assert!(info.starts_with("NA"), "{info}");
+            let info = told(&other, CERT_INFO.as_str()).await.unwrap();
+            assert!(info.starts_with("NB"), "{info}");
+            assert_eq!(told(&other, CERT.as_str()).await.unwrap(), STANDARD.encode(&chain[0]));
+        }
+        let made = &one.cx.connection.tls.as_ref().unwrap().made;
+        let value = HeaderValue::from_static("x");
+        for maker in 1000..1100 {
+            assert_eq!(made.by(maker, || Some(value.clone())), Some(value.clone()));
+        }
+        assert_eq!(made.by(1000, || panic!("it is there")), Some(value));
+        assert_eq!(made.by(1099, || None), None, "only so many are remembered");
     }
 
     /// The information about certificates before it was escaped.

@@ -17,6 +17,7 @@ use crate::exchange::{
     Request, Response, ResponseFuture, ready,
 };
 use crate::state::SharedState;
+use crate::upstream::Proxies;
 use crate::values::{BuildError, Files, Profile, QualifiedName};
 
 /// A context of a clear-text connection from `peer`.
@@ -31,12 +32,14 @@ pub(crate) fn context(peer: &str) -> Context {
         tls: None,
         opened: Instant::now(),
         work: OpenWork::default(),
+        own: std::sync::OnceLock::new(),
     };
     Context {
         connection: Arc::new(connection),
         host: "a.test".into(),
         authority: Some(HeaderValue::from_static("a.test")),
         start: Instant::now(),
+        request_id: None,
     }
 }
 
@@ -96,13 +99,23 @@ impl Setting {
         &self,
         config: &dyn Build,
     ) -> Result<(Arc<dyn Middleware>, Vec<BuildError>), BuildError> {
+        self.build_for("router", config)
+    }
+
+    /// The same for this router.
+    pub(crate) fn build_for(
+        &self,
+        router: &str,
+        config: &dyn Build,
+    ) -> Result<(Arc<dyn Middleware>, Vec<BuildError>), BuildError> {
         let mut warnings = Vec::new();
         let built = config.build(&mut BuildContext {
             name: &QualifiedName::new("mid", "file"),
-            owner: &QualifiedName::new("router", "file"),
+            owner: &QualifiedName::new(router, "file"),
             files: &self.files,
             state: &self.state,
             profile: self.profile,
+            proxies: &Proxies::default(),
             service: &mut |name: &str| Err(BuildError::new(format!("no service {name}"))),
             warnings: &mut warnings,
         })?;

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
+use crate::upstream::limits::TimeoutsConfig;
 use crate::values::{GoDuration, is_default};
 
 /// One entry of `http.services`: exactly one kind is set.
@@ -28,6 +29,9 @@ pub struct ServiceConfig {
     /// Middlewares in front of the service, behind those of routers, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub middlewares: Vec<String>,
+    /// How long exchanges may take, where the router does not say: Doorward's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<TimeoutsConfig>,
 }
 
 impl ServiceConfig {
@@ -336,20 +340,22 @@ pub struct FailoverConfig {
 }
 
 /// `failover.errors`: failover by status.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct FailoverErrorsConfig {
-    /// Longest body that is kept for the second try; a longer one is refused. Default: -1, any.
-    pub max_request_body_bytes: i64,
+    /// Longest body that is kept for the second try; a longer one is refused. -1: any. Default: -1, in
+    /// the hardened profile 2 MiB.
+    #[serde(serialize_with = "or_any")]
+    pub max_request_body_bytes: Option<i64>,
     /// Statuses: `503` or `500-599`, one per item. Default: none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub status: Vec<String>,
 }
 
-impl Default for FailoverErrorsConfig {
-    fn default() -> Self {
-        Self { max_request_body_bytes: -1, status: Vec::new() }
-    }
+/// The API shows what Traefik's shows.
+#[expect(clippy::ref_option, reason = "serde hands fields over so")]
+fn or_any<S: Serializer>(bytes: &Option<i64>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_i64(bytes.unwrap_or(-1))
 }
 
 /// `healthCheck: {}` of a service made of services.

@@ -1,6 +1,7 @@
 //! A body that is copied while it passes: whoever reads it is not held up, and the copy is whole or not there.
 //!
-//! Copies have bounds, their own and one for all of a service; what does not fit is not copied.
+//! Copies have bounds: their own, one for all of a service, and one for each of its mirrors. What does
+//! not fit is not copied.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,32 +16,37 @@ use crate::exchange::{Body, BodyError};
 
 /// Bytes that copies of one service hold together, at most.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
-/// Copies that one service sends at a time, at most.
+/// Copies that one mirror gets at a time, at most.
 const MAX_UNDER_WAY: usize = 256;
 
 /// What the copies of one service cost just now.
 #[derive(Default)]
 pub(super) struct Load {
     bytes: AtomicUsize,
-    under_way: AtomicUsize,
 }
 
-impl Load {
+/// The copies on their way to one mirror.
+#[derive(Default)]
+pub(super) struct Places {
+    taken: AtomicUsize,
+}
+
+impl Places {
     /// A place for one copy to be sent, until the returned value is dropped; `None` when there are
     /// enough of them.
-    pub(super) fn place(self: &Arc<Self>) -> Option<Place> {
+    pub(super) fn take(self: &Arc<Self>) -> Option<Place> {
         let taken = |count: usize| (count < MAX_UNDER_WAY).then_some(count + 1);
-        self.under_way.fetch_update(Ordering::AcqRel, Ordering::Relaxed, taken).ok()?;
+        self.taken.fetch_update(Ordering::AcqRel, Ordering::Relaxed, taken).ok()?;
         Some(Place(Arc::clone(self)))
     }
 }
 
 /// One copy on its way.
-pub(super) struct Place(Arc<Load>);
+pub(super) struct Place(Arc<Places>);
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Ordering::AcqRel);
+        self.0.taken.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -223,9 +229,10 @@ mod tests {
         assert_eq!(read(body).await, "onetwo");
         assert!(copy.await.is_err());
         assert_eq!(load.bytes.load(Ordering::Relaxed), MAX_BYTES - 4);
-        let places: Vec<_> = (0..MAX_UNDER_WAY).map(|_| load.place().unwrap()).collect();
-        assert!(load.place().is_none());
+        let mirror = Arc::new(Places::default());
+        let places: Vec<_> = (0..MAX_UNDER_WAY).map(|_| mirror.take().unwrap()).collect();
+        assert!(mirror.take().is_none());
         drop(places);
-        assert!(load.place().is_some());
+        assert!(mirror.take().is_some());
     }
 }

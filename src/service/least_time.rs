@@ -1,21 +1,28 @@
 //! Least time: the server whose answers begin soonest, weighed by what it has to do and its weight.
 //!
-//! Times are whole milliseconds, as in Traefik: quicker servers are equals and take turns.
+//! Times are whole milliseconds, as in Traefik: quicker servers are equals and take turns. But who
+//! does not answer at all is not the quickest one: such a server is tried once in a while only.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use smallvec::SmallVec;
+use tokio::time::Instant;
 
 use super::strategy::Edf;
 
 /// How many answers of a server are remembered.
 const SAMPLES: usize = 100;
 
+/// A server that failed gets one request in this time, until it answers.
+const TRIED_EACH: Duration = Duration::from_secs(10);
+
 /// How long one server takes until its answers begin, on average.
-#[derive(Default)]
 pub(super) struct Times {
+    epoch: Instant,
+    /// When the server may be tried again, in milliseconds after `epoch`; zero when it did not fail.
+    next_try: AtomicU64,
     /// In milliseconds, as the bits of a float; zero before the first answer.
     average: AtomicU64,
     samples: Mutex<Samples>,
@@ -30,10 +37,42 @@ struct Samples {
 }
 
 impl Times {
+    pub(super) fn new() -> Self {
+        Self {
+            epoch: Instant::now(),
+            next_try: AtomicU64::new(0),
+            average: AtomicU64::new(0),
+            samples: Mutex::default(),
+        }
+    }
+
+    /// Takes note of whether the server did what it is there for.
+    pub(super) fn worked(&self, worked: bool) {
+        if !worked {
+            self.try_later();
+        } else if self.next_try.load(Ordering::Relaxed) != 0 {
+            self.next_try.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn try_later(&self) {
+        self.next_try.store(self.now() + millis(TRIED_EACH), Ordering::Relaxed);
+    }
+
+    fn may_be_tried(&self) -> bool {
+        match self.next_try.load(Ordering::Relaxed) {
+            0 => true,
+            at => at <= self.now(),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        millis(self.epoch.elapsed())
+    }
+
     /// Takes note of one answer that began after `time`.
     pub(super) fn note(&self, time: Duration) {
-        // No answer that is waited for takes longer than this, and no sum of them overflows.
-        let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).min(1 << 40);
+        let time = millis(time);
         let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
         let next = samples.next;
         let old = if let Some(place) = samples.ring.get_mut(next) {
@@ -53,21 +92,54 @@ impl Times {
     }
 }
 
+/// No time that matters is longer, and no sum of them overflows.
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).min(1 << 40)
+}
+
 /// The choice among the servers of one service.
 pub(super) struct LeastTime {
     servers: Box<[(Arc<Times>, u64)]>,
     /// Whose turn it is among equals.
     turns: Arc<Edf>,
+    /// As in Traefik, who fails is taken for quick.
+    exact: bool,
 }
 
 impl LeastTime {
     /// A choice among servers with these times and weights; `turns` has the same weights.
-    pub(super) fn new(servers: impl Iterator<Item = (Arc<Times>, u64)>, turns: Arc<Edf>) -> Self {
-        Self { servers: servers.collect(), turns }
+    pub(super) fn new(
+        servers: impl Iterator<Item = (Arc<Times>, u64)>,
+        turns: Arc<Edf>,
+        exact: bool,
+    ) -> Self {
+        Self { servers: servers.collect(), turns, exact }
     }
 
-    /// Picks the `available` server with the lowest score.
+    /// Picks the `available` server with the lowest score of those that did not just fail.
     pub(super) fn pick(
+        &self,
+        available: impl Fn(usize) -> bool,
+        in_flight: impl Fn(usize) -> usize,
+    ) -> Option<usize> {
+        if self.exact {
+            return self.quickest(available, in_flight);
+        }
+        let may_be_tried = |at| self.times(at).is_some_and(Times::may_be_tried);
+        let Some(picked) = self.quickest(|at| may_be_tried(at) && available(at), in_flight) else {
+            // All of them fail: no score says anything.
+            return self.turns.pick(available);
+        };
+        if let Some(times) = self.times(picked)
+            && times.next_try.load(Ordering::Relaxed) != 0
+        {
+            // This request tries it, and the next ones wait for what comes of it.
+            times.try_later();
+        }
+        Some(picked)
+    }
+
+    fn quickest(
         &self,
         available: impl Fn(usize) -> bool,
         in_flight: impl Fn(usize) -> usize,
@@ -110,7 +182,7 @@ mod tests {
         let servers: Vec<(Arc<Times>, u64)> = servers
             .iter()
             .map(|&(millis, weight)| {
-                let times = Times::default();
+                let times = Times::new();
                 if millis > 0 {
                     times.note(Duration::from_millis(millis));
                 }
@@ -118,7 +190,7 @@ mod tests {
             })
             .collect();
         let turns = Arc::new(Edf::new(servers.iter().map(|(_, weight)| *weight)));
-        LeastTime::new(servers.into_iter(), turns)
+        LeastTime::new(servers.into_iter(), turns, false)
     }
 
     fn picks(choice: &LeastTime, count: usize, in_flight: &[usize]) -> Vec<usize> {
@@ -154,9 +226,34 @@ mod tests {
         assert_eq!(choice(&[]).pick(|_| true, |_| 0), None);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn who_fails_is_not_taken_for_quick() {
+        let dead = choice(&[(0, 1), (20, 1)]);
+        assert_eq!(picks(&dead, 1, &[0; 2]), [0]);
+        dead.times(0).unwrap().worked(false);
+        assert_eq!(picks(&dead, 3, &[0; 2]), [1; 3]);
+        for _ in 0..2 {
+            tokio::time::advance(TRIED_EACH).await;
+            assert_eq!(picks(&dead, 3, &[0; 2]), [0, 1, 1], "one request tries it");
+        }
+        dead.times(0).unwrap().worked(true);
+        assert_eq!(picks(&dead, 2, &[0; 2]), [0; 2]);
+        // When all fail, they take turns.
+        for at in 0..2 {
+            dead.times(at).unwrap().worked(false);
+        }
+        let mut picked = picks(&dead, 4, &[0; 2]);
+        picked.sort_unstable();
+        assert_eq!(picked, [0, 0, 1, 1]);
+        assert_eq!(dead.pick(|_| false, |_| 0), None);
+        // Traefik asks the dead one for ever.
+        let exact = LeastTime { exact: true, ..dead };
+        assert_eq!(picks(&exact, 3, &[0; 2]), [0; 3]);
+    }
+
     #[test]
     fn a_hundred_answers_are_remembered() {
-        let times = Times::default();
+        let times = Times::new();
         assert!(times.average() < f64::EPSILON);
         for _ in 0..SAMPLES {
             times.note(Duration::from_millis(100));

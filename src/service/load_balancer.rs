@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use http::StatusCode;
 use tokio::time::Instant;
 
 use super::health::{HealthPlan, PassiveSettings, Series, ServerHealth};
@@ -17,11 +18,11 @@ use super::sticky::{Holder, Sticky};
 use super::strategy::{Edf, P2c};
 use super::{LoadBalancerConfig, ServerStatus, Service, ServiceContext};
 use crate::exchange::{
-    BodyEnd, Context, EndHook, Handler, Observer, Outcome, ProxyError, Request, Response,
+    Attempts, BodyEnd, Context, EndHook, Handler, Observer, Outcome, ProxyError, Request, Response,
     ResponseFuture, on_end,
 };
 use crate::upstream::{Forwarder, ForwarderOptions, ServersTransport, Target};
-use crate::values::BuildError;
+use crate::values::{BuildError, Profile};
 
 /// Servers behind one name.
 pub(super) struct LoadBalancer {
@@ -49,6 +50,10 @@ struct Server {
 impl Server {
     fn is_available(&self) -> bool {
         self.eligible && self.health.is_up()
+    }
+
+    fn is_available_but(&self, avoid: &[Arc<str>]) -> bool {
+        self.is_available() && !avoid.contains(&self.url)
     }
 }
 
@@ -117,14 +122,30 @@ impl LoadBalancer {
     }
 
     fn choose(&self, cx: &Context, request: &Request) -> Option<Choice<'_>> {
+        let attempts = Attempts::of(request);
+        let choice = Attempts::pick(attempts, |avoid| self.choose_but(avoid, cx, request))?;
+        if let Some(attempts) = attempts {
+            attempts.note(&choice.server.url);
+        }
+        Some(choice)
+    }
+
+    /// A server that is none of `avoid`.
+    fn choose_but(
+        &self,
+        avoid: &[Arc<str>],
+        cx: &Context,
+        request: &Request,
+    ) -> Option<Choice<'_>> {
         let holder = self.sticky.as_ref().and_then(|sticky| sticky.holder(request.headers()));
         if let Some(Holder { index, outdated }) = holder
             && let Some(server) = self.servers.get(index)
-            && server.is_available()
+            && server.is_available_but(avoid)
         {
             return Some(Choice { index, server, names_it: outdated, by_cookie: true });
         }
-        let available = |at: usize| self.servers.get(at).is_some_and(Server::is_available);
+        let available =
+            |at: usize| self.servers.get(at).is_some_and(|one| one.is_available_but(avoid));
         let in_flight =
             |at: usize| self.servers.get(at).map_or(usize::MAX, |one| one.in_flight.count());
         let index = match &self.strategy {
@@ -163,11 +184,15 @@ impl LoadBalancer {
             sticky.attach(index, &mut response);
         }
         let outcome = Outcome::of(&mut response);
-        if let (Strategy::LeastTime(choice), Some(time), false) =
-            (&self.strategy, outcome.origin_duration, by_cookie)
+        if let Strategy::LeastTime(choice) = &self.strategy
             && let Some(times) = choice.times(index)
         {
-            times.note(time);
+            if let (Some(time), false) = (outcome.origin_duration, by_cookie) {
+                times.note(time);
+            }
+            if let Some(worked) = worked(outcome) {
+                times.worked(worked);
+            }
         }
         if server.health.is_passive()
             && let Some(failed) = failed(outcome)
@@ -191,6 +216,10 @@ impl Handler for LoadBalancer {
 impl Service for LoadBalancer {
     fn is_up(&self) -> bool {
         self.servers.iter().any(Server::is_available)
+    }
+
+    fn has_other_than(&self, servers: &[Arc<str>]) -> bool {
+        self.servers.iter().any(|one| one.is_available_but(servers))
     }
 
     fn checks_health(&self) -> bool {
@@ -220,12 +249,22 @@ impl Service for LoadBalancer {
 /// or the server was not asked, so that no client can take a server out with bad requests.
 fn failed(outcome: &Outcome) -> Option<bool> {
     match outcome.error {
-        Some(ProxyError::ClientGone | ProxyError::BadRequestBody | ProxyError::RequestTimeout) => {
-            None
-        }
+        Some(error) if error.is_clients() => None,
         Some(_) => Some(true),
         None => outcome.origin_status.map(|status| status.is_server_error()),
     }
+}
+
+/// Whether the server did what it is there for. An application's error is an answer; one that says that
+/// it cannot serve is none, however quick it is.
+fn worked(outcome: &Outcome) -> Option<bool> {
+    let unfit = matches!(
+        outcome.origin_status,
+        Some(
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+        )
+    );
+    failed(outcome).map(|_| outcome.error.is_none() && !unfit)
 }
 
 /// Requests that one server has, counted until the exchange is over.
@@ -266,9 +305,10 @@ fn strategy(config: &LoadBalancerConfig, cx: &ServiceContext<'_>) -> Result<Stra
         "leasttime" => {
             let servers = config.servers.iter().map(|server| {
                 let key = format!("{}\n{}", cx.name, server.url);
-                (cx.state.carry_over(&key, Times::default), weight(server.weight))
+                (cx.state.carry_over(&key, Times::new), weight(server.weight))
             });
-            Ok(Strategy::LeastTime(LeastTime::new(servers, schedule(config, cx))))
+            let exact = cx.profile == Profile::Exact;
+            Ok(Strategy::LeastTime(LeastTime::new(servers, schedule(config, cx), exact)))
         }
         unknown => {
             let message = format!("unsupported load-balancer strategy {unknown:?}");

@@ -1,22 +1,22 @@
 //! `mirroring`: a service answers, and others get copies of its requests.
 //!
-//! Nothing that a mirror does reaches the client: copies go out when the answer is over, from a
-//! task of their own, and there is a bound to how many, how long and how large they are.
+//! Nothing that a mirror does reaches the client, or another mirror: copies go out when the answer is
+//! over, from tasks of their own, and there is a bound to how many, how long and how large they are.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::{Extensions, Method, StatusCode};
 use http_body::Body as _;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
+use tokio::time::error::Elapsed;
 
 use super::composite::{child, grounds_of};
-use super::copied::{BodyCopy, Load, copied};
+use super::copied::{BodyCopy, Load, Places, copied};
 use super::unseen::Unseen;
 use super::{MirroringConfig, Service, ServiceContext};
 use crate::exchange::forwarded::ForwardedForRemoved;
@@ -28,18 +28,28 @@ use crate::values::BuildError;
 
 /// No mirror is listened to for longer: one that never ends would keep its place for ever.
 const LONGEST: Duration = Duration::from_mins(5);
+/// And none may take longer to begin its answer.
+const LONGEST_HEAD: Duration = Duration::from_secs(30);
 
 /// See the module.
 pub(super) struct Mirroring {
     name: Arc<str>,
     main: Arc<dyn Service>,
-    mirrors: Box<[Arc<dyn Service>]>,
+    mirrors: Box<[Mirror]>,
     turns: Arc<Turns>,
     copies_body: bool,
     limit: Option<u64>,
     load: Arc<Load>,
     heeds_health: bool,
     grounds: Box<[Arc<dyn Service>]>,
+}
+
+/// Who gets copies.
+#[derive(Clone)]
+struct Mirror {
+    service: Arc<dyn Service>,
+    /// Its own: one that hangs takes nothing from the others.
+    places: Arc<Places>,
 }
 
 impl Mirroring {
@@ -53,7 +63,9 @@ impl Mirroring {
         let mut percents = Vec::with_capacity(config.mirrors.len());
         let mut key = format!("{}\nmirrors", cx.name);
         for (at, mirror) in config.mirrors.iter().enumerate() {
-            mirrors.push(child(&mirror.name, &format!("mirrors[{at}].name"), cx)?);
+            let service = child(&mirror.name, &format!("mirrors[{at}].name"), cx)?;
+            let places = format!("{}\nmirror {}", cx.name, mirror.name);
+            mirrors.push(Mirror { service, places: cx.state.carry_over(&places, Places::default) });
             let percent = u64::try_from(mirror.percent).ok().filter(|&percent| percent <= 100);
             percents.push(percent.ok_or_else(|| {
                 let option = format!("mirrors[{at}].percent");
@@ -108,7 +120,6 @@ impl Mirroring {
             name: Arc::clone(&self.name),
             mirrors: mirrors.iter().filter_map(|&at| self.mirrors.get(at).cloned()).collect(),
             parts,
-            load: Arc::clone(&self.load),
             cx: cx.clone(),
         };
         let work = cx.connection.work.begin();
@@ -130,9 +141,8 @@ fn extensions_of(original: &Extensions) -> Extensions {
 /// One request on its way to mirrors.
 struct Mirrored {
     name: Arc<str>,
-    mirrors: Vec<Arc<dyn Service>>,
+    mirrors: Vec<Mirror>,
     parts: Parts,
-    load: Arc<Load>,
     cx: Context,
 }
 
@@ -158,28 +168,48 @@ impl Mirrored {
                 Some(copy)
             }
         };
-        let Some(_place) = self.load.place() else {
-            tracing::debug!(serviceName = service, "not mirrored: too many copies on their way");
-            return;
-        };
-        let bytes = copy.as_ref().map(|copy| copy.bytes.clone()).unwrap_or_default();
-        for mirror in &self.mirrors {
-            tokio::select! {
-                () = work.cut() => return,
-                sent = tokio::time::timeout(LONGEST, self.send(&**mirror, &bytes)) => {
-                    if sent.is_err() {
-                        tracing::debug!(serviceName = service, "a mirror took too long");
+        let copied = Arc::new(Copied { parts: self.parts, copy, cx: self.cx });
+        for mirror in self.mirrors {
+            let Some(place) = mirror.places.take() else {
+                tracing::debug!(
+                    serviceName = service,
+                    "not mirrored: too many copies on their way"
+                );
+                continue;
+            };
+            let (copied, name) = (Arc::clone(&copied), Arc::clone(&self.name));
+            let work = copied.cx.connection.work.begin();
+            tokio::task::spawn_local(async move {
+                tokio::select! {
+                    () = work.cut() => {}
+                    sent = tokio::time::timeout(LONGEST, copied.send(&*mirror.service)) => {
+                        if !matches!(sent, Ok(Ok(()))) {
+                            tracing::debug!(serviceName = &*name, "a mirror took too long");
+                        }
                     }
                 }
-            }
+                drop(place);
+            });
         }
+        drop(work);
     }
+}
 
-    async fn send(&self, mirror: &dyn Service, bytes: &Bytes) {
-        let request = Request::from_parts(self.parts.clone(), Body::from(bytes.clone()));
+/// A request whose main answer is over.
+struct Copied {
+    parts: Parts,
+    copy: Option<BodyCopy>,
+    cx: Context,
+}
+
+impl Copied {
+    async fn send(&self, mirror: &dyn Service) -> Result<(), Elapsed> {
+        let bytes = self.copy.as_ref().map(|copy| copy.bytes.clone()).unwrap_or_default();
+        let request = Request::from_parts(self.parts.clone(), Body::from(bytes));
         let unseen = Unseen::of(&request);
-        let response = mirror.handle(&self.cx, request).await;
-        unseen.read(&self.cx, response).await;
+        let answered = tokio::time::timeout(LONGEST_HEAD, mirror.handle(&self.cx, request));
+        unseen.read(&self.cx, answered.await?).await;
+        Ok(())
     }
 }
 
@@ -200,6 +230,14 @@ impl Service for Mirroring {
 
     fn grounds(&self) -> &[Arc<dyn Service>] {
         &self.grounds
+    }
+
+    fn has_other_than(&self, servers: &[Arc<str>]) -> bool {
+        self.main.has_other_than(servers)
+    }
+
+    fn leaves(&self) -> &[Arc<dyn Service>] {
+        self.main.leaves()
     }
 
     fn checks_health(&self) -> bool {

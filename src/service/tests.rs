@@ -43,10 +43,12 @@ pub(super) fn context() -> Context {
             tls: None,
             opened: Instant::now(),
             work: OpenWork::default(),
+            own: std::sync::OnceLock::new(),
         }),
         host: "test".into(),
         authority: Some(HeaderValue::from_static("test")),
         start: Instant::now(),
+        request_id: None,
     }
 }
 
@@ -217,6 +219,7 @@ pub(super) struct World {
     pub(super) warnings: Vec<BuildError>,
     pub(super) transport: Option<Arc<ServersTransport>>,
     pub(super) metrics: Option<Arc<dyn Observer>>,
+    pub(super) profile: Profile,
 }
 
 impl World {
@@ -235,6 +238,7 @@ impl World {
             warnings: Vec::new(),
             transport: Some(Arc::new(transport.unwrap())),
             metrics: None,
+            profile: Profile::Safe,
         }
     }
 
@@ -255,7 +259,7 @@ impl World {
             transport: self.transport.clone(),
             child: &mut child,
             state: &self.state,
-            profile: Profile::Safe,
+            profile: self.profile,
             metrics: self.metrics.clone(),
             server_up: gauge,
             warnings: &mut self.warnings,

@@ -16,6 +16,7 @@ use http_body::Body as _;
 use tokio::time::Instant;
 
 use super::http1::{self, Answer, Connection, Unanswered};
+use super::owner::{Owner, is_bound_by};
 use super::pool::{self, Http2Lease, Lease, Wanted};
 use super::relay::{AtEnd, relay};
 use super::target::{Target, TargetScheme};
@@ -35,6 +36,12 @@ pub(super) struct Line<'a> {
     pub(super) start: Instant,
     /// The request asks for an upgrade.
     pub(super) upgrade: bool,
+    /// Who sends it, if it is not anybody.
+    pub(super) owner: Option<&'a Arc<Owner>>,
+    /// How long the head of the answer may take.
+    pub(super) response_header: Option<Duration>,
+    /// Over no connection that was idle before.
+    pub(super) fresh: bool,
 }
 
 /// Why there is no answer.
@@ -43,6 +50,8 @@ pub(super) struct Failure {
     pub(super) error: ProxyError,
     /// Whether something of the request may have reached the server.
     pub(super) sent: bool,
+    /// The connection was idle before, and ended without a byte of an answer.
+    pub(super) stale: bool,
 }
 
 impl Line<'_> {
@@ -52,11 +61,12 @@ impl Line<'_> {
         &self,
         request: &mut http::Request<Upload>,
     ) -> Result<Answer, Failure> {
-        let mut wanted = Wanted { http1: self.upgrade, fresh: false, at: self.start };
+        let (http1, owner) = (self.upgrade, self.owner);
+        let mut wanted = Wanted { http1, fresh: self.fresh, owner, at: self.start };
         loop {
             let lease = pool::lease(self.transport, self.origin, wanted)
                 .await
-                .map_err(|error| Failure { error, sent: false })?;
+                .map_err(|error| Failure { error, sent: false, stale: false })?;
             let outcome = match lease {
                 Lease::Http1(connection) => self.over_http1(connection, request).await,
                 Lease::Http2(lease) => Box::pin(self.over_http2(lease, request)).await,
@@ -78,8 +88,10 @@ impl Line<'_> {
         let upload = request.body().state().cloned();
         let reused = connection.is_reused();
         let repeatable = reused && upload.is_none() && is_repeatable(request.method());
-        let limit = self.transport.timeouts.response_header;
-        let pending = pin!(http1::exchange(connection, request, self.upgrade, repeatable));
+        let limit = self.response_header;
+        let absolute = self.origin.absolute.as_ref();
+        let exchange = http1::exchange(connection, request, absolute, self.upgrade, repeatable);
+        let pending = pin!(exchange);
         let held = upload.as_deref().is_some_and(UploadState::is_held);
         let outcome = if limit.is_none() && !held {
             pending.await.map_err(Some)
@@ -92,8 +104,9 @@ impl Line<'_> {
             Err(Some(unanswered)) => {
                 let Unanswered { failure, written, replied, intact } = unanswered;
                 let error = blame(&failure, upload.as_deref());
+                let stale = reused && !replied && matches!(failure, http1::Failure::Connection(_));
                 let again = intact && reused && (!written || repeatable && !replied);
-                Err(Failed { failure: Failure { error, sent: written }, again })
+                Err(Failed { failure: Failure { error, sent: written, stale }, again })
             }
         }
     }
@@ -112,12 +125,14 @@ impl Line<'_> {
         let spare = copy(request);
         let taken = std::mem::replace(request, http::Request::new(Upload::empty()));
         let pending = pin!(lease.sender.try_send_request(taken));
-        let waited = wait(pending, upload.as_deref(), self.transport.timeouts.response_header);
+        let waited = wait(pending, upload.as_deref(), self.response_header);
         match waited.await {
             Ok(response) => {
                 let at_end = AtEnd { upload, permit: Some(lease.permit) };
                 let response = response.map(|body| relay(body, at_end));
-                Ok(Answer { response, at: Instant::now(), switched: None })
+                let bound = self.owner.is_none() && is_bound_by(response.headers());
+                let owner = bound.then(Owner::new);
+                Ok(Answer { response, at: Instant::now(), switched: None, owner })
             }
             Err(None) => Err(TIMED_OUT),
             Err(Some(mut unsent)) => {
@@ -126,6 +141,7 @@ impl Line<'_> {
                 let failure = Failure {
                     error: classify(unsent.error(), upload.as_deref()),
                     sent: !untouched,
+                    stale: untouched || lease.reused && is_over(unsent.error()),
                 };
                 let again = spare
                     .filter(|spare| untouched || lease.reused && is_repeatable(spare.method()));
@@ -142,8 +158,10 @@ struct Failed {
     again: bool,
 }
 
-const TIMED_OUT: Failed =
-    Failed { failure: Failure { error: ProxyError::ResponseTimeout, sent: true }, again: false };
+const TIMED_OUT: Failed = Failed {
+    failure: Failure { error: ProxyError::ResponseTimeout, sent: true, stale: false },
+    again: false,
+};
 
 /// Waits for an answer; `Err(None)` when its head does not come in time. The time runs from the
 /// end of the upload (Go `ResponseHeaderTimeout`).
@@ -207,6 +225,13 @@ fn was_refused(error: &hyper::Error) -> bool {
             && (cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM)
                 || cause.is_go_away() && cause.reason() == Some(h2::Reason::NO_ERROR))
     })
+}
+
+/// Whether a connection ended, and not only a stream on it.
+fn is_over(error: &hyper::Error) -> bool {
+    let cause =
+        std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    error.is_closed() || cause.is_some_and(|cause| cause.is_io() || cause.is_go_away())
 }
 
 /// Whether a request may be repeated although it may have been received (as Go's transport

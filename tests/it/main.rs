@@ -4,19 +4,33 @@
 //! them are told in: `Origin::start()`, `Proxy::start(text)`, `proxy.get("/")`, `proxy.reload(text)`.
 
 #[cfg(test)]
+mod backends;
+#[cfg(test)]
 mod broken_router;
 #[cfg(test)]
 mod check;
 #[cfg(test)]
+mod contract_entry_points;
+#[cfg(test)]
+mod contract_middlewares;
+#[cfg(test)]
 mod contract_observability;
 #[cfg(test)]
 mod contract_ops;
+#[cfg(test)]
+mod contract_routers;
+#[cfg(test)]
+mod contract_services;
+#[cfg(test)]
+mod contract_wire;
 #[cfg(test)]
 mod entry_points;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod hosts;
 #[cfg(test)]
@@ -26,11 +40,17 @@ mod middlewares;
 #[cfg(test)]
 mod operations;
 #[cfg(test)]
+mod options;
+#[cfg(test)]
+mod own_limits;
+#[cfg(test)]
 mod pressure;
 #[cfg(test)]
 mod probe;
 #[cfg(test)]
 mod reload;
+#[cfg(test)]
+mod request_ids;
 #[cfg(test)]
 mod routing;
 #[cfg(test)]
@@ -47,6 +67,8 @@ mod shelf_content;
 mod shelf_limits;
 #[cfg(test)]
 mod shelf_paths;
+#[cfg(test)]
+mod shelf_retries;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod system;

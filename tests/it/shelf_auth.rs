@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use md5::{Digest, Md5};
 use serde_json::json;
@@ -14,7 +15,8 @@ use tokio_tungstenite::tungstenite;
 use crate::harness::binary::Process;
 use crate::harness::certs::{Ca, Tls};
 use crate::harness::client::socket;
-use crate::harness::{Answer, Ask, Client, NOBODY, Origin, Proxy, Reply, until};
+use crate::harness::origin::Seen;
+use crate::harness::{Answer, Ask, Client, NOBODY, Origin, Proxy, Reply, pause, until};
 use crate::wire::{echoed, websocket, websocket_echo};
 
 /// A router for everything through `middleware`, which is written in one line.
@@ -228,6 +230,96 @@ fn forward_auth_answers_head_without_a_body() {
         assert_eq!(answer.header("x-why").is_some(), want == 403);
     }
     assert_eq!(keeper.last().method, "GET");
+}
+
+/// Doorward's own `cache`, over reloads and by many clients at once.
+#[test]
+fn forward_auth_remembers_what_was_allowed() {
+    let (origin, keeper) = (Origin::start(), Origin::with(remembering));
+    let cache = "cache: {ttl: 1h, maxEntries: 100, keyHeaders: [X-Forwarded-Method]}";
+    let middleware = format!(
+        "forwardAuth: {{address: '{}', trustForwardHeader: false, authResponseHeaders: [X-User], \
+         {cache}}}",
+        keeper.url()
+    );
+    let process = start(&origin, &middleware);
+    let ask = |path: &str, cookie: &str| {
+        let ask = Ask::get(path).header("Cookie", cookie).header("X-User", "admin");
+        send(&process, &ask)
+    };
+    // All at once: one question, and nobody passes without its answer.
+    std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..8)
+            .map(|at| {
+                let ask = &ask;
+                scope.spawn(move || ask(&format!("/{at}"), "slow"))
+            })
+            .collect();
+        for one in asking {
+            assert_eq!(one.join().unwrap().status, 200);
+        }
+    });
+    assert_eq!((keeper.count(), origin.count()), (1, 8));
+    assert_eq!(origin.last().header("x-user"), Some("slow"));
+    // Another method, another host, another user: other questions.
+    for (at, ask) in [
+        Ask::post("/", "x").header("Cookie", "slow"),
+        Ask::get("other.test/").header("Cookie", "slow"),
+        Ask::get("/").header("Cookie", "ann"),
+    ]
+    .iter()
+    .enumerate()
+    {
+        for _ in 0..2 {
+            assert_eq!(send(&process, ask).status, 200);
+            assert_eq!(keeper.count(), at + 2);
+        }
+    }
+    assert_eq!(origin.last().header("x-user"), Some("ann"));
+    // Refusals and what the server wants forgotten are asked for every time.
+    for (cookie, status) in [("out", 401), ("private", 200)] {
+        let before = keeper.count();
+        for _ in 0..2 {
+            assert_eq!(ask("/", cookie).status, status);
+        }
+        assert_eq!(keeper.count(), before + 2, "{cookie}");
+    }
+    // A reload that changes something else forgets nothing; another setting does.
+    let text = through(&origin.url(), &middleware);
+    let more = "routers:\n            open: {rule: Host(`open.test`), service: app}\n";
+    process.write(&text.replace("routers:\n", more));
+    until("the new router is there", || send(&process, &Ask::get("open.test/")).status == 200);
+    let before = keeper.count();
+    assert_eq!((ask("/", "ann").status, keeper.count()), (200, before));
+    process.write(&text.replace("ttl: 1h", "ttl: 2h"));
+    until("the new setting is there", || {
+        ask("/", "ann");
+        keeper.count() > before
+    });
+}
+
+/// An authentication server for which the cookie is the user.
+fn remembering(seen: &Seen) -> Reply {
+    match seen.header("cookie") {
+        Some("out") => Reply::status(401),
+        Some("private") => Reply::ok("").header("Cache-Control", "private"),
+        Some(user) => {
+            if user == "slow" {
+                pause(Duration::from_millis(300));
+            }
+            Reply::ok("").header("X-User", user)
+        }
+        None => Reply::status(403),
+    }
+}
+
+#[test]
+fn a_cache_that_cannot_be_is_told() {
+    let (origin, keeper) = (Origin::start(), gatekeeper());
+    let middleware = format!("forwardAuth: {{address: '{}', cache: {{ttl: 0s}}}}", keeper.url());
+    let process = start(&origin, &middleware);
+    assert_eq!(send(&process, &Ask::get("/").header("token", "good")).status, 503);
+    assert_eq!((keeper.count(), origin.count()), (0, 0));
 }
 
 /// Whatever befalls the server: the backend is not asked.

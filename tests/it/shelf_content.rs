@@ -76,7 +76,10 @@ fn compressed_bodies_of_any_framing_can_be_read() {
         assert_eq!((plain.header("content-encoding"), &plain.body), (None, &page()));
         let mut head = proxy.client();
         let ask = Ask::new("HEAD", "/").header("Accept-Encoding", "gzip");
-        assert_eq!(head.send(&ask).unwrap().header("content-encoding"), None);
+        let head = head.send(&ask).unwrap();
+        // Where the length is not known, neither is whether it is compressed.
+        assert_eq!(head.header("content-encoding"), (!chunked).then_some("gzip"));
+        assert_eq!((head.header("content-length"), head.header("etag")), (None, Some("W/\"1\"")));
     }
 }
 
@@ -125,6 +128,33 @@ fn ranges_and_what_is_encoded_already_stay() {
     assert_eq!(proxy.send(&ask).body, page());
     let answer = proxy.send(&ask.header("Range", "bytes=0-2"));
     assert_eq!((answer.status, answer.header("content-encoding")), (206, None));
+}
+
+/// RFC 9110, 9.3.2 and 15.4.5: caches are told by HEAD and 304 what GET and 200 tell.
+#[test]
+fn head_and_304_behind_compress_say_what_get_says() {
+    let origin = Origin::with(|seen| match seen.header("if-none-match") {
+        Some(_) => Reply::status(304).header("ETag", "\"a\""),
+        None => Reply::ok(page()).header("ETag", "\"a\""),
+    });
+    let proxy = in_front_of(&origin, "compress: {}");
+    let ask = |method: &str| Ask::new(method, "/").header("Accept-Encoding", "gzip");
+    let mut client = proxy.client();
+    let got = client.send(&ask("GET")).unwrap();
+    let head = client.send(&ask("HEAD")).unwrap();
+    let checked =
+        client.send(&ask("GET").header("If-None-Match", got.header("etag").unwrap())).unwrap();
+    assert_eq!((got.status, head.status, checked.status), (200, 200, 304));
+    for name in ["vary", "etag"] {
+        assert!(got.header(name).is_some());
+        assert_eq!(head.header(name), got.header(name), "{name}");
+        assert_eq!(checked.header(name), got.header(name), "{name}");
+    }
+    assert_eq!(head.header("content-encoding"), Some("gzip"));
+    assert_eq!(head.header("content-length"), None);
+    assert!(head.body.is_empty() && checked.body.is_empty());
+    // The connection goes on.
+    assert_eq!(client.send(&Ask::get("/")).unwrap().body, page());
 }
 
 /// One chunk of a chunked body.

@@ -104,6 +104,22 @@ fn services_in_a_circle_are_errors_the_same_way_every_time() {
     assert_eq!(messages(&again), all);
 }
 
+/// A circle as long as services may stand in each other is a circle still.
+#[test]
+fn a_long_circle_is_called_a_circle() {
+    use std::fmt::Write as _;
+
+    let mut text = with_service("");
+    for at in 0..32 {
+        let next = (at + 1) % 32;
+        let _ = writeln!(text, "    c{at:02}: {{weighted: {{services: [{{name: c{next:02}}}]}}}}");
+    }
+    let all = messages(&World::new().text(&text));
+    let circle = "recursion detected in c00@file -> c01@file -> ";
+    assert!(all.iter().any(|message| message.contains(circle)), "{all:#?}");
+    assert!(!all.iter().any(|message| message.contains("stand in each other")), "{all:#?}");
+}
+
 #[test]
 fn chains_that_multiply_are_an_error_of_their_router() {
     use std::fmt::Write as _;

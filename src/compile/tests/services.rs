@@ -125,3 +125,24 @@ fn a_middleware_of_a_service_may_ask_another_service_but_not_its_own() {
     let cycle = "recursion detected in t@file -> t@file";
     assert!(messages.iter().any(|message| message.contains(cycle)), "{messages:?}");
 }
+
+/// What a service's middleware remembers is never a router's, whatever that is called.
+#[test]
+fn services_and_routers_share_no_memory() {
+    let text = |router: &str| {
+        with_service(&format!(
+            "    t: {{middlewares: [m], loadBalancer: {{servers: []}}}}\n  middlewares:\n    \
+             m: {{inFlightReq: {{amount: 1}}}}\n  routers:\n    \
+             {router}: {{rule: Host(`a.test`), service: s, middlewares: [m]}}\n"
+        ))
+    };
+    for name in ["t", "service t", "t|m"] {
+        let world = World::new();
+        let compiled = world.text(&text(name));
+        assert_eq!(messages(&compiled), Vec::<String>::new(), "{name}");
+        let before = world.state.len();
+        let other = world.text(&text("unlike"));
+        assert_eq!(world.state.len(), before + 1, "{name}: only the router's own is new");
+        drop((compiled, other));
+    }
+}

@@ -110,10 +110,7 @@ async fn requests_that_are_left_alone() {
         ..CompressConfig::default()
     };
     let bench = bench(&config, Profile::Safe, || answer(&[], long()));
-    let mut head = accepting("gzip");
-    *head.method_mut() = Method::HEAD;
     for request in [
-        head,
         get("/"),
         accepting(""),
         accepting("identity"),
@@ -125,6 +122,71 @@ async fn requests_that_are_left_alone() {
         assert_eq!(header(&response, "content-encoding"), None);
         assert_eq!(header(&response, "vary"), None);
         assert_eq!(body(response).await, long());
+    }
+}
+
+const TAG: (&str, &str) = ("etag", "\"a\"");
+
+/// RP-7.7.8, RFC 9110, 9.3.2: an answer to HEAD says what GET would say.
+#[tokio::test]
+async fn head_is_told_what_get_is_told() {
+    let head = |line| {
+        let mut request = accepting(line);
+        *request.method_mut() = Method::HEAD;
+        request
+    };
+    for (profile, headers, encoding, length, etag, vary) in [
+        (Profile::Safe, &[TAG, ("content-length", "4500")][..], true, None, "W/\"a\"", true),
+        (Profile::Safe, &[TAG, ("content-length", "100")], false, Some("100"), "\"a\"", true),
+        (Profile::Safe, &[TAG], false, None, "W/\"a\"", true),
+        (
+            Profile::Safe,
+            &[TAG, ("content-length", "4500"), ("cache-control", "no-transform")],
+            false,
+            Some("4500"),
+            "\"a\"",
+            true,
+        ),
+        (Profile::Exact, &[TAG, ("content-length", "4500")], false, Some("4500"), "\"a\"", false),
+    ] {
+        let bench =
+            bench(&CompressConfig::default(), profile, move || answer(headers, String::new()));
+        let response = bench.send(head("gzip")).await;
+        assert_eq!(header(&response, "content-encoding").is_some(), encoding, "{headers:?}");
+        assert_eq!(header(&response, "content-length"), length, "{headers:?}");
+        assert_eq!(header(&response, "etag"), Some(etag), "{headers:?}");
+        assert_eq!(header(&response, "vary").is_some(), vary, "{headers:?}");
+        let response = bench.send(head("identity")).await;
+        assert_eq!((header(&response, "vary"), header(&response, "etag")), (None, Some("\"a\"")));
+    }
+}
+
+/// RP-7.7.8, RFC 9110, 15.4.5: a 304 has the tag and the `Vary` that a 200 would have had.
+#[tokio::test]
+async fn a_304_is_about_what_the_client_has() {
+    let not_modified = || {
+        let mut response = answer(&[("etag", "\"a\"")], String::new());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response
+    };
+    for (profile, known, etag) in [
+        (Profile::Safe, Some("W/\"a\""), "W/\"a\""),
+        (Profile::Safe, Some("\"b\", W/\"a\""), "W/\"a\""),
+        (Profile::Safe, Some("\"a\""), "\"a\""),
+        (Profile::Safe, Some("W/\"a\", \"a\""), "\"a\""),
+        (Profile::Safe, Some("*"), "W/\"a\""),
+        (Profile::Safe, None, "W/\"a\""),
+        (Profile::Exact, None, "\"a\""),
+    ] {
+        let bench = bench(&CompressConfig::default(), profile, not_modified);
+        let request = accepting("gzip");
+        let request = match known {
+            Some(known) => with(request, "if-none-match", known),
+            None => request,
+        };
+        let response = bench.send(request).await;
+        assert_eq!(header(&response, "etag"), Some(etag), "{known:?}");
+        assert_eq!(header(&response, "vary"), Some("Accept-Encoding"));
     }
 }
 

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::exchange::Body;
+use crate::middleware::retry::RetryConfig;
 use crate::middleware::testing::{Bench, FakeFiles, Setting, body, build, get, with};
 
 /// `test`, realm `traefik`, password `test`, as Traefik's documentation has it.
@@ -162,6 +163,37 @@ async fn a_proof_is_good_once() {
     let mut again = client.clone();
     again.nonce = parameter(&challenged(&bench).await, "nonce");
     assert_eq!(bench.status(again.ask("/", "00000001")).await, 200);
+}
+
+/// RP-7.3.28, RFC 7616, 3.3: the password was right, so nobody has to be asked for it again.
+#[tokio::test]
+async fn a_nonce_of_another_time_is_stale() {
+    let before = bench(&[TEST]);
+    for (profile, password, want) in [
+        (Profile::Safe, "test", true),
+        (Profile::Safe, "wrong", false),
+        (Profile::Exact, "test", false),
+    ] {
+        let setting = Setting { profile, ..Setting::default() };
+        let after = Bench::new(vec![setting.build(&config(&[TEST])).unwrap().0]);
+        let client = Client::new("test", password, &challenged(&before).await);
+        let mut made_up = client.clone();
+        made_up.nonce = "x".into();
+        for client in [client, made_up] {
+            let response = after.send(client.ask("/", "00000001")).await;
+            assert_eq!(response.status(), 401);
+            let challenge = response.headers()["www-authenticate"].to_str().unwrap();
+            assert_eq!(challenge.contains(", stale=\"true\", "), want, "{profile:?} {password}");
+            assert_eq!(after.calls(), 0);
+        }
+        let response = after.send(client_of(&before).await).await;
+        let again = Client::new("test", "test", &response);
+        assert_eq!(after.status(again.ask("/", "00000001")).await, 200);
+    }
+}
+
+async fn client_of(bench: &Bench) -> Request {
+    Client::new("test", "test", &challenged(bench).await).ask("/", "00000001")
 }
 
 #[tokio::test]
@@ -343,5 +375,29 @@ proptest! {
             bench.send(request).await;
         });
         prop_assert_eq!(bench.calls(), 0);
+    }
+}
+
+/// RP-7.3, RP-7.6: a proof is good for all attempts of the request that brought it, and for no
+/// other request.
+#[tokio::test]
+async fn a_proof_is_good_for_each_attempt_of_its_request() {
+    let again = RetryConfig { attempts: 3, status: vec!["503".into()], ..RetryConfig::default() };
+    for (profile, want) in [(Profile::Safe, 200), (Profile::Hardened, 200), (Profile::Exact, 401)] {
+        let setting = Setting { profile, ..Setting::default() };
+        let middlewares =
+            vec![setting.build(&again).unwrap().0, setting.build(&config(&[TEST])).unwrap().0];
+        let bench = Bench::answering(middlewares, |call, _| match call {
+            1 | 2 => bare(StatusCode::SERVICE_UNAVAILABLE),
+            _ => Response::new(Body::empty()),
+        });
+        let client = Client::new("test", "test", &challenged(&bench).await);
+        assert_eq!(bench.status(client.ask("/", "00000001")).await, want, "{profile:?}");
+        assert_eq!(bench.calls(), if want == 200 { 3 } else { 1 });
+        assert_eq!(bench.status(client.ask("/", "00000001")).await, 401, "a replay is one");
+        assert_eq!(
+            bench.status(client.ask("/", "00000002")).await,
+            if want == 200 { 200 } else { 401 }
+        );
     }
 }

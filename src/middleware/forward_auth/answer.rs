@@ -2,9 +2,10 @@
 //! response, or the response itself.
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HeaderMap, LOCATION, SET_COOKIE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION, SET_COOKIE};
 use http::response::Parts;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use regex::Regex;
 
 use super::ForwardAuth;
 use crate::exchange::body::FRAMING;
@@ -14,6 +15,47 @@ use crate::exchange::{Body, Response};
 use crate::middleware::auth::remove_aliases;
 use crate::middleware::redirect;
 use crate::middleware::reference::resolve;
+
+/// Where clients log in.
+pub(super) struct Signin {
+    /// For `Location`.
+    pub(super) location: HeaderValue,
+    /// For those who do not follow it.
+    pub(super) page: Bytes,
+}
+
+impl Signin {
+    /// The page of Go's `http.Redirect`.
+    pub(super) fn page(url: &str) -> Bytes {
+        let mut page = String::from("<a href=\"");
+        for character in url.chars() {
+            match character {
+                '&' => page.push_str("&amp;"),
+                '<' => page.push_str("&lt;"),
+                '>' => page.push_str("&gt;"),
+                '"' => page.push_str("&#34;"),
+                '\'' => page.push_str("&#39;"),
+                other => page.push(other),
+            }
+        }
+        page.push_str("\">Found</a>.\n\n");
+        page.into()
+    }
+
+    /// Sends the client there. As in Go, only GET gets the page, and HEAD its type.
+    fn redirect(&self, method: &Method) -> Response {
+        let get = *method == Method::GET;
+        let body = if get { Body::from(self.page.clone()) } else { Body::empty() };
+        let mut response = Response::new(body);
+        *response.status_mut() = StatusCode::FOUND;
+        let headers = response.headers_mut();
+        headers.insert(LOCATION, self.location.clone());
+        if get || *method == Method::HEAD {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+        }
+        response
+    }
+}
 
 impl ForwardAuth {
     /// Puts what the answer says of the user into the request, in place of what the client says.
@@ -25,24 +67,35 @@ impl ForwardAuth {
             }
         }
         let Some(pattern) = &self.pattern else { return };
-        let matches = |name: &HeaderName| {
-            let canonical = canonical(name.as_str());
-            // A backend may read other punctuation as `-`.
-            let dashed = || canonical_of_alias(name.as_str());
-            !FRAMING.contains(name) && (pattern.is_match(&canonical) || pattern.is_match(&dashed()))
-        };
-        let gone: Vec<HeaderName> = to.keys().filter(|name| matches(name)).cloned().collect();
+        let gone: Vec<HeaderName> =
+            to.keys().filter(|name| could_match(pattern, name)).cloned().collect();
         for name in &gone {
             to.remove(name);
         }
-        for name in from.keys().filter(|name| !FRAMING.contains(name)) {
-            if pattern.is_match(&canonical(name.as_str())) {
-                to.remove(name);
-                for value in from.get_all(name) {
-                    to.append(name, value.clone());
-                }
+        let taken = || from.keys().filter(|name| !FRAMING.contains(name) && matches(pattern, name));
+        for name in taken() {
+            remove_aliases(to, name);
+        }
+        for name in taken() {
+            for value in from.get_all(name) {
+                to.append(name, value.clone());
             }
         }
+    }
+
+    /// The headers of an answer that are used when it lets a request pass, cookies aside.
+    pub(super) fn used(&self, from: &HeaderMap) -> HeaderMap {
+        let is_used = |name: &HeaderName| {
+            self.taken_over.contains(name)
+                || self.user_field.as_ref() == Some(name)
+                || !FRAMING.contains(name)
+                    && self.pattern.as_ref().is_some_and(|pattern| matches(pattern, name))
+        };
+        let mut used = HeaderMap::new();
+        for (name, value) in from.iter().filter(|(name, _)| is_used(name)) {
+            used.append(name, value.clone());
+        }
+        used
     }
 
     /// Gives the client the cookies that are listed, and not the backend's of those names.
@@ -64,13 +117,11 @@ impl ForwardAuth {
     }
 
     /// An answer that lets nobody pass, as the client gets it.
-    pub(super) fn relay(&self, mut answer: Parts, body: Bytes) -> Response {
+    pub(super) fn relay(&self, mut answer: Parts, body: Bytes, method: &Method) -> Response {
         if let Some(signin) = &self.signin
             && answer.status == StatusCode::UNAUTHORIZED
         {
-            let mut response = empty(StatusCode::FOUND);
-            response.headers_mut().insert(LOCATION, signin.clone());
-            return response;
+            return signin.redirect(method);
         }
         let headers = &mut answer.headers;
         match self.location(headers) {
@@ -121,7 +172,22 @@ fn canonical(name: &str) -> String {
     out
 }
 
-/// The same for a name whose punctuation is all read as `-`.
-fn canonical_of_alias(name: &str) -> String {
-    canonical(&name.replace(|character: char| !character.is_ascii_alphanumeric(), "-"))
+/// Whether a pattern means a header of the answer, as in Traefik.
+fn matches(pattern: &Regex, name: &HeaderName) -> bool {
+    pattern.is_match(&canonical(name.as_str()))
+}
+
+/// Whether a backend could read a client's header as one that the pattern means. All punctuation may
+/// be the same to it, in the header and in the pattern's author's mind: `X_Auth` or `X_auth`.
+fn could_match(pattern: &Regex, name: &HeaderName) -> bool {
+    if FRAMING.contains(name) {
+        return false;
+    }
+    let name = name.as_str();
+    let with = |mark: &str| name.replace(|one: char| !one.is_ascii_alphanumeric(), mark);
+    let dashed = canonical(&with("-"));
+    pattern.is_match(&canonical(name))
+        || pattern.is_match(&dashed)
+        || pattern.is_match(&canonical(&with("_")))
+        || pattern.is_match(&dashed.replace('-', "_"))
 }

@@ -12,7 +12,7 @@ use crate::exchange::forwarded::{
     X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_METHOD, X_FORWARDED_PORT, X_FORWARDED_PROTO,
     X_FORWARDED_URI, is_managed, remove_named_in_connection,
 };
-use crate::exchange::{Body, Context, Request};
+use crate::exchange::{Context, Request};
 use crate::upstream::headers::{append_forwarded_for, join_cookies};
 
 /// What belongs to the client's connection or frames its message. `Proxy-Authorization` is passed
@@ -32,7 +32,12 @@ const LEFT_OUT: [HeaderName; 10] = [
 
 impl ForwardAuth {
     /// The question whether `request` may pass.
-    pub(super) fn question(&self, cx: &Context, request: &Request, body: Bytes) -> Request {
+    pub(super) fn question(
+        &self,
+        cx: &Context,
+        request: &Request,
+        body: Bytes,
+    ) -> http::Request<Bytes> {
         let mut headers = self.passed_headers(request.headers());
         let explicit = self.trust.is_some();
         if explicit {
@@ -65,7 +70,7 @@ impl ForwardAuth {
         if body.is_empty() && matches!(method, Method::POST | Method::PUT | Method::PATCH) {
             headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
-        let mut question = Request::new(Body::from(body));
+        let mut question = http::Request::new(body);
         *question.method_mut() = method;
         *question.uri_mut() = Uri::from(self.path.clone());
         *question.headers_mut() = headers;

@@ -1,12 +1,17 @@
 //! Tests of `forwardAuth` with an authentication server in this process.
 
+use std::future::poll_fn;
 use std::sync::Mutex;
+use std::task::Poll;
+use std::time::Duration;
 
 use http::header::HOST;
+use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 
+use super::consult::DEADLINE;
 use super::*;
 use crate::middleware::testing::{Bench, FakeFiles, Setting, body, context, get, over_tls, with};
 use crate::values::QualifiedName;
@@ -257,6 +262,31 @@ fn the_answers_headers_replace_the_clients() {
     });
 }
 
+/// RP-7.3.13: Go writes `X_auth_user`, whoever sends it in whatever case.
+#[test]
+fn a_pattern_with_underscores_leaves_no_lookalike() {
+    local(async {
+        let server = Server::with(200, "X_Auth_User: ann\r\n", "").await;
+        for (pattern, taken) in [("^X_auth_", true), ("^X_Auth_", false), ("(?i)^x_auth_", true)] {
+            let config = ForwardAuthConfig {
+                auth_response_headers_regex: pattern.into(),
+                ..server.config()
+            };
+            let bench = bench(&config);
+            let names = ["x_auth_user", "x-auth-user", "x.auth.user", "x-auth_admin", "x-other"];
+            let request = names.iter().fold(get("/"), |request, name| with(request, name, "me"));
+            assert_eq!(bench.status(request).await, 200);
+            let headers = bench.seen().headers;
+            let user = headers.get("x_auth_user").map(|value| value.to_str().unwrap());
+            assert_eq!(user, taken.then_some("ann"), "{pattern}");
+            for name in ["x-auth-user", "x.auth.user", "x-auth_admin"] {
+                assert!(!headers.contains_key(name), "{pattern} {name}");
+            }
+            assert_eq!(headers["x-other"], "me");
+        }
+    });
+}
+
 #[test]
 fn any_other_answer_goes_to_the_client() {
     local(async {
@@ -304,13 +334,14 @@ fn a_relative_location_is_completed() {
     });
 }
 
+/// RP-7.3.20
 #[test]
 fn clients_are_sent_to_log_in() {
     local(async {
         for (status, want) in [(401, 302), (403, 403), (200, 200)] {
             let server = Server::with(status, "X-Why: no\r\n", "x").await;
             let config = ForwardAuthConfig {
-                auth_signin_url: "https://sso.test/login?next=é".into(),
+                auth_signin_url: "https://sso.test/login?next=é&x='".into(),
                 ..server.config()
             };
             let response = bench(&config).send(get("/")).await;
@@ -318,8 +349,24 @@ fn clients_are_sent_to_log_in() {
             let location = response.headers().get("location");
             assert_eq!(location.is_some(), status == 401);
             if let Some(location) = location {
-                assert_eq!(location, "https://sso.test/login?next=%C3%A9");
-                assert_eq!(response.headers().len(), 1);
+                assert_eq!(location, "https://sso.test/login?next=%C3%A9&x='");
+                assert_eq!(response.headers()["content-type"], "text/html; charset=utf-8");
+                assert_eq!(response.headers().len(), 2);
+                let page = "<a href=\"https://sso.test/login?next=é&amp;x=&#39;\">Found</a>.\n\n";
+                assert_eq!(body(response).await, page);
+            }
+            if status == 401 {
+                // As in Go: nobody but GET gets the page.
+                for (method, kind) in [("HEAD", true), ("POST", false)] {
+                    let mut request = get("/");
+                    *request.method_mut() = method.parse().unwrap();
+                    let response = bench(&config).send(request).await;
+                    assert_eq!(response.headers().contains_key("content-type"), kind);
+                    assert_eq!(
+                        (response.status().as_u16(), body(response).await),
+                        (302, String::new())
+                    );
+                }
             }
         }
     });
@@ -469,7 +516,176 @@ fn a_server_that_says_nothing_is_not_waited_for_for_ever() {
         let start = tokio::time::Instant::now();
         assert_eq!(bench.status(get("/")).await, 500);
         assert!(start.elapsed() <= DEADLINE + Duration::from_secs(1));
+        assert_eq!(DEADLINE.as_secs(), 30);
         assert_eq!(bench.calls(), 0);
+    });
+}
+
+fn cached(server: &Server, cache: AuthCacheConfig) -> ForwardAuthConfig {
+    ForwardAuthConfig {
+        cache: Some(cache),
+        auth_response_headers: vec!["X-User".into()],
+        header_field: "X-Name".into(),
+        ..server.config()
+    }
+}
+
+#[test]
+fn what_is_allowed_is_remembered() {
+    local(async {
+        let lines = "X-User: ann\r\nX-Name: Ann\r\nX-Other: 1\r\n";
+        let server = Server::with(200, lines, "").await;
+        let bench = bench(&cached(&server, AuthCacheConfig::default()));
+        let asked = || server.seen.lock().unwrap().len();
+        for _ in 0..3 {
+            let request = with(with(get("/a"), "cookie", "s=1"), "x_user", "forged");
+            let response = bench.send(request).await;
+            let outcome = response.extensions().get::<Outcome>().unwrap();
+            assert_eq!((response.status().as_u16(), outcome.user.as_deref()), (200, Some("Ann")));
+            let seen = bench.seen().headers;
+            assert_eq!(seen["x-user"], "ann");
+            assert!(!seen.contains_key("x_user") && !seen.contains_key("x-other"));
+            assert_eq!(asked(), 1);
+        }
+        let others = [
+            with(get("/a"), "cookie", "s=2"),
+            with(get("/b"), "cookie", "s=1"),
+            with(with(get("/a"), "cookie", "s=1"), "x-else", "1"),
+            get("/a"),
+        ];
+        for (at, other) in others.into_iter().enumerate() {
+            assert_eq!(bench.status(other).await, 200);
+            assert_eq!(asked(), at + 2);
+        }
+        let narrow = AuthCacheConfig { key_headers: Some(Vec::new()), ..Default::default() };
+        let bench = self::bench(&cached(&server, narrow));
+        let before = asked();
+        for path in ["/a", "/b", "/c"] {
+            bench.status(with(get(path), "x-else", path)).await;
+        }
+        assert_eq!(asked(), before + 1);
+    });
+}
+
+#[test]
+fn what_is_for_one_client_or_refused_is_not_remembered() {
+    local(async {
+        for (status, lines, kept) in [
+            (200, "", true),
+            (200, "Set-Cookie: a=1\r\n", false),
+            (200, "Cache-Control: no-store\r\n", false),
+            (204, "Cache-Control: max-age=9\r\n", true),
+            (302, "Location: /login\r\n", false),
+            (401, "Cache-Control: max-age=9\r\n", false),
+            (500, "", false),
+        ] {
+            let server = Server::with(status, lines, "").await;
+            let config = ForwardAuthConfig {
+                add_auth_cookies_to_response: vec!["a".into()],
+                ..cached(&server, AuthCacheConfig::default())
+            };
+            let bench = bench(&config);
+            for _ in 0..2 {
+                bench.send(get("/")).await;
+            }
+            let asked = server.seen.lock().unwrap().len();
+            assert_eq!(asked, if kept { 1 } else { 2 }, "{status} {lines}");
+        }
+    });
+}
+
+#[test]
+fn of_equal_questions_at_once_one_is_asked() {
+    local(async {
+        for (status, want) in [(200, 1), (403, 5)] {
+            let server = Server::with(status, "", "").await;
+            let bench = bench(&cached(&server, AuthCacheConfig::default()));
+            let asking = (0..5).map(|_| bench.status(get("/")));
+            for given in futures_util::future::join_all(asking).await {
+                assert_eq!(given, status);
+            }
+            assert_eq!(server.seen.lock().unwrap().len(), want);
+        }
+        // Whoever asks may go away: another asks in its place.
+        let server = Server::with(200, "", "").await;
+        let bench = bench(&cached(&server, AuthCacheConfig::default()));
+        let mut first = bench.send(get("/"));
+        let polled = poll_fn(|task| Poll::Ready(first.as_mut().poll(task).is_pending()));
+        assert!(polled.await);
+        let second = bench.status(get("/"));
+        let gone = async {
+            tokio::task::yield_now().await;
+            drop(first);
+        };
+        assert_eq!(tokio::join!(second, gone).0, 200);
+    });
+}
+
+#[test]
+fn the_memory_outlives_a_reload_that_does_not_change_it() {
+    local(async {
+        let server = Server::with(200, "", "").await;
+        let setting = Setting::default();
+        let config = cached(&server, AuthCacheConfig::default());
+        let build = |config: &ForwardAuthConfig| setting.build(config).unwrap().0;
+        let first = Bench::new(vec![build(&config)]);
+        first.status(get("/")).await;
+        let second = Bench::new(vec![build(&config)]);
+        second.status(get("/")).await;
+        assert_eq!(server.seen.lock().unwrap().len(), 1);
+        let other = ForwardAuthConfig { auth_response_headers: Vec::new(), ..config };
+        Bench::new(vec![build(&other)]).status(get("/")).await;
+        assert_eq!(server.seen.lock().unwrap().len(), 2);
+        let bodies = ForwardAuthConfig { forward_body: true, ..other };
+        let (_, warnings) = setting.build(&bodies).unwrap();
+        assert!(warnings.iter().any(|warning| warning.option == "cache"), "{warnings:?}");
+    });
+}
+
+/// A server may close a connection that is idle just when a question is on its way.
+#[test]
+fn a_question_with_a_body_is_asked_again_over_a_new_connection() {
+    local(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let memory = Arc::clone(&seen);
+        tokio::task::spawn_local(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let memory = Arc::clone(&memory);
+                tokio::task::spawn_local(async move {
+                    for answer in ["HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", ""] {
+                        let (mut text, mut piece) = (Vec::new(), [0; 4096]);
+                        while !is_whole(&text) {
+                            let length = stream.read(&mut piece).await.unwrap();
+                            if length == 0 {
+                                return;
+                            }
+                            text.extend_from_slice(&piece[..length]);
+                        }
+                        memory.lock().unwrap().push(String::from_utf8(text).unwrap());
+                        stream.write_all(answer.as_bytes()).await.unwrap();
+                    }
+                });
+            }
+        });
+        for keeps in [false, true] {
+            let config = ForwardAuthConfig {
+                address: address.clone(),
+                forward_body: true,
+                preserve_request_method: keeps,
+                ..ForwardAuthConfig::default()
+            };
+            let bench = bench(&config);
+            for _ in 0..2 {
+                let body = Body::from_static(b"hello");
+                let request = http::Request::post("/").header("host", "a.test").body(body);
+                assert_eq!(bench.status(request.unwrap()).await, 200, "{keeps}");
+            }
+            let seen = std::mem::take(&mut *seen.lock().unwrap());
+            assert_eq!(seen.len(), 3, "{keeps}");
+            assert!(seen.iter().all(|text| text.ends_with("\r\n\r\nhello")), "{seen:?}");
+        }
     });
 }
 
@@ -504,6 +720,7 @@ fn connections_are_shared_by_those_who_believe_the_same() {
             files: &setting.files,
             state: &setting.state,
             profile: setting.profile,
+            proxies: &crate::upstream::Proxies::default(),
             service: &mut |_: &str| Err(BuildError::new("none")),
             warnings: &mut warnings,
         };
@@ -538,6 +755,7 @@ fn options_are_checked() {
         (r#"{"address": "http://a", "authRequestHeaders": [""]}"#, "authRequestHeaders[0]"),
         (r#"{"address": "http://a", "authResponseHeadersRegex": "("}"#, "authResponseHeadersRegex"),
         (r#"{"address": "http://a", "headerField": "a b"}"#, "headerField"),
+        (r#"{"address": "http://a", "cache": {"ttl": "0s"}}"#, "cache.ttl"),
         (r#"{"address": "http://a", "authSigninURL": "http://%zz"}"#, "authSigninURL"),
         (r#"{"address": "http://a", "tls": {"cert": "/c"}}"#, "tls.key"),
         (r#"{"address": "http://a", "tls": {"key": "/k"}}"#, "tls.cert"),

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::StatusCode;
 use http::header::SET_COOKIE;
 use serde_json::json;
 
 use super::*;
 use crate::exchange::{Body, Outcome, Request};
-use crate::service::tests::{Fake, World, ask, local, request};
+use crate::service::tests::{Fake, Origin, World, ask, local, request};
+use crate::values::Profile;
 
 fn world(checks: bool) -> (World, Arc<Fake>, Arc<Fake>) {
     let mut world = World::new();
@@ -279,6 +281,33 @@ fn a_body_that_is_too_long_to_be_kept_is_refused() {
     });
 }
 
+/// RP-5.8.4
+#[test]
+fn where_no_limit_is_set_the_profile_decides() {
+    local(async {
+        let long = || with_body(Body::from(Bytes::from(vec![b'x'; (2 << 20) + 1])));
+        let errors = json!({"status": ["500"]});
+        let any = json!({"status": ["500"], "maxRequestBodyBytes": -1});
+        for (profile, errors, status, warned) in [
+            (Profile::Exact, &errors, 200, true),
+            (Profile::Safe, &errors, 200, true),
+            (Profile::Safe, &any, 200, false),
+            (Profile::Hardened, &errors, 413, false),
+            (Profile::Hardened, &any, 200, false),
+        ] {
+            let (mut world, ..) = world(false);
+            world.profile = profile;
+            let config = json!({"failover": {"service": "a", "fallback": "b", "errors": errors}});
+            let service = world.build("f", config).unwrap();
+            assert_eq!(ask(&*service, long()).await.1.status(), status, "{profile:?} {errors}");
+            let options: Vec<&str> =
+                world.warnings.iter().map(|warning| &*warning.option).collect();
+            let want = ["failover.errors.maxRequestBodyBytes"];
+            assert_eq!(options, want[..usize::from(warned)], "{profile:?} {errors}");
+        }
+    });
+}
+
 /// RP-5.8: with a health check, the main service is not asked while it is down.
 #[test]
 fn status_and_health_work_together() {
@@ -310,4 +339,70 @@ fn statuses_that_cannot_be_read_are_named() {
     let (mut world, ..) = self::world(false);
     let config = json!({"failover": {"service": "a", "fallback": "b", "errors": {}}});
     assert_eq!(world.error(config).0, "failover.service");
+}
+
+/// RP-7.6: services made of services pass over a child whose servers were all tried.
+#[test]
+fn attempts_reach_the_servers_of_other_children() {
+    local(async {
+        let origins = [Origin::start(), Origin::start(), Origin::start()];
+        let mut world = World::new();
+        for (name, servers) in [("a", &origins[..2]), ("b", &origins[2..])] {
+            let servers: Vec<_> = servers.iter().map(|one| json!({"url": one.url})).collect();
+            let service = world.build(name, json!({"loadBalancer": {"servers": servers}})).unwrap();
+            world.services.insert(name.to_owned(), service);
+        }
+        let children = json!([{"name": "a", "weight": 50}, {"name": "b", "weight": 1}]);
+        let inner = world.build("inner", json!({"weighted": {"services": children}})).unwrap();
+        world.services.insert("inner".to_owned(), inner);
+        let sticky = json!({"cookie": {"name": "w"}});
+        for config in [
+            json!({"weighted": {"services": children}}),
+            json!({"weighted": {"services": children, "sticky": sticky}}),
+            json!({"weighted": {"services": [{"name": "inner"}]}}),
+            json!({"highestRandomWeight": {"services": children}}),
+            json!({"mirroring": {"service": "inner"}}),
+        ] {
+            let service = world.build("tried", config.clone()).unwrap();
+            let attempts = Attempts::default();
+            let mut names = Vec::new();
+            for _ in 0..6 {
+                let mut request = request(Some("w=a"));
+                request.extensions_mut().insert(attempts.clone());
+                names.push(ask(&*service, request).await.0);
+            }
+            for round in names.chunks(3) {
+                for origin in &origins {
+                    assert!(round.contains(&origin.name), "{config}: {names:?}");
+                }
+            }
+        }
+    });
+}
+
+/// The service that stands in asks nobody whom the main one has asked, while another is up.
+#[test]
+fn who_stands_in_does_not_ask_the_server_that_failed() {
+    local(async {
+        let (failing, other) = (Origin::start(), Origin::start());
+        failing.answer(503);
+        let mut world = World::new();
+        let servers = |more: &[&Origin]| {
+            let one = |origin: &&Origin| json!({"url": origin.url});
+            let mut servers = vec![json!({"url": failing.url, "weight": 20})];
+            servers.extend(more.iter().map(one));
+            json!({"loadBalancer": {"servers": servers}})
+        };
+        for (name, config) in [("main", servers(&[])), ("second", servers(&[&other]))] {
+            let service = world.build(name, config).unwrap();
+            world.services.insert(name.to_owned(), service);
+        }
+        let config = json!({"failover": {
+            "service": "main", "fallback": "second", "errors": {"status": ["503"]},
+        }});
+        let service = world.build("f", config).unwrap();
+        for _ in 0..10 {
+            assert_eq!(ask(&*service, request(None)).await.0, other.name);
+        }
+    });
 }

@@ -1,0 +1,358 @@
+//! What the authentication server has allowed, for a short while: Doorward's own `cache`.
+//!
+//! Only what lets a request pass is kept, no longer than `ttl` after it was asked for, and under the
+//! digest of what the server was told. Of several equal questions at once one is asked; whoever
+//! waits for it gets what it allows, and asks for itself when it allows nothing.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT_ENCODING, AGE, AUTHORIZATION, CACHE_CONTROL, COOKIE, DATE, EXPIRES, HeaderMap,
+    PROXY_AUTHORIZATION, VARY,
+};
+use http::{HeaderName, HeaderValue};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::exchange::forwarded::{X_FORWARDED_HOST, X_FORWARDED_PROTO, tokens};
+use crate::middleware::auth::is_alias;
+use crate::values::{BuildError, GoDuration};
+
+/// Doorward's own `cache`: what the server allows is remembered. Default: nothing is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct AuthCacheConfig {
+    /// How long an answer of 2xx lets equal requests pass, from when it was asked for; its
+    /// `Cache-Control`, or else its `Expires`, may shorten that. Default: 10s.
+    pub ttl: GoDuration,
+    /// How many answers are kept, per router; the ones that would end soonest go first. Default:
+    /// 10000.
+    pub max_entries: i64,
+    /// Headers, as the server gets them, that tell requests apart, besides `Authorization`,
+    /// `Proxy-Authorization`, `Cookie`, `X-Forwarded-Host`, `X-Forwarded-Proto` and those of
+    /// `authRequestHeaders`, which always do. Default: all that the server gets, among them
+    /// `X-Forwarded-For`, `-Method` and `-Uri`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_headers: Option<Vec<String>>,
+}
+
+impl Default for AuthCacheConfig {
+    fn default() -> Self {
+        Self { ttl: GoDuration::from_secs(10), max_entries: 10_000, key_headers: None }
+    }
+}
+
+/// A longer `ttl` than this is warned of.
+const LONG: Duration = Duration::from_mins(5);
+/// Credentials, and what site is meant: equal requests are never those that differ in these.
+const ALWAYS: [HeaderName; 5] =
+    [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE, X_FORWARDED_HOST, X_FORWARDED_PROTO];
+
+impl AuthCacheConfig {
+    /// The cache that this describes, for a server that gets the headers in `passed`, or all.
+    pub(super) fn build(
+        &self,
+        passed: &[HeaderName],
+        warnings: &mut Vec<BuildError>,
+    ) -> Result<AuthCache, BuildError> {
+        let ttl = self
+            .ttl
+            .positive()
+            .ok_or_else(|| BuildError::at("cache.ttl", "`ttl` must be more than nothing"))?;
+        if ttl > LONG {
+            let sentence = "`ttl` is more than 5m: whoever is locked out enters for so long";
+            warnings.push(BuildError::at("cache.ttl", sentence));
+        }
+        let most = usize::try_from(self.max_entries).ok().filter(|&most| most > 0);
+        let most = most
+            .ok_or_else(|| BuildError::at("cache.maxEntries", "`maxEntries` must be 1 or more"))?;
+        let listed = self.key_headers.as_ref().map(|listed| {
+            let listed = super::names("cache.keyHeaders", listed)?;
+            Ok::<_, BuildError>(ALWAYS.iter().chain(passed).cloned().chain(listed).collect())
+        });
+        if self.key_headers.is_some() && passed.is_empty() {
+            let sentence = "`keyHeaders` is set and `authRequestHeaders` is not: the server may \
+                            decide by a header that does not tell requests apart, and others enter \
+                            by it; list there what it may see";
+            warnings.push(BuildError::at("cache.keyHeaders", sentence));
+        }
+        Ok(AuthCache::new(ttl, most, listed.transpose()?))
+    }
+}
+
+/// The digest of what tells questions apart: what is remembered holds no credentials.
+pub(super) type Key = [u8; 32];
+
+/// What is remembered for one router.
+pub(super) struct AuthCache {
+    ttl: Duration,
+    /// How many answers are kept.
+    room: usize,
+    /// What tells questions apart; `None`: everything.
+    listed: Option<Vec<HeaderName>>,
+    memory: Mutex<Memory>,
+}
+
+#[derive(Default)]
+struct Memory {
+    answers: HashMap<Key, Kept, RandomState>,
+    /// Questions that are being asked.
+    flights: HashMap<Key, watch::Receiver<Option<Landing>>, RandomState>,
+    next_sweep: Option<Instant>,
+}
+
+struct Kept {
+    headers: Arc<HeaderMap>,
+    until: Instant,
+}
+
+/// What became of a question that others wait for.
+#[derive(Clone)]
+enum Landing {
+    /// It may be used by all.
+    Allowed(Arc<HeaderMap>),
+    /// Each has to ask for itself.
+    Alone,
+}
+
+/// What to do about a question.
+pub(super) enum Found<'a> {
+    /// It was answered: these headers say who the user is.
+    Allowed(Arc<HeaderMap>),
+    /// To ask, and to tell the others.
+    Lead(Flight<'a>),
+    /// To ask for nobody else.
+    Alone,
+}
+
+/// Answers whose headers are longer than this are not kept.
+const LONGEST_HEADERS: usize = 8 * 1024;
+
+impl AuthCache {
+    fn new(ttl: Duration, most: usize, listed: Option<Vec<HeaderName>>) -> Self {
+        Self { ttl, room: most, listed, memory: Mutex::default() }
+    }
+
+    /// What is remembered of `question`, or what to do to learn it. Waits for whoever is asking
+    /// just now.
+    pub(super) async fn find(&self, key: Key) -> Found<'_> {
+        loop {
+            let mut flight = {
+                let mut memory = self.memory();
+                if let Some(kept) = memory.answers.get(&key)
+                    && kept.until > Instant::now()
+                {
+                    return Found::Allowed(Arc::clone(&kept.headers));
+                }
+                if let Some(flight) = memory.flights.get(&key) {
+                    flight.clone()
+                } else {
+                    let (tell, told) = watch::channel(None);
+                    memory.flights.insert(key, told);
+                    return Found::Lead(Flight { cache: self, key, tell, landed: false });
+                }
+            };
+            let landing = flight.wait_for(Option::is_some).await.ok().and_then(|it| it.clone());
+            match landing {
+                Some(Landing::Allowed(headers)) => return Found::Allowed(headers),
+                Some(Landing::Alone) => return Found::Alone,
+                // Whoever asked was given up by its client: one of those who wait asks instead.
+                None => {}
+            }
+        }
+    }
+
+    /// Remembers an answer until then.
+    pub(super) fn allow(&self, key: Key, headers: &Arc<HeaderMap>, until: Instant) {
+        self.memory().keep(key, headers, until, self.room, self.ttl);
+    }
+
+    /// Forgets what allowed this question.
+    pub(super) fn forget(&self, key: &Key) {
+        self.memory().answers.remove(key);
+    }
+
+    /// Until when an answer to a question asked at `start` may be used, if it may.
+    pub(super) fn until(&self, answer: &HeaderMap, start: Instant) -> Option<Instant> {
+        if !self.tells_apart(answer) {
+            return None;
+        }
+        let lifetime = lifetime(answer).ok()?.unwrap_or(self.ttl).min(self.ttl);
+        (!lifetime.is_zero()).then(|| start + lifetime)
+    }
+
+    /// What tells `question` from others.
+    pub(super) fn key(&self, question: &http::Request<Bytes>) -> Key {
+        let mut hash = Sha256::new();
+        let mut add = |part: &[u8]| {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        };
+        add(question.method().as_str().as_bytes());
+        let told = |name: &HeaderName| {
+            self.listed.as_ref().is_none_or(|listed| listed.iter().any(|it| is_alias(it, name)))
+        };
+        for (name, value) in question.headers().iter().filter(|(name, _)| told(name)) {
+            add(name.as_str().as_bytes());
+            add(value.as_bytes());
+        }
+        hash.finalize().into()
+    }
+
+    /// Whether whatever the answer depends on, as it says itself, is in the key.
+    fn tells_apart(&self, answer: &HeaderMap) -> bool {
+        answer.get_all(VARY).iter().flat_map(tokens).all(|name| {
+            let is = |it: &HeaderName| name.eq_ignore_ascii_case(it.as_str());
+            // Nothing is kept of the body.
+            is(&ACCEPT_ENCODING)
+                || name != "*" && self.listed.as_ref().is_none_or(|listed| listed.iter().any(is))
+        })
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.memory().answers.len()
+    }
+}
+
+impl Memory {
+    fn keep(
+        &mut self,
+        key: Key,
+        headers: &Arc<HeaderMap>,
+        until: Instant,
+        room: usize,
+        ttl: Duration,
+    ) {
+        let now = Instant::now();
+        if until <= now || size(headers) > LONGEST_HEADERS {
+            self.answers.remove(&key);
+            return;
+        }
+        let full = self.answers.len() >= room && !self.answers.contains_key(&key);
+        if full || self.next_sweep.is_none_or(|due| due <= now) {
+            self.answers.retain(|_, kept| kept.until > now);
+            self.next_sweep = Some(now + ttl);
+        }
+        if self.answers.len() >= room && !self.answers.contains_key(&key) {
+            self.make_room();
+        }
+        self.answers.insert(key, Kept { headers: Arc::clone(headers), until });
+    }
+
+    /// Forgets the eighth that would end soonest.
+    fn make_room(&mut self) {
+        let mut ends: Vec<Instant> = self.answers.values().map(|kept| kept.until).collect();
+        let mut surplus = ends.len() / 8 + 1;
+        let (_, last, _) = ends.select_nth_unstable(surplus - 1);
+        let last = *last;
+        self.answers.retain(|_, kept| {
+            let goes = surplus > 0 && kept.until <= last;
+            surplus -= usize::from(goes);
+            !goes
+        });
+    }
+}
+
+fn size(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+}
+
+/// A question that is being asked for all who ask the same. Dropped before it has landed, it makes
+/// one of those ask.
+pub(super) struct Flight<'a> {
+    cache: &'a AuthCache,
+    key: Key,
+    tell: watch::Sender<Option<Landing>>,
+    landed: bool,
+}
+
+impl Flight<'_> {
+    /// The answer allows all of them to pass, until then.
+    pub(super) fn allow(self, headers: &Arc<HeaderMap>, until: Instant) {
+        if until <= Instant::now() {
+            return self.alone();
+        }
+        let (room, ttl) = (self.cache.room, self.cache.ttl);
+        let keep = |memory: &mut Memory, key| memory.keep(key, headers, until, room, ttl);
+        self.land(keep, Landing::Allowed(Arc::clone(headers)));
+    }
+
+    /// The answer is for nobody else; what allowed the same before is forgotten.
+    pub(super) fn alone(self) {
+        self.land(|memory, key| drop(memory.answers.remove(&key)), Landing::Alone);
+    }
+
+    fn land(mut self, note: impl FnOnce(&mut Memory, Key), landing: Landing) {
+        self.landed = true;
+        {
+            let mut memory = self.cache.memory();
+            note(&mut memory, self.key);
+            memory.flights.remove(&self.key);
+        }
+        self.tell.send_replace(Some(landing));
+    }
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        if !self.landed {
+            self.cache.memory().flights.remove(&self.key);
+        }
+    }
+}
+
+/// An answer that must not be used again.
+struct OnceOnly;
+
+/// How long an answer may be used as it says itself, if it says so (RFC 9111, 4.2.1).
+fn lifetime(answer: &HeaderMap) -> Result<Option<Duration>, OnceOnly> {
+    let (mut own, mut shared) = (None, None);
+    for directive in answer.get_all(CACHE_CONTROL).iter().flat_map(tokens) {
+        let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
+        let name = name.trim();
+        let is = |it: &str| name.eq_ignore_ascii_case(it);
+        if is("no-store") || is("no-cache") || is("private") {
+            return Err(OnceOnly);
+        }
+        let place = match () {
+            () if is("max-age") => &mut own,
+            () if is("s-maxage") => &mut shared,
+            () => continue,
+        };
+        // What cannot be read is no time at all; of two the shorter counts.
+        let seconds = value.trim().trim_matches('"').parse().unwrap_or(0);
+        *place = Some(place.map_or(seconds, |before: u64| before.min(seconds)));
+    }
+    let lifetime = match shared.or(own) {
+        Some(seconds) => Some(Duration::from_secs(seconds)),
+        None => match answer.get(EXPIRES) {
+            None => None,
+            Some(expires) => {
+                let sent = answer.get(DATE).and_then(date).unwrap_or_else(SystemTime::now);
+                let expires = date(expires).ok_or(OnceOnly)?;
+                Some(expires.duration_since(sent).map_err(|_| OnceOnly)?)
+            }
+        },
+    };
+    let age = answer.get(AGE).and_then(|age| age.to_str().ok()?.trim().parse().ok());
+    let age = Duration::from_secs(age.unwrap_or(0));
+    Ok(lifetime.map(|lifetime| lifetime.saturating_sub(age)))
+}
+
+fn date(value: &HeaderValue) -> Option<SystemTime> {
+    httpdate::parse_http_date(value.to_str().ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests;
