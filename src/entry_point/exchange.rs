@@ -502,7 +502,7 @@ impl Exchange {
             protocol: self.version,
             scheme: connection.scheme(),
             tls: connection.tls.as_ref(),
-            tls_subject: None,
+            tls_subject: connection.tls.as_ref().and_then(ClientTls::subject),
             request_bytes,
             request_count: self.request_count,
             request_id: self.cx.request_id.as_ref(),

@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::client_subject;
 use super::signal::{Signal, Told};
 
 /// How the client's connection is protected.
@@ -64,6 +65,16 @@ pub struct ClientTls {
     pub certificates: Vec<rustls_pki_types::CertificateDer<'static>>,
     /// What has been made of them.
     pub made: MadeOfCertificates,
+    /// What [`ClientTls::subject`] has found.
+    pub subject: OnceLock<Option<Box<str>>>,
+}
+
+impl ClientTls {
+    /// The subject of the client's certificate, as Go writes it.
+    pub fn subject(&self) -> Option<&str> {
+        let leaf = self.certificates.first()?;
+        self.subject.get_or_init(|| client_subject::of(leaf).map(String::into_boxed_str)).as_deref()
+    }
 }
 
 /// Header values made of a client's certificates, which stay the same as long as the connection.

@@ -7,6 +7,7 @@ pub mod attempts;
 pub mod body;
 pub mod canonical;
 pub mod chain;
+mod client_subject;
 pub mod context;
 pub mod error;
 pub mod forwarded;

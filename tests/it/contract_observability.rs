@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::harness::binary::command;
-use crate::harness::certs::Tls;
+use crate::harness::certs::{Ca, Tls};
 use crate::harness::client::socket;
 use crate::harness::{Ask, Origin, Proxy, Reply, block_on, http2, until};
 use crate::wire::{echoed, websocket, websocket_echo};
@@ -183,11 +183,17 @@ fn who_is_observed_is_chosen() {
 #[test]
 fn tls_and_the_client_are_named() {
     let origin = Origin::start();
+    let asking = "tls: {options: {default: {clientAuth: {clientAuthType: RequestClientCert}}}}
+        http:";
     let text = routes(&origin)
-        .replace("service: app}\n            quiet", "service: app, tls: {}}\n            quiet");
+        .replace("open: {rule: PathPrefix(`/`)", "open: {rule: Host(`app.test`)")
+        .replace("service: app}\n            quiet", "service: app, tls: {}}\n            quiet")
+        .replacen("http:", asking, 1);
     let trusting = json!({"entryPoints": {"websecure": {"forwardedHeaders": {"insecure": true}}}});
     let (proxy, file) = logged(&json!({}), trusting, &text);
-    let mut secured = Tls::anyone().connect(proxy.address("websecure"), Some("app.test")).unwrap();
+    let pod = Ca::new().issue(&["pod"]);
+    let client = Tls::with_identity(&pod);
+    let mut secured = client.connect(proxy.address("websecure"), Some("app.test")).unwrap();
     let ask = Ask::get("/").header("X-Forwarded-For", "203.0.113.7");
     assert_eq!(secured.client.send(&ask).unwrap().status, 200);
     until("it is written", || lines(&file).len() == 1);
@@ -198,6 +204,7 @@ fn tls_and_the_client_are_named() {
         ("entryPointName", json!("websecure")),
         ("RequestScheme", json!("https")),
         ("ClientUsername", json!("-")),
+        ("TLSClientSubject", json!("CN=pod")),
     ] {
         assert_eq!(line[field], wanted, "{field} in {line:#}");
     }
