@@ -26,8 +26,8 @@ use crate::exchange::error::{empty, text};
 use crate::exchange::forwarded::{self, ForwardedFacts, X_FORWARDED_FOR};
 use crate::exchange::view::RequestView;
 use crate::exchange::{
-    Body, BodyEnd, Context, EndHook, Ending, Handler, Observation, Outcome, Protocol,
-    ProxyError, Request, Response, on_end_boxed,
+    Body, BodyEnd, Context, EndHook, Ending, Handler, Observation, Outcome, Protocol, ProxyError,
+    Request, Response, on_end_boxed,
 };
 use crate::observability::access_log::AccessRecord;
 use crate::router::{HttpRouter, RoutingTable};
@@ -289,7 +289,12 @@ impl Exchange {
         }
         let strict = self.conversation.door.entry_point.strict_tls_options;
         if let (Some(routes), Some(tls)) = (routers, &self.cx.connection.tls)
-            && routes.is_misdirected(router, &self.cx.host, (&tls.server_name, &tls.options), strict)
+            && routes.is_misdirected(
+                router,
+                &self.cx.host,
+                (&tls.server_name, &tls.options),
+                strict,
+            )
         {
             self.reason = Some("TLS options of another host");
             return text(StatusCode::MISDIRECTED_REQUEST, "Misdirected Request\n");
