@@ -6,6 +6,7 @@ mod gauges;
 pub mod healthcheck;
 mod hints;
 mod internal;
+mod written;
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
