@@ -1,0 +1,1 @@
+//! Tests of `explain` from configuration text to what is told.
