@@ -125,6 +125,7 @@ fn explain(
     let positions = positions(ask, entry_point, subject, &mut notes)?;
     if let Some(live) = &subject.live {
         notes.push(format!("as {} says it runs now", live.url));
+        notes.extend(left_out(live));
     }
     let told = positions.into_iter().map(|position| at(ask, position, all, subject));
     Ok(Told {
@@ -137,6 +138,19 @@ fn explain(
         entry_points: told.collect::<Result<_, _>>()?,
         notes,
     })
+}
+
+/// Routers that a running Traefik leaves out.
+fn left_out(live: &Live) -> Option<String> {
+    let mut names: Vec<&str> = live.router_errors.keys().map(String::as_str).collect();
+    if !live.skips_broken || names.is_empty() {
+        return None;
+    }
+    names.sort_unstable();
+    let more = if names.len() > 5 { ", ..." } else { "" };
+    let count = names.len();
+    names.truncate(5);
+    Some(format!("{count} routers are in error there and left out: {}{more}", names.join(", ")))
 }
 
 /// Positions of the entry points where the request can arrive.
@@ -282,7 +296,7 @@ fn walk(
     let mut request = canonical.request();
     loop {
         let errors = subject.errors(&router.name, router.broken);
-        let Passage { steps, end, .. } =
+        let Passage { steps, end } =
             pass(&router, subject, canonical, request, !ask.is_client_assumed);
         told.routers.push(router_told(&router, steps, subject));
         if let Some(errors) = errors {

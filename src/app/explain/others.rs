@@ -8,7 +8,7 @@ use super::subject::Subject;
 use super::told::{Count, OtherTold, Verdict};
 use crate::compile::RouterReport;
 use crate::exchange::view::RequestView;
-use crate::router::{HttpRouter, HttpRouters};
+use crate::router::{HttpRouter, HttpRouters, RouterConfig};
 use crate::rule::{HostPattern, IndexHosts, Rule, Syntax};
 
 /// As many are told of unless all are asked for.
@@ -35,12 +35,14 @@ pub(super) fn others(
     let mut found = Vec::new();
     let mut counts: BTreeMap<Verdict, usize> = BTreeMap::new();
     let mut note = |other: Option<OtherTold>, verdict: Verdict| match other {
-        Some(other) if all || verdict != Verdict::OtherHost => found.push(other),
-        _ => *counts.entry(verdict).or_default() += 1,
+        Some(other) => found.push(other),
+        None => *counts.entry(verdict).or_default() += 1,
     };
-    let mut names: HashSet<&str> = HashSet::new();
+    // A router has a copy for each entry point that adds something to it: the one that is asked here will do.
+    let mut known: HashSet<*const RouterConfig> = HashSet::new();
     for router in asked.routers.iter() {
-        names.insert(&router.name);
+        known
+            .extend(subject.report(&router.name).map(|report| std::ptr::from_ref(report.config())));
         if asked.winner.is_some_and(|winner| Arc::ptr_eq(winner, router)) {
             continue;
         }
@@ -49,11 +51,14 @@ pub(super) fn others(
         note(wanted.then(|| of_asked(router, verdict, asked, view, subject)), verdict);
     }
     if let Some(entry_point) = asked.entry_point {
-        let elsewhere = subject.table.compiled.report.routers.iter();
-        for report in elsewhere.filter(|report| !names.contains(report.name.as_str())) {
+        for report in subject.table.compiled.report.routers.iter() {
+            if !known.insert(std::ptr::from_ref(report.config())) {
+                continue;
+            }
             let Some((verdict, rule)) = verdict_elsewhere(report, view) else { continue };
             let other = || of_elsewhere(report, verdict, rule, subject, canonical, entry_point);
-            note((all || verdict != Verdict::OtherHost).then(other), verdict);
+            let is_near = !matches!(verdict, Verdict::OtherHost | Verdict::AnyHost);
+            note((all || is_near).then(other), verdict);
         }
     }
     found.sort_by(|one, other| {

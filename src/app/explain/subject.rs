@@ -1,6 +1,7 @@
 //! The configuration that is explained: the table as the proxy would serve it, and what is known of its objects.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -120,5 +121,7 @@ impl Subject {
 /// `file:line` of an object that a file says.
 fn place<T>(object: &Object<T>) -> Option<String> {
     let span = &object.node.as_ref()?.span;
-    Some(format!("{}:{}", span.source.name, span.line_column().0))
+    let (name, here) = (Path::new(&*span.source.name), std::env::current_dir().ok()?);
+    let name = name.strip_prefix(here).unwrap_or(name);
+    Some(format!("{}:{}", name.display(), span.line_column().0))
 }

@@ -62,7 +62,6 @@ pub(in crate::app) struct Step {
 
 /// What one router did with the request.
 pub(in crate::app) struct Passage<'t> {
-    pub(in crate::app) router: &'t Arc<HttpRouter>,
     pub(in crate::app) steps: Vec<Step>,
     pub(in crate::app) end: End<'t>,
 }
@@ -151,7 +150,7 @@ pub(in crate::app) fn pass<'t>(
                     effect: Some("is not reached".to_owned()),
                 }));
                 let end = End::Answered { by: name.clone(), status, location };
-                return Passage { router, steps, end };
+                return Passage { steps, end };
             }
         }
     }
@@ -160,7 +159,7 @@ pub(in crate::app) fn pass<'t>(
         Some(below) => End::Below(below.routers(), Box::new(request)),
         None => End::Service(target(&request)),
     };
-    Passage { router, steps, end }
+    Passage { steps, end }
 }
 
 fn target(request: &Request) -> String {
