@@ -1,6 +1,7 @@
 //! The composition root: builds every part once, in order, and shuts down in reverse.
 
 pub mod check;
+pub mod diff;
 pub mod explain;
 mod facts;
 mod fetch;

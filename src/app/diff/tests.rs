@@ -1,0 +1,1 @@
+//! Tests of `diff` from configuration texts to what is told.
