@@ -10,6 +10,8 @@ mod check;
 #[cfg(test)]
 mod entry_points;
 #[cfg(test)]
+mod explain;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod harness;

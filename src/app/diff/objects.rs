@@ -103,19 +103,12 @@ pub(super) fn unseen(old: &Subject, new: &Subject, seen: &BTreeSet<&String>) -> 
     let mut names: Vec<&QualifiedName> = then.keys().chain(now.keys()).collect();
     names.sort_unstable();
     names.dedup();
+    let seen = originals([old, new], seen);
     let mut told = Vec::new();
     for name in names {
-        // Copies have the name of their entry point in front.
-        let copy = format!("-{name}");
-        let is_seen = || {
-            seen.contains(&name.to_string())
-                || seen.iter().any(|router| {
-                    router.split(" -> ").any(|one| one == name.as_str() || one.ends_with(&copy))
-                })
-        };
         let what = match (then.get(name), now.get(name)) {
             (Some(one), Some(other)) if one.config == other.config => continue,
-            _ if is_seen() => continue,
+            _ if seen.contains(name.as_str()) => continue,
             (Some(one), Some(other)) => {
                 let options = options(&one.config, &other.config);
                 let options: Vec<_> = options.iter().map(Difference::one_line).collect();
@@ -137,4 +130,17 @@ pub(super) fn unseen(old: &Subject, new: &Subject, seen: &BTreeSet<&String>) -> 
         told.push(format!("router {name} {what}{why}"));
     }
     told
+}
+
+/// The routers on these ways, also as what they are copies of: a copy has the name of its entry point in front.
+fn originals<'n>(subjects: [&Subject; 2], ways: &BTreeSet<&'n String>) -> HashSet<&'n str> {
+    let entry_points = subjects.iter().flat_map(|subject| &subject.table.facts.entry_points);
+    let prefixes: BTreeSet<&str> = entry_points.map(|model| &*model.name).collect();
+    let mut names = HashSet::new();
+    for name in ways.iter().flat_map(|way| way.split(" -> ")) {
+        names.insert(name);
+        let original = |prefix: &&str| name.strip_prefix(*prefix)?.strip_prefix('-');
+        names.extend(prefixes.iter().filter_map(original));
+    }
+    names
 }
