@@ -18,7 +18,7 @@ use crate::config::entry_points::EntryPointConfig;
 use crate::config::static_config::StaticConfig;
 use crate::config::tree::{Format, Node, Source, Span, Value as Written};
 use crate::middleware::{ChainConfig, MiddlewareConfig};
-use crate::router::RouterConfig;
+use crate::router::{RouterConfig, RouterObservabilityConfig};
 use crate::service::ServiceConfig;
 use crate::tls::TlsOptionsConfig;
 use crate::upstream::ServersTransportConfig;
@@ -192,7 +192,7 @@ fn fixed(entry_points: &Value, is_ours: bool) -> anyhow::Result<StaticConfig> {
         entry_point.http.middlewares.clear();
         entry_point.http.tls = None;
         entry_point.http.redirections = None;
-        entry_point.observability = Default::default();
+        entry_point.observability = RouterObservabilityConfig::default();
         entry_point.complete(fixed.core.profile);
         fixed.entry_points.insert(name, entry_point);
     }

@@ -200,7 +200,9 @@ fn implied_by(dynamic: &DynamicConfig) -> StaticConfig {
     names.sort_unstable();
     names.dedup();
     for name in names {
-        config.entry_points.insert(name.to_owned(), EntryPointConfig::default());
+        let mut entry_point = EntryPointConfig::default();
+        entry_point.complete(config.core.profile);
+        config.entry_points.insert(name.to_owned(), entry_point);
     }
     for router in dynamic.routers.values() {
         if let Some(tls) = router.config.tls.as_ref().filter(|tls| !tls.cert_resolver.is_empty()) {

@@ -57,8 +57,8 @@ impl Rule {
 
     fn reason(&self, test: &Test, request: &RequestView<'_>, held: usize) -> Reason {
         let range = test.span.range();
-        let text = self.text.get(range.clone()).unwrap_or_default();
-        let predicate = if test.negated { format!("!{text}") } else { text.to_owned() };
+        let call = self.text.get(range.clone()).unwrap_or_default();
+        let predicate = if test.negated { format!("!{call}") } else { call.to_owned() };
         Reason { predicate, has: has(&test.matcher, request), range, held }
     }
 }

@@ -1,20 +1,16 @@
 //! All requests through both configurations; what differs is grouped by what it is.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use serde::Serialize;
 
+use super::groups::{ChangeTold, Groups};
 use super::objects::{self, ObjectTold};
 use super::requests;
 use super::values::{Difference, Values};
-use super::ways::{Change, Kind, Way, change};
+use super::ways::{Change, Way, change};
 use crate::app::explain::Subject;
 use crate::router::EntryPointRoutes;
-
-/// As many requests of one kind are told.
-const EXAMPLES: usize = 3;
-/// As many routers of one kind are told.
-const NAMES: usize = 5;
 
 /// What differs.
 #[derive(Debug, Serialize)]
@@ -34,97 +30,45 @@ pub(super) struct Told {
     pub(super) notes: Vec<String>,
 }
 
-/// Requests that the same has become of.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct ChangeTold {
-    pub(super) kind: &'static str,
-    /// Protection that is gone.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) lost: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) old_router: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) new_router: Option<String>,
-    pub(super) what: Vec<String>,
-    pub(super) requests: usize,
-    pub(super) examples: Vec<String>,
-    pub(super) routers: usize,
-    pub(super) router_names: Vec<String>,
-}
-
-/// Requests that belong together.
-#[derive(Default)]
-struct Group {
-    requests: usize,
-    examples: Vec<String>,
-    routers: BTreeSet<String>,
-}
-
 /// Compares two configurations.
-pub(super) fn compare(old: &Subject, new: &Subject) -> anyhow::Result<Told> {
+pub(super) fn compare(old: &Subject, new: &Subject) -> Told {
     let values = Values::new(old, new);
     let (trials, is_cut) = requests::derive([old, new]);
-    let mut groups: BTreeMap<Change, Group> = BTreeMap::new();
+    let mut groups = Groups::default();
     let mut known: HashMap<[(String, Option<String>); 2], Option<Change>> = HashMap::new();
-    let (mut tried, mut changed) = (0, 0);
+    let (mut tried, mut others) = (0, 0);
     for door in doors(old, new) {
         for trial in &trials {
             let Some(ask) = trial.ask(door.secure) else { continue };
-            let then = Way::of(&ask, old, door.old)?;
-            let now = Way::of(&ask, new, door.new)?;
+            let (Ok(then), Ok(now)) = (Way::of(&ask, old, door.old), Way::of(&ask, new, door.new))
+            else {
+                continue;
+            };
             tried += 1;
             let found = known
                 .entry([then.key(), now.key()])
                 .or_insert_with(|| change(&then, &now, &values));
             let Some(found) = found else { continue };
-            changed += 1;
-            let group = groups.entry(found.clone()).or_default();
-            group.requests += 1;
-            group.routers.extend(then.routers.into_iter().chain(now.routers));
-            if group.examples.len() < EXAMPLES {
-                group.examples.push(format!("{} at {}", trial.describe(&ask), door.name));
-            }
+            others += 1;
+            let example = || format!("{} at {}", trial.describe(&ask), door.name);
+            groups.add(found, &then.routers, &now.routers, example);
         }
     }
-    let mentioned: BTreeSet<&String> = groups.values().flat_map(|group| &group.routers).collect();
-    let unseen = objects::unseen(old, new, &mentioned);
+    let unseen = objects::unseen(old, new, &groups.routers());
     let mut notes = Vec::new();
     if is_cut {
         notes.push("not every path was combined with every host: there are too many".to_owned());
     }
     let options = super::fixed::options(old, new, &mut notes);
     let objects = objects::changed(&values);
-    let mut changes: Vec<ChangeTold> = groups.into_iter().map(told).collect();
-    changes.sort_by_key(|one| (one.lost.is_empty(), std::cmp::Reverse(one.requests)));
-    Ok(Told {
+    Told {
         requests_tried: tried,
-        requests_changed: changed,
-        changes,
+        requests_changed: others,
+        changes: groups.told(),
         objects,
         options,
         unseen,
         notes,
-    })
-}
-
-fn told((change, group): (Change, Group)) -> ChangeTold {
-    let (old_router, new_router) = change.routers.unzip();
-    ChangeTold {
-        kind: match change.kind {
-            Kind::Removed => "removed",
-            Kind::Moved => "moved",
-            Kind::Changed => "changed",
-            Kind::Added => "added",
-        },
-        lost: change.lost,
-        old_router: old_router.filter(|router| !router.is_empty()),
-        new_router: new_router.filter(|router| !router.is_empty()),
-        what: change.what,
-        requests: group.requests,
-        examples: group.examples,
-        routers: group.routers.len(),
-        router_names: group.routers.into_iter().take(NAMES).collect(),
     }
 }
 

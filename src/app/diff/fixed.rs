@@ -1,5 +1,7 @@
 //! The static parts of two configurations: entry points and all other options.
 
+use std::path::PathBuf;
+
 use super::values::{Difference, options as differing};
 use crate::app::explain::Subject;
 use crate::config::static_config::StaticConfig;
@@ -27,8 +29,8 @@ pub(super) fn options(old: &Subject, new: &Subject, notes: &mut Vec<String>) -> 
 fn comparable(fixed: &StaticConfig) -> StaticConfig {
     let mut fixed = fixed.clone();
     if let Some(file) = &mut fixed.providers.file {
-        file.filename = Default::default();
-        file.directory = Default::default();
+        file.filename = PathBuf::new();
+        file.directory = PathBuf::new();
     }
     fixed
 }

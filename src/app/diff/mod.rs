@@ -3,6 +3,7 @@
 
 mod compare;
 mod fixed;
+mod groups;
 mod objects;
 mod requests;
 mod text;
@@ -81,7 +82,7 @@ fn answer(args: &[String], err: &mut dyn Write) -> anyhow::Result<(Told, Options
         compiled(written, err).with_context(|| format!("the {side} side"))
     };
     let (old, new) = (read(&options.old, "old")?, read(&options.new, "new")?);
-    let mut told = compare(&old, &new)?;
+    let mut told = compare(&old, &new);
     if options.json {
         told.limit(options.limit);
     }

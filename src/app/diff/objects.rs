@@ -5,14 +5,12 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde::Serialize;
 
+use super::groups::Names;
 use super::values::{Difference, Values, below, options, transport};
 use crate::app::explain::Subject;
 use crate::compile::RouterReport;
 use crate::config::dynamic_config::{DynamicConfig, Section};
 use crate::values::QualifiedName;
-
-/// As many routers of one object are told.
-const NAMES: usize = 5;
 
 /// One object that differs.
 #[derive(Debug, Serialize)]
@@ -21,9 +19,8 @@ pub(super) struct ObjectTold {
     pub(super) kind: &'static str,
     pub(super) name: String,
     pub(super) differences: Vec<Difference>,
-    /// How many routers use it, themselves or through others.
-    pub(super) routers: usize,
-    pub(super) router_names: Vec<String>,
+    /// Routers that use it, themselves or through others.
+    pub(super) routers: Names,
 }
 
 /// Objects that are in both configurations, differ, and matter to some router.
@@ -37,18 +34,17 @@ pub(super) fn changed(values: &Values<'_>) -> Vec<ObjectTold> {
     if found.is_empty() {
         return found;
     }
-    let mut users: BTreeMap<(&'static str, String), BTreeSet<&str>> = BTreeMap::new();
+    let mut users: BTreeMap<(&'static str, String), BTreeSet<String>> = BTreeMap::new();
     for report in values.new.table.compiled.report.routers.iter() {
         for object in used(report, now) {
-            users.entry(object).or_default().insert(report.name.as_str());
+            users.entry(object).or_default().insert(report.name.to_string());
         }
     }
     for object in &mut found {
         let Some(users) = users.get(&(object.kind, object.name.clone())) else { continue };
-        object.routers = users.len();
-        object.router_names = users.iter().take(NAMES).map(|&name| name.to_owned()).collect();
+        object.routers = Names::from(users);
     }
-    found.retain(|object| object.routers > 0);
+    found.retain(|object| object.routers.count > 0);
     found.sort_by(|one, other| (one.kind, &one.name).cmp(&(other.kind, &other.name)));
     found
 }
@@ -65,8 +61,7 @@ fn differing<T: PartialEq + Serialize>(
             kind,
             name: name.to_string(),
             differences: options(&old.config, &new.config),
-            routers: 0,
-            router_names: Vec::new(),
+            routers: Names { count: 0, first: Vec::new() },
         });
     }
 }

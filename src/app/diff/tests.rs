@@ -40,18 +40,17 @@ fn subject(fixed: &str, routes: &str) -> Subject {
 
 /// What differs once `change` was done to the base.
 fn told(change: impl FnOnce(String) -> String) -> Told {
-    compare(&subject(STATIC, BASE), &subject(STATIC, &change(BASE.to_owned()))).unwrap()
+    compare(&subject(STATIC, BASE), &subject(STATIC, &change(BASE.to_owned())))
 }
 
 /// `kind: lost; what (old => new)`
 fn lines(told: &Told) -> Vec<String> {
-    let line = |change: &compare::ChangeTold| {
+    let line = |change: &groups::ChangeTold| {
         let lost = change.lost.iter().map(|lost| format!("!{lost}"));
         let all: Vec<_> = lost.chain(change.what.iter().cloned()).collect();
         let mut line = format!("{}: {}", change.kind, all.join(", "));
-        if change.old_router.is_some() || change.new_router.is_some() {
-            let name = |side: &Option<String>| side.clone().unwrap_or_else(|| "none".to_owned());
-            let _ = write!(line, " ({} => {})", name(&change.old_router), name(&change.new_router));
+        if let (Some(old), Some(new)) = (&change.old_routers, &change.new_routers) {
+            let _ = write!(line, " ({} => {})", old.told(), new.told());
         }
         line
     };
@@ -83,14 +82,14 @@ fn protection_that_is_gone_comes_first() {
             "changed: service api@file changed"
         ]
     );
-    assert_eq!(told.changes[0].router_names, ["shop@file"]);
+    assert_eq!(told.changes[0].routers.as_ref().unwrap().first, ["shop@file"]);
     assert!(told.changes[0].examples[0].starts_with("GET http://shop.test/"));
     let page = page(&told);
     let expected = "protection that is gone\n  router shop@file  (";
     assert!(page.starts_with(expected), "{page}");
     assert!(page.contains("    ! ipAllowList auth@file no longer applies\n"), "{page}");
     assert!(page.contains(
-        "service shop@file, which matters to routers api@file, shop@file\n    loadBalancer.servers: \
+        "service shop@file, which matters to 2 routers: api@file, shop@file\n    loadBalancer.servers: \
          [{url: http://10.0.0.1:8069}] -> [{url: http://10.0.0.1:8070}]\n"
     ), "{page}");
 }
@@ -103,7 +102,7 @@ fn a_router_in_front_of_another_takes_its_requests() {
     });
     let lines = lines(&told);
     assert!(
-        lines.contains(&"moved: !ipAllowList auth@file, service api@file is now shop@file (api@file => front@file)".to_owned()),
+        lines.contains(&"moved: !ipAllowList auth@file, service api@file is now shop@file (router api@file => router front@file)".to_owned()),
         "{lines:#?}"
     );
     assert!(lines.iter().any(|line| line.starts_with("added: until now 404")), "{lines:#?}");
@@ -114,7 +113,10 @@ fn what_is_gone_or_broken_is_removed() {
     let gone =
         told(|text| text.replace("Host(`shop.test`) && PathPrefix(`/api`)", "Host(`b.test`)"));
     let found = lines(&gone);
-    assert!(found.iter().any(|line| line.ends_with("(api@file => shop@file)")), "{found:#?}");
+    assert!(
+        found.iter().any(|line| line.ends_with("(router api@file => router shop@file)")),
+        "{found:#?}"
+    );
     assert!(found.iter().any(|line| line.starts_with("added:")), "{found:#?}");
     let broken = told(|text| text.replace("[auth]", "[missing]"));
     assert_eq!(lines(&broken), ["removed: now 503: router api@file is in error"]);
@@ -140,7 +142,7 @@ fn order_and_options_of_middlewares_count() {
 #[test]
 fn static_options_are_compared_and_secrets_not_shown() {
     let fixed = STATIC.replace(":80'", ":8080'").replace("websecure", "secure");
-    let told = compare(&subject(STATIC, BASE), &subject(&fixed, BASE)).unwrap();
+    let told = compare(&subject(STATIC, BASE), &subject(&fixed, BASE));
     let options: Vec<_> = told.options.iter().map(|one| one.option.as_str()).collect();
     assert_eq!(options, ["entryPoints.secure", "entryPoints.web.address", "entryPoints.websecure"]);
     let users = |password: &str| {
@@ -153,7 +155,7 @@ fn static_options_are_compared_and_secrets_not_shown() {
         &subject("", &users("$2a$04$aaaaaaaaaaaaaaaaaaaaaOqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq")),
         &subject("", &users("$2a$04$bbbbbbbbbbbbbbbbbbbbbOqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq")),
     );
-    let page = page(&told.unwrap());
+    let page = page(&told);
     assert!(page.contains("basicAuth auth@file changed"), "{page}");
     assert!(!page.contains("$2a$"), "{page}");
 }
@@ -173,11 +175,11 @@ http:
     b: {loadBalancer: {servers: [{url: 'http://10.0.0.2'}]}}
 ";
     let new = tree.replace("`/v2`), service: a", "`/v2`), service: b");
-    let told = compare(&subject("", tree), &subject("", &new)).unwrap();
+    let told = compare(&subject("", tree), &subject("", &new));
     assert_eq!(lines(&told), ["changed: service a@file is now b@file"]);
     let requests = told.changes[0].requests;
     assert!(requests >= 4, "with and without the prefix: {requests}");
-    assert_eq!(told.changes[0].router_names, ["right@file", "top@file"]);
+    assert_eq!(told.changes[0].routers.as_ref().unwrap().first, ["right@file", "top@file"]);
 }
 
 #[test]
@@ -207,12 +209,40 @@ fn many_routers_are_told_in_few_lines() {
         }
         subject("", &text)
     };
-    let mut told = compare(&many("http://10.0.0.1"), &many("http://10.0.0.2")).unwrap();
+    let mut told = compare(&many("http://10.0.0.1"), &many("http://10.0.0.2"));
     assert_eq!(lines(&told), ["changed: service s@file changed"]);
-    assert_eq!((told.changes[0].routers, told.objects[0].routers), (1_000, 1_000));
+    assert_eq!(
+        (told.changes[0].routers.as_ref().unwrap().count, told.objects[0].routers.count),
+        (1_000, 1_000)
+    );
     assert!(page(&told).lines().count() < 20, "{}", page(&told));
     told.limit(0);
     assert_eq!(told.notes, ["1 changes more are not told", "1 definitions more are not told"]);
+}
+
+#[test]
+fn one_router_in_front_of_many_is_one_change() {
+    let many = |more: &str| {
+        let mut text = format!(
+            "http:\n  services: {{s: {{loadBalancer: {{servers: [{{url: 'http://a'}}]}}}}}}\n  routers:\n{more}"
+        );
+        for number in 0..50 {
+            let _ = writeln!(text, "    r{number}: {{rule: Host(`h{number}.test`), service: s}}");
+        }
+        subject("", &text)
+    };
+    let front = "    front: {rule: PathPrefix(`/web`), service: s, priority: 99}\n";
+    let told = compare(&many(""), &many(front));
+    let found = lines(&told);
+    assert_eq!(
+        found,
+        [
+            "moved:  (50 routers: r0@file, r1@file, r10@file, r11@file, r12@file, ... => router front@file)",
+            "added: until now 404: no router matches (none => router front@file)",
+        ]
+    );
+    let back = lines(&compare(&many(front), &many("")));
+    assert!(back[0].starts_with("moved:  (router front@file => 50 routers: r0@file,"), "{back:#?}");
 }
 
 #[test]

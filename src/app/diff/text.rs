@@ -2,7 +2,8 @@
 
 use std::io::{self, Write};
 
-use super::compare::{ChangeTold, Told};
+use super::compare::Told;
+use super::groups::ChangeTold;
 use super::objects::ObjectTold;
 
 /// Writes no more than `limit` of each kind.
@@ -67,11 +68,10 @@ impl Page<'_> {
     }
 
     fn change(&mut self, change: &ChangeTold) -> io::Result<()> {
-        let routers = match (&change.old_router, &change.new_router) {
-            (Some(old), Some(new)) => format!("{old} => {new}"),
-            (Some(old), None) => format!("{old} => none"),
-            (None, Some(new)) => format!("none => {new}"),
-            (None, None) => names(&change.router_names, change.routers),
+        let routers = match (&change.old_routers, &change.new_routers, &change.routers) {
+            (Some(old), Some(new), _) => format!("{} => {}", old.told(), new.told()),
+            (_, _, Some(routers)) => routers.told(),
+            _ => String::new(),
         };
         let plural = if change.requests == 1 { "" } else { "s" };
         writeln!(self.out, "  {routers}  ({} request{plural})", change.requests)?;
@@ -92,7 +92,7 @@ impl Page<'_> {
     }
 
     fn object(&mut self, object: &ObjectTold) -> io::Result<()> {
-        let users = names(&object.router_names, object.routers);
+        let users = object.routers.told();
         writeln!(self.out, "  {} {}, which matters to {users}", object.kind, object.name)?;
         for difference in &object.differences {
             writeln!(self.out, "    {}", difference.one_line())?;
@@ -102,15 +102,5 @@ impl Page<'_> {
 
     fn line(&mut self, line: &String) -> io::Result<()> {
         writeln!(self.out, "  {line}")
-    }
-}
-
-/// `router a`, or `routers a, b and 7 more`.
-fn names(some: &[String], count: usize) -> String {
-    let more = count.saturating_sub(some.len());
-    match (count, more) {
-        (1, _) => format!("router {}", some.join(", ")),
-        (_, 0) => format!("routers {}", some.join(", ")),
-        _ => format!("routers {} and {more} more", some.join(", ")),
     }
 }

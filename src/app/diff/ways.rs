@@ -64,11 +64,11 @@ impl Way {
                 return Ok(refused(format!("{status}{reason}")));
             }
         };
-        let Some(routes) = subject.table.compiled.table.entry_points.get(position) else {
+        let Some(here) = subject.table.compiled.table.entry_points.get(position) else {
             return Ok(refused("404: no such entry point".to_owned()));
         };
         let tls = canonical.tls();
-        let routers = if tls.is_some() { &routes.https } else { &routes.http };
+        let routers = if tls.is_some() { &here.https } else { &here.http };
         let Some(first) = routers.find(&canonical.view()) else {
             return Ok(refused("404: no router matches".to_owned()));
         };
@@ -81,7 +81,7 @@ impl Way {
         if encoded.is_some_and(|characters| characters.denied(canonical.parts.uri.path())) {
             way.refusal = Some("400: an encoded character".to_owned());
         } else if tls.is_some_and(|tls| {
-            routes.is_misdirected(first, &canonical.cx.host, tls, door.strict_tls_options)
+            here.is_misdirected(first, &canonical.cx.host, tls, door.strict_tls_options)
         }) {
             way.refusal = Some("421: TLS options of another host".to_owned());
         } else {
@@ -99,7 +99,8 @@ impl Way {
                 self.refusal = Some(format!("503: router {} is in error", router.name));
                 return;
             }
-            let leads_on = router.chain.handler().as_any().is_some_and(|end| end.is::<Below>());
+            let end = router.chain.handler().as_any();
+            let leads_on = end.and_then(|end| end.downcast_ref::<Below>()).is_some();
             if !leads_on {
                 return;
             }
@@ -115,9 +116,8 @@ impl Way {
                     self.refusal = Some(format!("404: no router below {} matches", router.name));
                     return;
                 }
-                (End::Answered { status, location, .. }, _) => {
-                    let to = location.map(|to| format!(" to {to}")).unwrap_or_default();
-                    self.refusal = Some(format!("{}{to}", status.as_u16()));
+                (End::Answered { by, status, .. }, _) => {
+                    self.refusal = Some(format!("{} from middleware {by}", status.as_u16()));
                     return;
                 }
                 (End::Service(_), _) => return,

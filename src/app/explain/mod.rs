@@ -1,6 +1,7 @@
 //! `doorward explain URL`: which router takes a request and why the others do not, asked of the same table that the
 //! proxy would serve.
 
+mod doors;
 mod options;
 mod others;
 mod request;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 
+use self::doors::{left_out, positions};
 pub(super) use self::options::Ask;
 use self::options::{Options, Source};
 use self::others::Asked;
@@ -28,7 +30,7 @@ use self::told::{EntryPointTold, MiddlewareTold, Outcome, RequestTold, RouterTol
 pub(super) use self::walk::{End, is_guard, pass};
 use self::walk::{Passage, with_view};
 use super::written::Written;
-use crate::config::diagnostics::{Severity, did_you_mean};
+use crate::config::diagnostics::Severity;
 use crate::exchange::Scheme;
 use crate::router::HttpRouter;
 use crate::values::QualifiedName;
@@ -140,74 +142,6 @@ fn explain(
     })
 }
 
-/// Routers that a running Traefik leaves out.
-fn left_out(live: &Live) -> Option<String> {
-    let mut names: Vec<&str> = live.router_errors.keys().map(String::as_str).collect();
-    if !live.skips_broken || names.is_empty() {
-        return None;
-    }
-    names.sort_unstable();
-    let more = if names.len() > 5 { ", ..." } else { "" };
-    let count = names.len();
-    names.truncate(5);
-    Some(format!("{count} routers are in error there and left out: {}{more}", names.join(", ")))
-}
-
-/// Positions of the entry points where the request can arrive.
-fn positions(
-    ask: &Ask,
-    named: Option<&str>,
-    subject: &Subject,
-    notes: &mut Vec<String>,
-) -> anyhow::Result<Vec<usize>> {
-    let models = &subject.table.facts.entry_points;
-    if let Some(named) = named {
-        let found = models.iter().position(|model| *model.name == *named);
-        return found.map(|position| vec![position]).with_context(|| {
-            let names: Vec<&str> = models.iter().map(|model| &*model.name).collect();
-            match did_you_mean(named, names.iter().copied()) {
-                Some(known) => format!("no entry point `{named}`; did you mean `{known}`?"),
-                None => format!("no entry point `{named}`; there are {}", names.join(", ")),
-            }
-        });
-    }
-    let all = 0..models.len();
-    let at_port: Vec<usize> =
-        all.clone().filter(|&at| subject.port(at) == Some(ask.port())).collect();
-    if !at_port.is_empty() {
-        return Ok(at_port);
-    }
-    // Ports are often mapped on the way: then it is any that serves what the scheme says.
-    let serves = |at: &usize| {
-        let routes = subject.table.compiled.table.entry_points.get(*at);
-        routes.is_some_and(|routes| match ask.scheme {
-            Scheme::Http => !routes.http.is_empty(),
-            Scheme::Https => !routes.https.is_empty(),
-        })
-    };
-    let usual = |at: &usize| models.get(*at).is_some_and(|model| model.is_default);
-    let mut found: Vec<usize> = all.clone().filter(|at| serves(at) && usual(at)).collect();
-    if found.is_empty() {
-        found = all.clone().filter(serves).collect();
-    }
-    if found.is_empty() {
-        found = all.clone().filter(usual).collect();
-    }
-    if found.is_empty() {
-        found = all.collect();
-    }
-    if found.is_empty() {
-        bail!("the configuration has no entry point");
-    }
-    if (0..models.len()).any(|at| subject.address(at).is_some()) {
-        let (port, scheme) = (ask.port(), ask.scheme.as_str());
-        notes.push(format!(
-            "no entry point listens at port {port}: explained where {scheme} is served"
-        ));
-    }
-    Ok(found)
-}
-
 /// Explains `ask` at one entry point.
 fn at(ask: &Ask, position: usize, all: bool, subject: &Subject) -> anyhow::Result<EntryPointTold> {
     let door = subject.doors.get(position).context("no such entry point")?;
@@ -242,26 +176,26 @@ fn at(ask: &Ask, position: usize, all: bool, subject: &Subject) -> anyhow::Resul
     told.became = Some(target).filter(|target| *target != ask.target);
     told.tls_options = canonical.tls().map(|(_, options)| options.to_owned());
     let table = &subject.table.compiled.table;
-    let routes = table.entry_points.get(position).context("no routes")?;
-    let routers = if canonical.tls().is_some() { &routes.https } else { &routes.http };
+    let here = table.entry_points.get(position).context("no routes")?;
+    let routers = if canonical.tls().is_some() { &here.https } else { &here.http };
     let winner = routers.find(&view);
     let asked = Asked { routers, winner, entry_point: Some(position) };
     (told.others, told.not_listed) = others::others(&asked, &view, subject, &canonical, all);
     let Some(winner) = winner else {
         told.outcome.status = Some(404);
-        told.outcome.why = "no router matches".to_owned();
+        "no router matches".clone_into(&mut told.outcome.why);
         return Ok(told);
     };
     let host = canonical.cx.host.to_string();
     let misdirected = canonical
         .tls()
-        .is_some_and(|tls| routes.is_misdirected(winner, &host, tls, door.strict_tls_options));
+        .is_some_and(|tls| here.is_misdirected(winner, &host, tls, door.strict_tls_options));
     let encoded = winner.encoded_characters.as_ref();
     if encoded.is_some_and(|characters| characters.denied(canonical.parts.uri.path())) {
         told.outcome.status = Some(400);
-        told.outcome.why = "the path has an encoded character that the entry point does not let \
-                            through (`http.encodedCharacters`)"
-            .to_owned();
+        let why = "the path has an encoded character that the entry point does not let through \
+                   (`http.encodedCharacters`)";
+        why.clone_into(&mut told.outcome.why);
         told.routers.push(router_told(winner, Vec::new(), subject));
     } else if misdirected {
         told.outcome.status = Some(421);
@@ -305,6 +239,10 @@ fn walk(
                 [] => format!("router {} is in error", router.name),
                 errors => format!("router {} is in error: {}", router.name, errors.join("; ")),
             };
+            if subject.live.is_some() {
+                let skip = " (left out instead, if it runs with `core.onBrokenRouter: skip`)";
+                told.outcome.why.push_str(skip);
+            }
             return;
         }
         let next = end.next(&canonical.cx).cloned();

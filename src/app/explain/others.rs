@@ -57,7 +57,8 @@ pub(super) fn others(
             }
             let Some((verdict, rule)) = verdict_elsewhere(report, view) else { continue };
             let other = || of_elsewhere(report, verdict, rule, subject, canonical, entry_point);
-            let is_near = !matches!(verdict, Verdict::OtherHost | Verdict::AnyHost);
+            let is_near = !matches!(verdict, Verdict::OtherHost | Verdict::AnyHost)
+                && report.name.provider() != "internal";
             note((all || is_near).then(other), verdict);
         }
     }

@@ -145,8 +145,8 @@ fn entry_points_are_found_by_port_or_named() {
     let names: Vec<_> = told.entry_points.iter().map(|one| &*one.entry_point).collect();
     assert_eq!(names, ["inside", "web"]);
     assert!(told.notes[0].contains("no entry point listens at port 8080"));
-    let named = explain(&ask("http://tree.test/", &[]), Some("inside"), false, &subject).unwrap();
-    assert_eq!(named.entry_points[0].entry_point, "inside");
+    let inside = explain(&ask("http://tree.test/", &[]), Some("inside"), false, &subject).unwrap();
+    assert_eq!(inside.entry_points[0].entry_point, "inside");
     let unknown = explain(&ask("http://tree.test/", &[]), Some("insid"), false, &subject);
     assert!(unknown.unwrap_err().to_string().contains("did you mean `inside`?"));
 }

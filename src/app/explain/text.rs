@@ -53,6 +53,9 @@ impl Page<'_> {
         if let Some(became) = &told.became {
             writeln!(self.out, "  made canonical, the target is {became}")?;
         }
+        if told.trusts_forwarded_headers {
+            writeln!(self.out, "  the X-Forwarded headers of this client are believed")?;
+        }
         if let Some(options) = &told.tls_options {
             writeln!(self.out, "  TLS options {options}")?;
         }
@@ -194,7 +197,7 @@ fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

@@ -172,16 +172,16 @@ fn run(
     middleware: &Arc<dyn Middleware>,
     cx: &Context,
     request: Request,
-) -> Result<Request, Response> {
+) -> Result<Request, Box<Response>> {
     let through = Arc::new(Through::default());
     let chain = Chain::new(vec![Arc::clone(middleware)], Arc::clone(&through) as Arc<dyn Handler>);
     let answer = chain.handle(cx, request).now_or_never();
     let request = through.0.lock().unwrap_or_else(PoisonError::into_inner).take();
     match (request, answer) {
         (Some(request), _) => Ok(request),
-        (None, Some(answer)) => Err(answer),
+        (None, Some(answer)) => Err(Box::new(answer)),
         // None of the kinds that are run waits for anything.
-        (None, None) => Err(empty(StatusCode::INTERNAL_SERVER_ERROR)),
+        (None, None) => Err(Box::new(empty(StatusCode::INTERNAL_SERVER_ERROR))),
     }
 }
 
