@@ -19,6 +19,8 @@ use crate::values::QualifiedName;
 const MOST_FOR_ANY: usize = 200_000;
 /// No more combinations of one host's paths with its other conditions.
 const MOST_OF_HOST: usize = 2_048;
+/// So few conditions are also tried two at a time.
+const FEW: usize = 8;
 /// A host that nobody names (RFC 2606).
 const NOBODY: &str = "unnamed.invalid";
 
@@ -29,6 +31,20 @@ struct Condition {
     headers: Vec<(String, String)>,
     query: Vec<(String, String)>,
     client: Option<IpAddr>,
+}
+
+impl Condition {
+    /// Both; where they contradict each other, what `self` says.
+    fn and(&self, other: &Self) -> Self {
+        let mut both = self.clone();
+        both.method = both.method.or_else(|| other.method.clone());
+        both.client = both.client.or(other.client);
+        let is_new = |pair: &&(String, String)| !self.headers.contains(pair);
+        both.headers.extend(other.headers.iter().filter(is_new).cloned());
+        let is_new = |pair: &&(String, String)| !self.query.contains(pair);
+        both.query.extend(other.query.iter().filter(is_new).cloned());
+        both
+    }
 }
 
 /// One request, for any entry point.
@@ -81,11 +97,16 @@ pub(super) fn derive(subjects: [&Subject; 2]) -> (Vec<Trial>, bool) {
 fn combine(host: &str, pairs: BTreeSet<(String, Condition)>, trials: &mut Vec<Trial>) -> bool {
     let paths: BTreeSet<String> =
         pairs.iter().map(|(path, _)| path.clone()).chain(["/".to_owned()]).collect();
-    let conditions: BTreeSet<Condition> = pairs
+    let mut conditions: BTreeSet<Condition> = pairs
         .iter()
         .map(|(_, condition)| condition.clone())
         .chain([Condition::default()])
         .collect();
+    if conditions.len() <= FEW {
+        let both = |one: &Condition| conditions.iter().map(|other| one.and(other)).collect();
+        let both: Vec<Vec<Condition>> = conditions.iter().map(both).collect();
+        conditions.extend(both.into_iter().flatten());
+    }
     let is_cut = paths.len() * conditions.len() > MOST_OF_HOST;
     let mut seen: HashSet<(String, Condition)> = HashSet::new();
     if is_cut {
@@ -254,4 +275,50 @@ fn escaped(text: &str, is_query: bool) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_and_queries_are_written_as_they_are_sent() {
+        assert_eq!(escaped("/a b/%2F%x?#é", false), "/a%20b/%2F%25x%3F%23%C3%A9");
+        assert_eq!(escaped("a&b=c%20", true), "a%26b%3Dc%2520");
+    }
+
+    #[test]
+    fn conditions_are_tried_alone_and_together() {
+        let condition = |method: &str, header: &str| Condition {
+            method: Some(method.to_owned()).filter(|method| !method.is_empty()),
+            headers: [header]
+                .iter()
+                .filter(|one| !one.is_empty())
+                .map(|one| ((*one).to_owned(), "1".to_owned()))
+                .collect(),
+            ..Condition::default()
+        };
+        let pairs =
+            [("/x".to_owned(), condition("POST", "")), ("/y".to_owned(), condition("", "x-a"))];
+        let mut trials = Vec::new();
+        assert!(!combine("a.test", pairs.into(), &mut trials));
+        let has = |path: &str, condition: &Condition| {
+            let trial = Trial {
+                host: "a.test".to_owned(),
+                path: path.to_owned(),
+                condition: condition.clone(),
+            };
+            trials.contains(&trial)
+        };
+        for path in ["/", "/x", "/y"] {
+            for (method, header) in [("", ""), ("POST", ""), ("", "x-a"), ("POST", "x-a")] {
+                assert!(has(path, &condition(method, header)), "{path} {method} {header}");
+            }
+        }
+        assert_eq!(trials.len(), 12);
+        let ask = trials.iter().find(|trial| trial.condition == condition("POST", "x-a")).unwrap();
+        let sent = ask.ask(true).unwrap();
+        assert_eq!((sent.method.as_str(), &*sent.url), ("POST", "https://a.test/"));
+        assert_eq!(ask.describe(&sent), "POST https://a.test/ -H 'x-a: 1'");
+    }
 }

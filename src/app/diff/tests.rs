@@ -67,7 +67,7 @@ fn page(told: &Told) -> String {
 fn the_same_written_otherwise_is_the_same() {
     let same = told(|text| text.replace("[10.0.0.0/8]", "['10.0.0.0/8']"));
     assert_eq!((lines(&same), same.objects.len(), same.unseen.len()), (vec![], 0, 0));
-    assert!(same.requests_tried > 10 && same.requests_changed == 0);
+    assert!(same.requests_tried > 4 && same.requests_changed == 0);
     let renamed = told(|text| text.replace("[auth]", "[other]"));
     assert_eq!(lines(&renamed), Vec::<String>::new(), "another name for the same middleware");
 }
@@ -237,7 +237,7 @@ fn one_router_in_front_of_many_is_one_change() {
     assert_eq!(
         found,
         [
-            "moved:  (50 routers: r0@file, r1@file, r10@file, r11@file, r12@file, ... => router front@file)",
+            "moved:  (50 routers: r0@file, r10@file, r11@file, r12@file, r13@file, ... => router front@file)",
             "added: until now 404: no router matches (none => router front@file)",
         ]
     );
