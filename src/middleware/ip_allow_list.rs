@@ -36,8 +36,12 @@ impl Build for IpAllowListConfig {
                 // An answer below 200 would not be the last one.
                 .filter(|status| !status.is_informational() && status.canonical_reason().is_some()),
         };
-        let reject =
-            status.ok_or_else(|| BuildError::at("rejectStatusCode", "invalid HTTP status code"))?;
+        let reject = status.ok_or_else(|| {
+            BuildError::at(
+                "rejectStatusCode",
+                "invalid HTTP status code: write one that has a name, such as 403",
+            )
+        })?;
         if self.source_range.is_empty() {
             return Err(BuildError::at(
                 "sourceRange",

@@ -8,6 +8,16 @@ mod broken_router;
 #[cfg(test)]
 mod check;
 #[cfg(test)]
+mod contract_entry_points;
+#[cfg(test)]
+mod contract_middlewares;
+#[cfg(test)]
+mod contract_routers;
+#[cfg(test)]
+mod contract_services;
+#[cfg(test)]
+mod contract_wire;
+#[cfg(test)]
 mod entry_points;
 #[cfg(test)]
 mod explain;
@@ -16,6 +26,8 @@ mod faults;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod hosts;
 #[cfg(test)]
 mod layers;
@@ -23,6 +35,8 @@ mod layers;
 mod middlewares;
 #[cfg(test)]
 mod operations;
+#[cfg(test)]
+mod options;
 #[cfg(test)]
 mod pressure;
 #[cfg(test)]
@@ -45,6 +59,8 @@ mod shelf_content;
 mod shelf_limits;
 #[cfg(test)]
 mod shelf_paths;
+#[cfg(test)]
+mod shelf_retries;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod system;
