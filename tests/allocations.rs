@@ -69,6 +69,7 @@ mod routing {
         ] {
             let view = RequestView {
                 host,
+                flat_host: None,
                 path,
                 query: Some("debug=1"),
                 method: &Method::GET,
@@ -136,9 +137,7 @@ mod limits {
         let connection = Connection {
             entry_point: Arc::new(EntryPointFacts {
                 name: "web".into(),
-                not_append_forwarded_for: false,
-                exact: false,
-                hardened: false,
+                ..EntryPointFacts::default()
             }),
             peer: local,
             peer_ip: local.ip(),

@@ -14,6 +14,7 @@ use crate::entry_point::{EntryPoint, LifeCycle, Shortage, Timeouts};
 use crate::exchange::canonical::{EncodedCharacters, FieldLimits, TargetRules};
 use crate::exchange::forwarded::TrustedSources;
 use crate::exchange::{EntryPointFacts, Handler, Observer};
+use crate::observability::access_log::AccessLogConfig;
 use crate::observability::metrics::Metrics;
 use crate::router::RouterObservabilityConfig;
 use crate::rule::Syntax;
@@ -49,6 +50,7 @@ pub(super) fn static_facts(config: &StaticConfig, services: InternalServices) ->
         precedence: std::iter::once("internal".to_owned())
             .chain(config.providers.precedence.iter().cloned())
             .collect(),
+        proxies: config.proxies.clone(),
         add_internals_metrics: config.metrics.as_ref().is_some_and(|one| one.add_internals),
         add_internals_access_log: config.access_log.as_ref().is_some_and(|one| one.add_internals),
     }
@@ -110,6 +112,7 @@ fn entry_point(
                 || all.global.not_append_x_forwarded_for && !exact,
             exact,
             hardened,
+            origin_headers: all.access_log.as_ref().is_some_and(AccessLogConfig::keeps_headers),
         }),
         address: resolve(&config.address)?,
         reuse_port: config.reuse_port,

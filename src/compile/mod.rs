@@ -42,6 +42,7 @@ use crate::rule::Syntax;
 use crate::service::ServerGauge;
 use crate::service::health::HealthPlan;
 use crate::state::SharedState;
+use crate::upstream::Proxies;
 use crate::values::{Files, Profile, QualifiedName};
 
 /// What becomes of the requests of a router that cannot be built (`core.onBrokenRouter`).
@@ -105,6 +106,8 @@ pub struct StaticFacts {
     pub internal_services: HashMap<&'static str, Result<Arc<dyn Handler>, &'static str>>,
     /// Providers, the one that wins ties first.
     pub precedence: Vec<String>,
+    /// The proxies that servers are reached through.
+    pub proxies: Proxies,
     /// Count and log requests to internal services.
     pub add_internals_metrics: bool,
     /// The same for the access log.

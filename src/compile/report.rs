@@ -111,7 +111,16 @@ impl RouterReport {
     pub fn effective_config(&self, facts: &StaticFacts) -> RouterConfig {
         let model = self.built.instance.model.and_then(|position| facts.entry_points.get(position));
         let mut config = self.config().clone();
-        config.entry_points = self.using(facts).iter().map(ToString::to_string).collect();
+        let using = self.using(facts);
+        if model.is_some() || config.entry_points.is_empty() {
+            config.entry_points = using.iter().map(ToString::to_string).collect();
+        } else {
+            // What does not exist is shown as written; where it has a copy of its own is not.
+            let exists = |name: &str| facts.entry_points.iter().any(|one| *one.name == *name);
+            config
+                .entry_points
+                .retain(|name| using.iter().any(|one| **one == **name) || !exists(name));
+        }
         config.middlewares = config
             .middlewares
             .iter()

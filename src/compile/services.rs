@@ -458,6 +458,7 @@ impl Compiler<'_> {
                 self.env.facts.profile,
                 &mut warnings,
             )
+            .map(|transport| transport.through(&self.env.facts.proxies))
             .map_err(|error| {
                 diagnostics.push(object.diagnose(Severity::Error, TRANSPORT, name, &error));
             })

@@ -19,7 +19,7 @@ pub fn print_help() -> String {
 }
 
 /// Name in file casing, default, description; sorted without regard to case.
-const FLAGS: [(&str, &str, &str); 157] = [
+const FLAGS: [(&str, &str, &str); 161] = [
     ("accessLog", "false", "Write a line for every request."),
     ("accessLog.addInternals", "false", "Write requests for internal services too."),
     ("accessLog.bufferingSize", "0", "Lines that may wait for the writer; 0 is a size of our own."),
@@ -417,6 +417,10 @@ const FLAGS: [(&str, &str, &str); 157] = [
         "Do not append the peer to X-Forwarded-For, anywhere.",
     ),
     ("global.sendAnonymousUsage", "false", "No effect: nothing calls home."),
+    ("hostResolver", "false", "What hosts are aliases of, for rules to compare too."),
+    ("hostResolver.cnameFlattening", "false", "Compare the name that the host is an alias of too."),
+    ("hostResolver.resolvConfig", "/etc/resolv.conf", "File that names the DNS servers."),
+    ("hostResolver.resolvDepth", "5", "How many aliases are followed, at most 16."),
     ("log", "false", "Options of the log."),
     ("log.compress", "false", "No effect."),
     ("log.filePath", "", "File of the log; standard output when empty."),

@@ -247,7 +247,7 @@ impl Check<'_> {
         };
         let path = format!("{path}.http.redirections.entryPoint");
         if redirect.to.is_empty() {
-            self.error(&path, "`to` is required");
+            self.error(&path, format!("`{path}.to` is required"));
         } else if let Some(port) = redirect.to.strip_prefix(':') {
             if port.parse::<u16>().is_err() {
                 let message = format!("`{}` is no port", redirect.to);

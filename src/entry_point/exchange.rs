@@ -24,7 +24,7 @@ use super::reply::{self, Received, refusal};
 use crate::exchange::canonical::{canonical_host, routing_path};
 use crate::exchange::error::{empty, text};
 use crate::exchange::forwarded::{self, ForwardedFacts, X_FORWARDED_FOR};
-use crate::exchange::view::RequestView;
+use crate::exchange::view::{FlatHost, RequestView};
 use crate::exchange::{
     Body, BodyEnd, Context, EndHook, Ending, Handler, Observation, Outcome, Protocol, ProxyError,
     Request, Response, on_end_boxed,
@@ -147,6 +147,7 @@ struct Answered {
     status: StatusCode,
     outcome: Outcome,
     grpc_status: Option<u16>,
+    origin_headers: Option<HeaderMap>,
     downstream_headers: Option<HeaderMap>,
 }
 
@@ -261,19 +262,28 @@ impl Exchange {
     }
 
     /// Finds the router and lets it answer.
-    async fn run(&mut self, request: Request) -> Response {
-        let table = self.conversation.door.shared.table.current();
-        let routers = table.entry_points.get(self.conversation.door.entry_point.position);
-        let secure = self.cx.connection.tls.is_some();
+    async fn run(&mut self, mut request: Request) -> Response {
+        let flat = match &self.conversation.door.shared.cname {
+            None => None,
+            // Boxed: hardly anybody has it switched on.
+            Some(flattener) => Box::pin(flattener.flat(&self.cx.host)).await,
+        };
+        if let Some(flat) = &flat {
+            request.extensions_mut().insert(FlatHost(Arc::clone(flat)));
+        }
         let path = routing_path(request.uri().path());
         let view = RequestView {
             host: &self.cx.host,
+            flat_host: flat.as_deref(),
             path: &path,
             query: request.uri().query(),
             method: request.method(),
             headers: request.headers(),
             client_ip: self.cx.connection.peer_ip,
         };
+        let table = self.conversation.door.shared.table.current();
+        let routers = table.entry_points.get(self.conversation.door.entry_point.position);
+        let secure = self.cx.connection.tls.is_some();
         let router = routers
             .map(|routes| if secure { &routes.https } else { &routes.http })
             .and_then(|routers| routers.find(&view));
@@ -325,11 +335,14 @@ impl Exchange {
             self.protocol = Protocol::Sse;
         }
         let shared = &self.conversation.door.shared;
-        let downstream_headers = shared.access_log.as_ref().and_then(|log| log.capture(headers));
+        let capture = |headers| shared.access_log.as_ref().and_then(|log| log.capture(headers));
+        let downstream_headers = capture(headers);
+        let origin_headers = outcome.origin_headers.as_deref().and_then(capture);
         self.result = Some(Answered {
             status: response.status(),
             outcome,
             grpc_status: headers.get("grpc-status").and_then(number),
+            origin_headers,
             downstream_headers,
         });
         if let Some(limit) = self.conversation.door.entry_point.timeouts.write {
@@ -439,7 +452,7 @@ impl Exchange {
             response_bytes: end.bytes,
             reason: self.reason,
             request_headers: self.request_headers.as_ref(),
-            origin_headers: None,
+            origin_headers: answered.origin_headers.as_ref(),
             downstream_headers: answered.downstream_headers.as_ref(),
         }
     }
@@ -463,6 +476,7 @@ impl Drop for Exchange {
                 status: ProxyError::ClientGone.status(),
                 outcome: Outcome { error: Some(ProxyError::ClientGone), ..Outcome::default() },
                 grpc_status: None,
+                origin_headers: None,
                 downstream_headers: None,
             });
             self.finish(BodyEnd { ending: Ending::Dropped, bytes: 0 }, None);

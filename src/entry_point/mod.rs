@@ -2,6 +2,7 @@
 //!
 //! Invariant: whatever a client sends becomes either a refusal or one canonical request.
 
+mod cname;
 pub mod connection;
 mod cork;
 mod deadline;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 use ::http::{HeaderName, HeaderValue};
 
+pub use cname::{Flattener, HostResolverConfig};
 pub use shortage::Shortage;
 
 use crate::exchange::canonical::{FieldLimits, TargetRules, UnderscoreStrategy};
@@ -109,4 +111,6 @@ pub struct Shared {
     pub access_log: Option<Arc<AccessLog>>,
     /// The machine's host name, for `X-Forwarded-Server`.
     pub server_name: HeaderValue,
+    /// Finds what hosts are aliases of, where that is switched on.
+    pub cname: Option<Arc<Flattener>>,
 }

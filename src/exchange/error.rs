@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -113,6 +113,8 @@ pub struct Outcome {
     pub server: Option<Arc<str>>,
     /// Status that the server sent, before anything changed it.
     pub origin_status: Option<StatusCode>,
+    /// Headers that the server sent, if the access log wants any.
+    pub origin_headers: Option<Arc<HeaderMap>>,
     /// From sending the request to the head of the server's answer.
     pub origin_duration: Option<Duration>,
     /// How many times the request was sent again.

@@ -358,6 +358,7 @@ mod tests {
             files: &setting.files,
             state: &setting.state,
             profile: setting.profile,
+            proxies: &crate::upstream::Proxies::default(),
             service: &mut |name: &str| match name {
                 "pages" => Ok(Arc::clone(pages) as Arc<dyn Handler>),
                 _ => Err(BuildError::new(format!("no service {name}"))),

@@ -16,6 +16,7 @@ use http_body::Body as _;
 use tokio::time::Instant;
 
 use super::http1::{self, Answer, Connection, Unanswered};
+use super::owner::{Owner, is_bound_by};
 use super::pool::{self, Http2Lease, Lease, Wanted};
 use super::relay::{AtEnd, relay};
 use super::target::{Target, TargetScheme};
@@ -35,6 +36,8 @@ pub(super) struct Line<'a> {
     pub(super) start: Instant,
     /// The request asks for an upgrade.
     pub(super) upgrade: bool,
+    /// Who sends it, if it is not anybody.
+    pub(super) owner: Option<&'a Arc<Owner>>,
 }
 
 /// Why there is no answer.
@@ -52,7 +55,8 @@ impl Line<'_> {
         &self,
         request: &mut http::Request<Upload>,
     ) -> Result<Answer, Failure> {
-        let mut wanted = Wanted { http1: self.upgrade, fresh: false, at: self.start };
+        let (http1, owner) = (self.upgrade, self.owner);
+        let mut wanted = Wanted { http1, fresh: false, owner, at: self.start };
         loop {
             let lease = pool::lease(self.transport, self.origin, wanted)
                 .await
@@ -79,7 +83,9 @@ impl Line<'_> {
         let reused = connection.is_reused();
         let repeatable = reused && upload.is_none() && is_repeatable(request.method());
         let limit = self.transport.timeouts.response_header;
-        let pending = pin!(http1::exchange(connection, request, self.upgrade, repeatable));
+        let absolute = self.origin.absolute.as_ref();
+        let exchange = http1::exchange(connection, request, absolute, self.upgrade, repeatable);
+        let pending = pin!(exchange);
         let held = upload.as_deref().is_some_and(UploadState::is_held);
         let outcome = if limit.is_none() && !held {
             pending.await.map_err(Some)
@@ -117,7 +123,9 @@ impl Line<'_> {
             Ok(response) => {
                 let at_end = AtEnd { upload, permit: Some(lease.permit) };
                 let response = response.map(|body| relay(body, at_end));
-                Ok(Answer { response, at: Instant::now(), switched: None })
+                let bound = self.owner.is_none() && is_bound_by(response.headers());
+                let owner = bound.then(Owner::new);
+                Ok(Answer { response, at: Instant::now(), switched: None, owner })
             }
             Err(None) => Err(TIMED_OUT),
             Err(Some(mut unsent)) => {

@@ -4,6 +4,8 @@
 //! them are told in: `Origin::start()`, `Proxy::start(text)`, `proxy.get("/")`, `proxy.reload(text)`.
 
 #[cfg(test)]
+mod backends;
+#[cfg(test)]
 mod broken_router;
 #[cfg(test)]
 mod check;
@@ -11,6 +13,10 @@ mod check;
 mod contract_entry_points;
 #[cfg(test)]
 mod contract_middlewares;
+#[cfg(test)]
+mod contract_observability;
+#[cfg(test)]
+mod contract_ops;
 #[cfg(test)]
 mod contract_routers;
 #[cfg(test)]

@@ -59,13 +59,14 @@ Exit code: 0 a router answers; 1 none does, or it is broken, or the request is r
 or the configuration cannot be read.
 ";
 
-/// Runs the command. What is wrong with the question goes to `err`.
+/// Runs the command. `variables` are those of the environment; what is wrong with the question goes to `err`.
 pub fn command(
     args: &[String],
+    variables: &[(String, String)],
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> anyhow::Result<ExitCode> {
-    let (told, json) = match answer(args, err) {
+    let (told, json) = match answer(args, variables, err) {
         Ok(answer) => answer,
         Err(error) => {
             writeln!(err, "doorward: explain: {error:#}")?;
@@ -86,20 +87,19 @@ pub fn command(
     Ok(if answered { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn answer(args: &[String], err: &mut dyn Write) -> anyhow::Result<(Told, bool)> {
+fn answer(
+    args: &[String],
+    variables: &[(String, String)],
+    err: &mut dyn Write,
+) -> anyhow::Result<(Told, bool)> {
     let options = Options::read(args)?;
     let subject = match &options.source {
         Source::Files(files) => compiled(Written::read(files)?, err)?,
-        Source::Server(flags) => compiled(Written::of_server(flags, &variables())?, err)?,
+        Source::Server(flags) => compiled(Written::of_server(flags, variables)?, err)?,
         Source::Api(url, headers) => super::live::subject(url, headers)?,
     };
     let told = explain(&options.ask, options.entry_point.as_deref(), options.all, &subject)?;
     Ok((told, options.json))
-}
-
-pub(super) fn variables() -> Vec<(String, String)> {
-    let variables = std::env::vars_os();
-    variables.filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect()
 }
 
 /// Compiles what was read; what is wrong with single objects is told where they matter.
@@ -125,6 +125,9 @@ fn explain(
 ) -> anyhow::Result<Told> {
     let mut notes = Vec::new();
     let positions = positions(ask, entry_point, subject, &mut notes)?;
+    if subject.table.fixed.host_resolver.as_ref().is_some_and(|one| one.cname_flattening) {
+        notes.push("what the host is an alias of (`hostResolver`) is not looked up".to_owned());
+    }
     if let Some(live) = &subject.live {
         notes.push(format!("as {} says it runs now", live.url));
         notes.extend(left_out(live));

@@ -1,7 +1,7 @@
 //! The request as an entry point makes it canonical: the same steps that the data plane takes.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::header::HOST;
 use http::request::Parts;
@@ -87,6 +87,7 @@ impl Canonical {
             tls,
             opened: Instant::now(),
             work: OpenWork::default(),
+            own: OnceLock::new(),
         };
         let cx = Context {
             connection: Arc::new(connection),
@@ -102,6 +103,7 @@ impl Canonical {
     pub(in crate::app) fn view(&self) -> RequestView<'_> {
         RequestView {
             host: &self.cx.host,
+            flat_host: None,
             path: &self.path,
             query: self.parts.uri.query(),
             method: &self.parts.method,

@@ -93,6 +93,7 @@ pub(in crate::app) fn with_view<T>(
     let path = routing_path(request.uri().path());
     ask(&RequestView {
         host: &cx.host,
+        flat_host: None,
         path: &path,
         query: request.uri().query(),
         method: request.method(),

@@ -136,7 +136,7 @@ fn references_of_entry_points() {
         &web("http: {redirections: {entryPoint: {to: wbe}}}"),
         &["f.yml:4:44", "there is no entry point `wbe`", "did you mean `web`?"],
     );
-    error(&web("http: {redirections: {entryPoint: {scheme: http}}}"), &["`to` is required"]);
+    error(&web("http: {redirections: {entryPoint: {scheme: http}}}"), &[".to` is required"]);
     error(&web("http: {redirections: {entryPoint: {to: ':x'}}}"), &["`:x` is no port"]);
     assert!(validate(&web("http: {redirections: {entryPoint: {to: ':443'}}}")).is_empty());
     warning(&web("http: {redirections: {entryPoint: {to: web}}}"), &["redirects to itself"]);

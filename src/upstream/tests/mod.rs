@@ -33,9 +33,7 @@ fn context() -> Context {
         connection: Arc::new(Connection {
             entry_point: Arc::new(EntryPointFacts {
                 name: "web".into(),
-                not_append_forwarded_for: false,
-                exact: false,
-                hardened: false,
+                ..EntryPointFacts::default()
             }),
             peer,
             peer_ip: peer.ip(),
@@ -44,6 +42,7 @@ fn context() -> Context {
             tls: None,
             opened: Instant::now(),
             work: OpenWork::default(),
+            own: std::sync::OnceLock::new(),
         }),
         host: "odoo.example".into(),
         authority: Some(HeaderValue::from_static("odoo.example")),
