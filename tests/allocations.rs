@@ -125,6 +125,7 @@ mod limits {
                 files: &Disk,
                 state: &SharedState::default(),
                 profile: Profile::default(),
+                proxies: &doorward::upstream::Proxies::default(),
                 service: &mut |_| Err(BuildError::new("none")),
                 warnings: &mut Vec::new(),
             })
@@ -146,12 +147,14 @@ mod limits {
             tls: None,
             opened: Instant::now(),
             work: OpenWork::default(),
+            own: std::sync::OnceLock::new(),
         };
         Context {
             connection: Arc::new(connection),
             host: "a.test".into(),
             authority: None,
             start: Instant::now(),
+            request_id: None,
         }
     }
 

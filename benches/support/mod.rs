@@ -143,6 +143,7 @@ pub fn context() -> Context {
         host: "a.example.com".into(),
         authority: Some(HeaderValue::from_static("a.example.com")),
         start: Instant::now(),
+        request_id: None,
     }
 }
 

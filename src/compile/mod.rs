@@ -75,6 +75,8 @@ pub struct EntryPointModel {
     pub observability: Option<RouterObservabilityConfig>,
     /// Encoded characters that are refused.
     pub encoded_characters: Option<EncodedCharacters>,
+    /// Longest request body, for routers that do not say.
+    pub max_body_bytes: Option<i64>,
 }
 
 impl EntryPointModel {
@@ -84,6 +86,7 @@ impl EntryPointModel {
             || self.tls.is_some()
             || self.observability.is_some()
             || self.encoded_characters.is_some()
+            || self.max_body_bytes.is_some()
     }
 }
 

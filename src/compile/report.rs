@@ -16,6 +16,7 @@ use crate::router::{HttpRouter, RouterConfig, RouterObservabilityConfig};
 use crate::rule::Syntax;
 use crate::service::{Service, ServiceConfig};
 use crate::tls::CertificateStore;
+use crate::upstream::limits::RequestBodyConfig;
 use crate::values::QualifiedName;
 
 /// Traefik's statuses of an object.
@@ -130,6 +131,10 @@ impl RouterReport {
             config.middlewares.splice(0..0, model.middlewares.iter().cloned());
             if config.tls.is_none() {
                 config.tls.clone_from(&model.tls);
+            }
+            let own = config.request_body.and_then(|body| body.max_bytes);
+            if own.is_none() && model.max_body_bytes.is_some() {
+                config.request_body = Some(RequestBodyConfig { max_bytes: model.max_body_bytes });
             }
         }
         for parent in &mut config.parent_refs {

@@ -19,7 +19,7 @@ pub fn print_help() -> String {
 }
 
 /// Name in file casing, default, description; sorted without regard to case.
-const FLAGS: [(&str, &str, &str); 161] = [
+const FLAGS: [(&str, &str, &str); 165] = [
     ("accessLog", "false", "Write a line for every request."),
     ("accessLog.addInternals", "false", "Write requests for internal services too."),
     ("accessLog.bufferingSize", "0", "Lines that may wait for the writer; 0 is a size of our own."),
@@ -316,6 +316,22 @@ const FLAGS: [(&str, &str, &str); 161] = [
         "Entry point or :port to redirect to.",
     ),
     (
+        "entryPoints.<name>.http.requestBody",
+        "false",
+        "How much clients may send to routers that do not say.",
+    ),
+    (
+        "entryPoints.<name>.http.requestBody.maxBytes",
+        "",
+        "Longest request body, unless a router says otherwise; 0 is any.",
+    ),
+    (
+        "entryPoints.<name>.http.requestId",
+        "false",
+        "Give every request a name, for servers, clients and the access log.",
+    ),
+    ("entryPoints.<name>.http.requestId.header", "X-Request-Id", "Header that has the name."),
+    (
         "entryPoints.<name>.http.sanitizePath",
         "true",
         "Remove dot segments and doubled slashes from paths.",
@@ -396,8 +412,8 @@ const FLAGS: [(&str, &str, &str); 161] = [
     ),
     (
         "entryPoints.<name>.transport.respondingTimeouts.readTimeout",
-        "60",
-        "Limit for a whole request with its body; 0 is none.",
+        "",
+        "Limit for a whole request with its body; 0 is none. Unset: 60 for a head, and for each pause inside a body.",
     ),
     (
         "entryPoints.<name>.transport.respondingTimeouts.writeTimeout",

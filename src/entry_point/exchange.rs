@@ -21,9 +21,11 @@ use super::deadline::{TimedBody, WriteDeadline};
 use super::head;
 use super::http::{Busy, Conversation};
 use super::reply::{self, Received, refusal};
+use super::stream;
 use crate::exchange::canonical::{canonical_host, routing_path};
 use crate::exchange::error::{empty, text};
 use crate::exchange::forwarded::{self, ForwardedFacts, X_FORWARDED_FOR};
+use crate::exchange::request_id::{self, is_sane};
 use crate::exchange::view::{FlatHost, RequestView};
 use crate::exchange::{
     Body, BodyEnd, Context, EndHook, Ending, Handler, Observation, Outcome, Protocol, ProxyError,
@@ -41,7 +43,7 @@ pub(super) async fn answer(
 ) -> Response {
     let start = Instant::now();
     let last = conversation.is_last(start);
-    let (mut response, exchange) = match admit(conversation, request, start) {
+    let (mut response, mut exchange) = match admit(conversation, request, start) {
         Ok((request, mut exchange)) => {
             let response = exchange.run(request).await;
             (response, exchange)
@@ -53,7 +55,15 @@ pub(super) async fn answer(
     if version >= Version::HTTP_2 && exchange.method == Method::HEAD {
         reply::keep_head_only(&mut response);
     }
-    exchange.attach(&mut response);
+    exchange.name_response(&mut response);
+    let until = exchange.attach(&mut response);
+    if let Some(until) = until {
+        // Nobody asks the body for more while the client takes nothing.
+        match &conversation.gate {
+            Some(gate) => gate.write_until(until),
+            None => stream::end_at(until),
+        }
+    }
     if let Some(gate) = &conversation.gate {
         gate.answered(response.status());
         let rest = received.is_some_and(|received| received.leaves_a_rest(gate));
@@ -160,6 +170,7 @@ impl Exchange {
                 host: Box::default(),
                 authority: None,
                 start,
+                request_id: None,
             },
             conversation: Arc::clone(conversation),
             method: Method::GET,
@@ -234,6 +245,12 @@ impl Exchange {
                 strip_forwarded_rfc7239: entry_point.facts.hardened,
             },
         );
+        if let Some(name) = &entry_point.request_id {
+            let given = headers.get(name).filter(|id| conversation.trusted && is_sane(id)).cloned();
+            let id = given.unwrap_or_else(request_id::new);
+            headers.insert(name, id.clone());
+            self.cx.request_id = Some(id);
+        }
         let text = host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
         self.cx.host = Box::from(&*canonical_host(text));
         self.cx.authority = host;
@@ -252,8 +269,10 @@ impl Exchange {
         let timeouts = &conversation.door.entry_point.timeouts;
         // On HTTP/1 the gate keeps the time, for a body and for everything else.
         if let (None, Some(limit)) = (&conversation.gate, timeouts.read) {
-            let per_read = timeouts.body == BodyTimeout::PerRead;
-            body = Body::boxed(TimedBody::new(body, self.cx.start, limit, per_read));
+            body = Body::boxed(match timeouts.body {
+                BodyTimeout::Total => TimedBody::until(body, self.cx.start + limit),
+                BodyTimeout::PerRead => TimedBody::per_read(body, limit),
+            });
         }
         let received = Arc::new(Received::of(&body));
         self.received = Some(Arc::clone(&received));
@@ -324,9 +343,18 @@ impl Exchange {
         })
     }
 
-    /// Hands the exchange over to the response: it is over when the response is.
-    fn attach(mut self: Box<Self>, response: &mut Response) {
+    /// Tells the client the name of its request, also of one that was refused before it had one.
+    fn name_response(&mut self, response: &mut Response) {
+        if let Some(name) = &self.conversation.door.entry_point.request_id {
+            let id = self.cx.request_id.get_or_insert_with(request_id::new);
+            response.headers_mut().insert(name, id.clone());
+        }
+    }
+
+    /// Hands the exchange over to the response: it is over when the response is. Returns when that must be.
+    fn attach(mut self: Box<Self>, response: &mut Response) -> Option<Instant> {
         let outcome = response.extensions_mut().remove::<Outcome>().unwrap_or_default();
+        let until = outcome.until;
         let headers = response.headers();
         if headers
             .get(CONTENT_TYPE)
@@ -351,6 +379,7 @@ impl Exchange {
             *response.body_mut() = Body::boxed(WriteDeadline::new(body, deadline));
         }
         on_end_boxed(response, self);
+        until
     }
 
     fn finish(&mut self, end: BodyEnd, trailers: Option<&HeaderMap>) {
@@ -421,6 +450,10 @@ impl Exchange {
     ) -> AccessRecord<'a> {
         let connection = &self.cx.connection;
         let outcome = &answered.outcome;
+        let exceeded = || {
+            let later = outcome.later.as_ref().and_then(|later| later.get().copied());
+            outcome.error.or(later).and_then(ProxyError::exceeded)
+        };
         let path = match &self.raw_target {
             Some(target) => target,
             None => self.uri.path_and_query().map_or(self.uri.path(), |target| target.as_str()),
@@ -444,13 +477,14 @@ impl Exchange {
             tls_subject: None,
             request_bytes,
             request_count: self.request_count,
+            request_id: self.cx.request_id.as_ref(),
             retries: outcome.retries,
             origin_status: outcome.origin_status.map(|status| status.as_u16()),
             origin_duration: outcome.origin_duration,
             origin_bytes: outcome.origin_status.map(|_| end.bytes),
             status: answered.status.as_u16(),
             response_bytes: end.bytes,
-            reason: self.reason,
+            reason: self.reason.or_else(exceeded),
             request_headers: self.request_headers.as_ref(),
             origin_headers: answered.origin_headers.as_ref(),
             downstream_headers: answered.downstream_headers.as_ref(),

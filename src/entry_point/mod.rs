@@ -14,6 +14,7 @@ mod proxy_protocol;
 mod reply;
 mod rest;
 mod shortage;
+mod stream;
 #[cfg(test)]
 mod tests;
 pub mod worker;
@@ -49,6 +50,8 @@ pub struct EntryPoint {
     pub trusted: TrustedSources,
     /// Names that survive although the client lists them in `Connection`.
     pub connection_headers: Vec<HeaderName>,
+    /// Header with the name of each request, where requests get names.
+    pub request_id: Option<HeaderName>,
     /// Peers whose PROXY protocol header counts; `None`: no PROXY protocol.
     pub proxy_protocol: Option<TrustedSources>,
     /// How targets are rewritten.

@@ -35,6 +35,7 @@ fn door_with(change: impl FnOnce(&mut EntryPoint)) -> Arc<Door> {
         reuse_port: false,
         trusted: TrustedSources::new(false, &[]),
         connection_headers: Vec::new(),
+        request_id: None,
         proxy_protocol: None,
         target: TargetRules::default(),
         underscores: UnderscoreStrategy::Keep,

@@ -103,6 +103,8 @@ pub struct Context {
     pub authority: Option<HeaderValue>,
     /// When the head of the request was complete.
     pub start: Instant,
+    /// Name of the request, where the entry point gives names (`requestId`).
+    pub request_id: Option<HeaderValue>,
 }
 
 /// Counts tunnels and other work that goes on after its request was answered.

@@ -39,6 +39,7 @@ pub(crate) fn context(peer: &str) -> Context {
         host: "a.test".into(),
         authority: Some(HeaderValue::from_static("a.test")),
         start: Instant::now(),
+        request_id: None,
     }
 }
 

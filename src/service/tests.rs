@@ -48,6 +48,7 @@ pub(super) fn context() -> Context {
         host: "test".into(),
         authority: Some(HeaderValue::from_static("test")),
         start: Instant::now(),
+        request_id: None,
     }
 }
 

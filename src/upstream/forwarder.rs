@@ -12,6 +12,7 @@ use super::connect::Stream;
 use super::gunzip;
 use super::headers::{RequestFacts, UpgradeName, prepare_request, prepare_response, set_host};
 use super::http1::Answer;
+use super::limits::{Watch, answered_by};
 use super::owner::{self, Owner};
 use super::send::{Failure, Line, origin_form};
 use super::target::Target;
@@ -76,6 +77,10 @@ impl Forwarder {
             return ready(error::empty(StatusCode::NOT_IMPLEMENTED));
         }
         let mut request = request;
+        let watch = request.extensions_mut().remove::<Watch>().map(Box::new);
+        if watch.as_ref().is_some_and(|watch| watch.refuses(request.body())) {
+            return ready(ProxyError::BodyTooLarge.into_response());
+        }
         let upgrade = self.prepare(cx, &mut request);
         let owner = owner::of_request(cx, request.headers());
         let unpack = cx.connection.entry_point.exact && gunzip::ask(&mut request);
@@ -89,9 +94,19 @@ impl Forwarder {
         Box::pin(async move {
             let asked = upgrade.is_some();
             let start = Instant::now();
-            let sent = self.line(start, asked, owner).send(&mut request).await;
+            let mut line = self.line(start, asked, owner);
+            if let Some(first_byte) = watch.as_ref().and_then(|watch| watch.answer.first_byte) {
+                line.response_header = first_byte;
+            }
+            let sent = line.send(&mut request).await;
             drop(request);
             let mut response = self.answered(cx, start, sent, upgrade, client);
+            if let Some(watch) = watch
+                && let Some(idle) = watch.answer.idle.flatten()
+            {
+                let body = std::mem::take(response.body_mut());
+                *response.body_mut() = answered_by(body, idle, &watch.later);
+            }
             if unpack {
                 gunzip::unpack(&mut response);
             }
@@ -163,7 +178,8 @@ impl Forwarder {
         owner: Option<&'a Arc<Owner>>,
     ) -> Line<'a> {
         let Self { transport, origin, target, .. } = self;
-        Line { transport, origin, target, start, upgrade, owner }
+        let response_header = transport.timeouts.response_header;
+        Line { transport, origin, target, start, upgrade, response_header, owner }
     }
 
     /// Makes a client's request fit for the server; returns the upgrade that it asks for.

@@ -38,6 +38,8 @@ pub(super) struct Line<'a> {
     pub(super) upgrade: bool,
     /// Who sends it, if it is not anybody.
     pub(super) owner: Option<&'a Arc<Owner>>,
+    /// How long the head of the answer may take.
+    pub(super) response_header: Option<Duration>,
 }
 
 /// Why there is no answer.
@@ -82,7 +84,7 @@ impl Line<'_> {
         let upload = request.body().state().cloned();
         let reused = connection.is_reused();
         let repeatable = reused && upload.is_none() && is_repeatable(request.method());
-        let limit = self.transport.timeouts.response_header;
+        let limit = self.response_header;
         let absolute = self.origin.absolute.as_ref();
         let exchange = http1::exchange(connection, request, absolute, self.upgrade, repeatable);
         let pending = pin!(exchange);
@@ -118,7 +120,7 @@ impl Line<'_> {
         let spare = copy(request);
         let taken = std::mem::replace(request, http::Request::new(Upload::empty()));
         let pending = pin!(lease.sender.try_send_request(taken));
-        let waited = wait(pending, upload.as_deref(), self.transport.timeouts.response_header);
+        let waited = wait(pending, upload.as_deref(), self.response_header);
         match waited.await {
             Ok(response) => {
                 let at_end = AtEnd { upload, permit: Some(lease.permit) };

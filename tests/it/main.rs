@@ -44,11 +44,15 @@ mod operations;
 #[cfg(test)]
 mod options;
 #[cfg(test)]
+mod own_limits;
+#[cfg(test)]
 mod pressure;
 #[cfg(test)]
 mod probe;
 #[cfg(test)]
 mod reload;
+#[cfg(test)]
+mod request_ids;
 #[cfg(test)]
 mod routing;
 #[cfg(test)]

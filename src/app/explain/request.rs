@@ -94,6 +94,7 @@ impl Canonical {
             host: Box::from(&*canonical_host(text)),
             authority: host,
             start: Instant::now(),
+            request_id: None,
         };
         let path = routing_path(parts.uri.path()).into_owned();
         Ok(Ok(Self { parts, cx, is_trusted, path }))

@@ -270,7 +270,7 @@ fn flags_take_values_as_traefik_does() {
     let domain = &web.http.tls.as_ref().unwrap().domains[0];
     assert_eq!((domain.main.as_str(), domain.sans.len()), ("a.b", 2));
     let timeouts = &web.transport.responding_timeouts;
-    assert_eq!(timeouts.read_timeout, GoDuration::from_secs(5));
+    assert_eq!(timeouts.read_timeout, Some(GoDuration::from_secs(5)));
     assert_eq!(timeouts.idle_timeout, GoDuration::from_secs(90));
     assert!(loaded.config.api.is_none(), "nothing is read after two dashes");
 }
@@ -362,7 +362,7 @@ fn defaults_are_traefiks() {
     let seconds = GoDuration::from_secs;
     let timeouts = &web.transport.responding_timeouts;
     assert_eq!(
-        (timeouts.read_timeout, timeouts.write_timeout, timeouts.idle_timeout),
+        (timeouts.read_timeout(), timeouts.write_timeout, timeouts.idle_timeout),
         (seconds(60), seconds(0), seconds(180))
     );
     assert_eq!(web.transport.life_cycle.grace_time_out, seconds(10));

@@ -83,6 +83,17 @@ fn trusted_addresses() {
 }
 
 #[test]
+fn names_of_requests_have_a_header() {
+    for header in ["X-Request-Id", "x-trace"] {
+        assert_eq!(lines(&web(&format!("http: {{requestId: {{header: {header}}}}}"))), [""; 0]);
+    }
+    assert_eq!(lines(&web("http: {requestId: {}}")), [""; 0]);
+    for (header, word) in [("'a b'", "no name"), ("''", "no name"), ("Host", "something else")] {
+        error(&web(&format!("http: {{requestId: {{header: {header}}}}}")), &[word]);
+    }
+}
+
+#[test]
 fn numbers() {
     error(
         &web("http2: {maxConcurrentStreams: -1}"),

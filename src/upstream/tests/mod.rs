@@ -27,7 +27,7 @@ use crate::exchange::{
 };
 use crate::values::{Disk, GoDuration, Profile};
 
-fn context() -> Context {
+pub(in crate::upstream) fn context() -> Context {
     let peer = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)), 4711);
     Context {
         connection: Arc::new(Connection {
@@ -47,6 +47,7 @@ fn context() -> Context {
         host: "odoo.example".into(),
         authority: Some(HeaderValue::from_static("odoo.example")),
         start: Instant::now(),
+        request_id: None,
     }
 }
 
