@@ -26,6 +26,8 @@ Doorward, a reverse proxy that takes the files of a Traefik v3 user as they are.
 
 Usage: doorward [flags]               serve; what is not in a file comes from flags, else the environment
        doorward check FILE...         say what is wrong with configuration files
+       doorward diff OLD NEW          say which requests get something else under another configuration
+       doorward explain URL [FILE...]  say which router takes a request, and why not the others
        doorward healthcheck [flags]   ask a running proxy for /ping
        doorward demo [flags]          a small fleet to look at
        doorward version
@@ -34,7 +36,7 @@ Usage: doorward [flags]               serve; what is not in a file comes from fl
 ";
 
 const STOPPING: &str = "stopping; a second signal ends it at once";
-const COMMANDS: [&str; 5] = ["check", "demo", "healthcheck", "help", "version"];
+const COMMANDS: [&str; 7] = ["check", "demo", "diff", "explain", "healthcheck", "help", "version"];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -46,6 +48,14 @@ fn main() -> ExitCode {
         Some("version") => version(),
         Some("check") => {
             app::check::command(&args[1..], &environment(), &mut std::io::stdout().lock())
+        }
+        Some("diff") => {
+            let (out, err) = (std::io::stdout(), std::io::stderr());
+            app::diff::command(&args[1..], &mut out.lock(), &mut err.lock())
+        }
+        Some("explain") => {
+            let (out, err) = (std::io::stdout(), std::io::stderr());
+            app::explain::command(&args[1..], &environment(), &mut out.lock(), &mut err.lock())
         }
         Some("healthcheck") => healthcheck(&args[1..]),
         Some("demo") => run_demo(&args[1..]),
@@ -79,6 +89,8 @@ fn help(command: Option<&str>) -> anyhow::Result<ExitCode> {
     match command {
         Some("check") => print(app::check::USAGE),
         Some("demo") => print(demo::HELP),
+        Some("diff") => print(app::diff::USAGE),
+        Some("explain") => print(app::explain::USAGE),
         _ => print(&[USAGE, &doorward::config::help::print_help()].concat()),
     }
 }

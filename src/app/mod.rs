@@ -1,11 +1,16 @@
 //! The composition root: builds every part once, in order, and shuts down in reverse.
 
 pub mod check;
+pub mod diff;
+pub mod explain;
 mod facts;
+mod fetch;
 mod gauges;
 pub mod healthcheck;
 mod hints;
 mod internal;
+mod live;
+mod written;
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};

@@ -18,22 +18,21 @@ use tokio::time::Instant;
 use tracing::{debug, error};
 
 use super::deadline::{TimedBody, WriteDeadline};
+use super::head;
 use super::http::{Busy, Conversation};
 use super::reply::{self, Received, refusal};
 use super::stream;
-use crate::exchange::canonical::{
-    HostError, canonical_host, canonicalize_host, has_disguised_dots, malformed_http2, routing_path,
-};
+use crate::exchange::canonical::{canonical_host, routing_path};
 use crate::exchange::error::{empty, text};
 use crate::exchange::forwarded::{self, ForwardedFacts, X_FORWARDED_FOR};
 use crate::exchange::request_id::{self, is_sane};
 use crate::exchange::view::{FlatHost, RequestView};
 use crate::exchange::{
-    Body, BodyEnd, ClientTls, Context, EndHook, Ending, Handler, Observation, Outcome, Protocol,
-    ProxyError, Request, Response, on_end_boxed,
+    Body, BodyEnd, Context, EndHook, Ending, Handler, Observation, Outcome, Protocol, ProxyError,
+    Request, Response, on_end_boxed,
 };
 use crate::observability::access_log::AccessRecord;
-use crate::router::{EntryPointRoutes, HttpRouter, RoutingTable};
+use crate::router::{HttpRouter, RoutingTable};
 use crate::upstream::headers::upgrade_of;
 use crate::wire::{BodyTimeout, InFlight};
 
@@ -116,31 +115,8 @@ fn admit(
             "too many header fields in the requests of this connection",
         );
     }
-    if parts.method == Method::CONNECT {
-        return exchange.refuse(StatusCode::NOT_IMPLEMENTED, "CONNECT is not served");
-    }
-    if entry_point.underscores.apply(&mut parts.headers, entry_point.aliases) {
-        return exchange.refuse(StatusCode::BAD_REQUEST, reply::ALIASED_NAME);
-    }
-    if parts.version >= Version::HTTP_2
-        && let Some(reason) = malformed_http2(&parts.headers, &parts.uri)
-    {
-        return exchange.refuse(StatusCode::BAD_REQUEST, reason);
-    }
-    if let Err(error) = entry_point.target.apply(&parts.method, &mut parts.uri) {
-        debug!(%error, "malformed target");
-        return exchange.refuse(StatusCode::BAD_REQUEST, "malformed target");
-    }
-    if entry_point.facts.hardened && has_disguised_dots(parts.uri.path()) {
-        return exchange.refuse(StatusCode::BAD_REQUEST, "disguised dot segment");
-    }
-    if let Err(error) = canonicalize_host(&mut parts.headers, &parts.uri, parts.version) {
-        let reason = match error {
-            HostError::Missing => "missing required Host header",
-            HostError::Several => "too many Host headers",
-            HostError::Malformed => "malformed Host header",
-        };
-        return exchange.refuse(StatusCode::BAD_REQUEST, reason);
+    if let Err(refusal) = head::canonicalize(entry_point, &mut parts) {
+        return exchange.refuse(refusal.status, refusal.reason);
     }
     exchange.uri = parts.uri.clone();
     exchange.describe(conversation, &mut parts.headers);
@@ -340,8 +316,14 @@ impl Exchange {
             self.reason = Some("encoded character");
             return empty(StatusCode::BAD_REQUEST);
         }
-        if let (Some(wanted), Some(tls)) = (&router.tls_options, &self.cx.connection.tls)
-            && (*wanted != tls.options || self.is_misdirected(routers, tls))
+        let strict = self.conversation.door.entry_point.strict_tls_options;
+        if let (Some(routes), Some(tls)) = (routers, &self.cx.connection.tls)
+            && routes.is_misdirected(
+                router,
+                &self.cx.host,
+                (&tls.server_name, &tls.options),
+                strict,
+            )
         {
             self.reason = Some("TLS options of another host");
             return text(StatusCode::MISDIRECTED_REQUEST, "Misdirected Request\n");
@@ -359,16 +341,6 @@ impl Exchange {
             error!(routerName = %router.name, "a handler panicked");
             ProxyError::Panic.into_response()
         })
-    }
-
-    /// Whether the host of the request has other TLS options than the name that the client asked for: a router that
-    /// any host may reach must not be the way around them.
-    fn is_misdirected(&self, routes: Option<&EntryPointRoutes>, tls: &ClientTls) -> bool {
-        self.conversation.door.entry_point.strict_tls_options
-            && *self.cx.host != *tls.server_name
-            && routes
-                .and_then(|routes| routes.tls.as_ref())
-                .is_some_and(|routes| *routes.options_name_for(&self.cx.host) != tls.options)
     }
 
     /// Tells the client the name of its request, also of one that was refused before it had one.

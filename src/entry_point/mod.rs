@@ -7,6 +7,7 @@ pub mod connection;
 mod cork;
 mod deadline;
 mod exchange;
+pub mod head;
 pub mod http;
 pub mod listener;
 mod proxy_protocol;

@@ -79,6 +79,11 @@ impl Chain {
         Self { middlewares: middlewares.into_boxed_slice(), handler }
     }
 
+    /// The middlewares, in order.
+    pub fn middlewares(&self) -> &[Arc<dyn Middleware>] {
+        &self.middlewares
+    }
+
     /// The handler at the end.
     pub fn handler(&self) -> &Arc<dyn Handler> {
         &self.handler

@@ -18,6 +18,7 @@ pub mod signal;
 pub mod tunnel;
 pub mod view;
 
+use std::any::Any;
 use std::pin::Pin;
 
 pub use attempts::Attempts;
@@ -44,6 +45,11 @@ pub type ResponseFuture<'a> = Pin<Box<dyn Future<Output = Response> + 'a>>;
 pub trait Handler: Send + Sync {
     /// Answers `request`, whose origin is `cx`.
     fn handle<'a>(&'a self, cx: &'a Context, request: Request) -> ResponseFuture<'a>;
+
+    /// Itself, for whoever explains where requests go from here; `None` for an end of the way.
+    fn as_any(&self) -> Option<&dyn Any> {
+        None
+    }
 }
 
 /// A handler's answer that needs no waiting.

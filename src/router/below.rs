@@ -1,6 +1,7 @@
 //! Routers below a router (Traefik's multi-layer routing): they see the request as the middlewares
 //! above have left it.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -20,6 +21,11 @@ impl Below {
     /// These routers, which are in match order, best first.
     pub fn new(routers: Vec<Arc<HttpRouter>>) -> Self {
         Self { routers: HttpRouters::new(routers) }
+    }
+
+    /// The routers.
+    pub fn routers(&self) -> &HttpRouters {
+        &self.routers
     }
 
     fn find(&self, cx: &Context, request: &Request) -> Option<&Arc<HttpRouter>> {
@@ -47,6 +53,10 @@ impl Handler for Below {
             note(router, &mut response);
             response
         })
+    }
+
+    fn as_any(&self) -> Option<&dyn Any> {
+        Some(self)
     }
 }
 

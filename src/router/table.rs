@@ -64,6 +64,25 @@ pub struct HttpRouter {
     pub broken: bool,
 }
 
+impl EntryPointRoutes {
+    /// Whether a request for `host` that goes to `router` came over a connection of other TLS options than it must: one
+    /// for `server_name`, made with `options`. With `strict`, a router that any host may reach is no way around those
+    /// of the host either.
+    pub fn is_misdirected(
+        &self,
+        router: &HttpRouter,
+        host: &str,
+        (server_name, options): (&str, &str),
+        strict: bool,
+    ) -> bool {
+        let of_host = || self.tls.as_ref().map(|routes| routes.options_name_for(host));
+        router.tls_options.as_ref().is_some_and(|wanted| {
+            **wanted != *options
+                || strict && host != server_name && of_host().is_some_and(|name| **name != *options)
+        })
+    }
+}
+
 impl HttpRouters {
     /// Sorts out `routers`, which are in match order, best first.
     pub fn new(routers: Vec<Arc<HttpRouter>>) -> Self {

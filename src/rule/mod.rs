@@ -9,6 +9,9 @@ mod lexer;
 mod matcher;
 mod parser;
 mod query;
+mod reasons;
+mod sample_text;
+mod samples;
 mod tree;
 mod v2;
 
@@ -19,6 +22,8 @@ use std::fmt;
 use std::ops::Range;
 
 pub use hosts::{HostPattern, IndexHosts, readable_hosts};
+pub use reasons::Reason;
+pub use samples::Sample;
 
 use crate::exchange::view::RequestView;
 use tree::Node;

@@ -6,7 +6,7 @@ use super::{HostPattern, IndexHosts, Rule, readable_hosts};
 use crate::exchange::view::RequestView;
 
 /// A request, owned; `host` and `path` are as the view has them.
-struct Request {
+pub(super) struct Request {
     host: &'static str,
     path: &'static str,
     query: Option<&'static str>,
@@ -16,7 +16,7 @@ struct Request {
 }
 
 impl Request {
-    fn to(host: &'static str, path: &'static str) -> Self {
+    pub(super) fn to(host: &'static str, path: &'static str) -> Self {
         Self {
             host,
             path,
@@ -32,7 +32,7 @@ impl Request {
         self
     }
 
-    fn view(&self) -> RequestView<'_> {
+    pub(super) fn view(&self) -> RequestView<'_> {
         RequestView {
             host: self.host,
             flat_host: None,

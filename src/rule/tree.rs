@@ -112,7 +112,7 @@ impl Span {
         Self { start: narrow(range.start), end: narrow(range.end) }
     }
 
-    fn range(self) -> Range<usize> {
+    pub(super) fn range(self) -> Range<usize> {
         let wide = |offset: u32| usize::try_from(offset).unwrap_or(usize::MAX);
         wide(self.start)..wide(self.end)
     }

@@ -26,6 +26,8 @@ mod contract_wire;
 #[cfg(test)]
 mod entry_points;
 #[cfg(test)]
+mod explain;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod harness;

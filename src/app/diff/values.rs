@@ -1,0 +1,242 @@
+//! Objects of two configurations, compared by what they say and not by how it is written.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::app::explain::Subject;
+use crate::config::dynamic_config::Section;
+use crate::config::tree::is_secret;
+use crate::service::{ServiceConfig, without_credentials};
+use crate::values::QualifiedName;
+use crate::values::secret::is_credential_header;
+
+/// One option that differs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Difference {
+    pub(super) option: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) old: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) new: Option<String>,
+}
+
+impl Difference {
+    /// `option: old -> new`.
+    pub(super) fn one_line(&self) -> String {
+        let shown = |side: &Option<String>| side.clone().unwrap_or_else(|| "(unset)".to_owned());
+        let (old, new) = (shown(&self.old), shown(&self.new));
+        if old == new {
+            return format!("{}: another value, which is not shown", self.option);
+        }
+        format!("{}: {old} -> {new}", self.option)
+    }
+}
+
+/// Both configurations.
+pub(super) struct Values<'s> {
+    pub(super) old: &'s Subject,
+    pub(super) new: &'s Subject,
+    services: RefCell<HashMap<(QualifiedName, QualifiedName), bool>>,
+}
+
+impl<'s> Values<'s> {
+    pub(super) fn new(old: &'s Subject, new: &'s Subject) -> Self {
+        Self { old, new, services: RefCell::default() }
+    }
+
+    /// Whether two middlewares do the same.
+    pub(super) fn same_middleware(&self, old: &QualifiedName, new: &QualifiedName) -> bool {
+        let [then, now] = [self.old, self.new].map(|subject| &subject.table.merged.middlewares);
+        same(then, old, now, new)
+    }
+
+    /// Whether two sets of TLS options say the same.
+    pub(super) fn same_tls_options(&self, old: &str, new: &str) -> bool {
+        let [then, now] = [self.old, self.new].map(|subject| &subject.table.merged.tls_options);
+        match (then.get(old), now.get(new)) {
+            (Some(one), Some(other)) => one.config == other.config,
+            (None, None) => old == new,
+            _ => false,
+        }
+    }
+
+    /// Whether two services do the same, and all that stands below them.
+    pub(super) fn same_service(&self, old: &QualifiedName, new: &QualifiedName) -> bool {
+        let key = (old.clone(), new.clone());
+        if let Some(known) = self.services.borrow().get(&key) {
+            return *known;
+        }
+        // One that is being compared stands below itself, and is broken in both.
+        self.services.borrow_mut().insert(key.clone(), true);
+        let [then, now] = [self.old, self.new].map(|subject| &subject.table.merged);
+        let is_same = match (then.services.get(old), now.services.get(new)) {
+            (None, None) => old == new,
+            (Some(one), Some(other)) => {
+                let (one, other) = (&one.config, &other.config);
+                let resolve =
+                    |name: &str, of: &QualifiedName| QualifiedName::resolve(name, of.provider());
+                let pair = |name: &str| (resolve(name, old), resolve(name, new));
+                one == other
+                    && below(one).iter().all(|name| {
+                        let (old, new) = pair(name);
+                        self.same_service(&old, &new)
+                    })
+                    && one.middlewares.iter().all(|name| {
+                        let (old, new) = pair(name);
+                        self.same_middleware(&old, &new)
+                    })
+                    && transport(one).is_none_or(|name| {
+                        let (old, new) = pair(name);
+                        let (then, now) = (&then.servers_transports, &now.servers_transports);
+                        same(then, &old, now, &new)
+                    })
+            }
+            _ => false,
+        };
+        self.services.borrow_mut().insert(key, is_same);
+        is_same
+    }
+}
+
+fn same<T: PartialEq>(
+    then: &Section<T>,
+    old: &QualifiedName,
+    now: &Section<T>,
+    new: &QualifiedName,
+) -> bool {
+    match (then.get(old), now.get(new)) {
+        (Some(one), Some(other)) => one.config == other.config,
+        (None, None) => old == new,
+        _ => false,
+    }
+}
+
+/// Names of the services that a service is made of.
+pub(super) fn below(config: &ServiceConfig) -> Vec<&str> {
+    let mut names: Vec<&str> = Vec::new();
+    let weighted = config.weighted.iter().flat_map(|one| &one.services);
+    let hashed = config.highest_random_weight.iter().flat_map(|one| &one.services);
+    names.extend(weighted.chain(hashed).map(|one| one.name.as_str()));
+    if let Some(failover) = &config.failover {
+        names.extend([failover.service.as_str(), failover.fallback.as_str()]);
+    }
+    if let Some(mirroring) = &config.mirroring {
+        names.push(&mirroring.service);
+        names.extend(mirroring.mirrors.iter().map(|one| one.name.as_str()));
+    }
+    names
+}
+
+/// The servers transport that a service names.
+pub(super) fn transport(config: &ServiceConfig) -> Option<&str> {
+    let name = config.load_balancer.as_ref()?.servers_transport.as_str();
+    Some(name).filter(|name| !name.is_empty())
+}
+
+/// The options that differ between two objects, in order. Secrets are named and not shown.
+pub(super) fn options<T: Serialize>(old: &T, new: &T) -> Vec<Difference> {
+    let [old, new] = [old, new].map(|one| serde_json::to_value(one).unwrap_or_default());
+    let mut differences = Vec::new();
+    compare("", Some(&old), Some(&new), false, &mut differences);
+    if differences.is_empty() {
+        // What is a secret looks the same, whatever it is.
+        let changed = || Some("(a secret)".to_owned());
+        differences.push(Difference {
+            option: "a secret".to_owned(),
+            old: changed(),
+            new: changed(),
+        });
+    }
+    differences
+}
+
+fn compare(
+    path: &str,
+    old: Option<&Value>,
+    new: Option<&Value>,
+    hidden: bool,
+    out: &mut Vec<Difference>,
+) {
+    if old == new {
+        return;
+    }
+    match (old, new) {
+        (Some(Value::Object(one)), Some(Value::Object(other))) => {
+            let mut keys: Vec<&String> = one.keys().chain(other.keys()).collect();
+            keys.sort_unstable();
+            keys.dedup();
+            for key in keys {
+                let inner = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                let hidden = hidden || is_hidden(key);
+                compare(&inner, one.get(key), other.get(key), hidden, out);
+            }
+        }
+        (old, new) => {
+            let shown = |value: Option<&Value>| value.map(|value| shown(value, hidden));
+            out.push(Difference { option: path.to_owned(), old: shown(old), new: shown(new) });
+        }
+    }
+}
+
+/// Whether the value of an option, or of a header, must not be shown. `cookie` is a section of `sticky`.
+fn is_hidden(key: &str) -> bool {
+    is_secret(key) || key != "cookie" && is_credential_header(key)
+}
+
+fn shown(value: &Value, hidden: bool) -> String {
+    const LONGEST: usize = 120;
+    if hidden {
+        return "(hidden)".to_owned();
+    }
+    let text = match value {
+        Value::String(text) => without_credentials(text).into_owned(),
+        Value::Array(items) => {
+            let items: Vec<_> = items.iter().map(|item| shown(item, hidden)).collect();
+            format!("[{}]", items.join(", "))
+        }
+        Value::Object(entries) => {
+            let entries: Vec<_> = entries
+                .iter()
+                .map(|(key, value)| format!("{key}: {}", shown(value, is_hidden(key))))
+                .collect();
+            format!("{{{}}}", entries.join(", "))
+        }
+        other => other.to_string(),
+    };
+    if text.chars().count() <= LONGEST {
+        return text;
+    }
+    let short: String = text.chars().take(LONGEST).collect();
+    format!("{short}...")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn options_are_compared_one_by_one_and_secrets_hidden() {
+        let old =
+            json!({"a": 1, "users": ["x"], "inner": {"password": "p", "url": "http://u:p@h/"}});
+        let new = json!({"a": 1, "users": ["y"], "inner": {"password": "q", "url": "http://h/"}, "b": [1, {"token": "t"}]});
+        let told: Vec<_> = options(&old, &new)
+            .into_iter()
+            .map(|one| format!("{}: {:?} -> {:?}", one.option, one.old, one.new))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                r#"b: None -> Some("[1, {token: (hidden)}]")"#,
+                r#"inner.password: Some("(hidden)") -> Some("(hidden)")"#,
+                r#"inner.url: Some("http://h/") -> Some("http://h/")"#,
+                r#"users: Some("(hidden)") -> Some("(hidden)")"#,
+            ]
+        );
+        assert_eq!(options(&json!({}), &json!({}))[0].option, "a secret");
+    }
+}
