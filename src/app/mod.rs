@@ -29,8 +29,9 @@ use crate::config::tree::Node;
 use crate::entry_point::worker::{self, Listening, Stage};
 use crate::entry_point::{EntryPoint, Shared, listener};
 use crate::exchange::{Body, Context, Handler, Request, Response, ResponseFuture, ready};
+use crate::middleware::ban::Bans;
 use crate::observability::access_log::AccessLog;
-use crate::observability::metrics::{self, Metrics};
+use crate::observability::metrics::{self, BanCounts, Metrics};
 use crate::provider::file::FileProvider;
 use crate::provider::file_cache::FileCache;
 use crate::provider::{ConfigSender, LookAgain, Provider};
@@ -105,6 +106,7 @@ impl App {
             let source = start_provider(config, &again, &shutdown);
             let reload =
                 reload((config, written), source, &facts, &shared, &report, &readiness, in_force)?;
+            tokio::spawn(Arc::clone(&reload.bans).watch(shutdown.clone()));
             start_reload(reload, &shutdown)
         };
         // Sockets first, so that a taken port is known before anything is served from others.
@@ -345,12 +347,16 @@ fn reload(
     readiness: &Arc<Readiness>,
     in_force: watch::Sender<u64>,
 ) -> anyhow::Result<Reload> {
+    let state = Arc::new(SharedState::default());
+    let bans = Bans::of(&state);
+    shared.metrics.watch_bans(Arc::clone(&bans) as Arc<dyn BanCounts>);
     Ok(Reload {
         internal: internal::shared(config, written),
         source,
         throttle: config.providers.providers_throttle_duration.or_zero(),
         facts: Arc::clone(facts),
-        state: Arc::new(SharedState::default()),
+        state,
+        bans,
         files: Arc::new(FileCache::default()),
         shared: Arc::clone(shared),
         report: Arc::clone(report),
