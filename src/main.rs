@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::bail;
+use doorward::admin::Admin;
 use doorward::app::{self, App};
 use doorward::config::diagnostics::{Diagnostic, Severity, did_you_mean};
 use doorward::config::loader::{self, Loaded};
@@ -177,6 +178,9 @@ async fn serve(loaded: Loaded, mut signals: Signals) -> anyhow::Result<Option<Ap
     for (name, address) in app.addresses() {
         info!(entryPointName = %name, %address, "listening");
     }
+    if let Some(address) = app.admin().and_then(Admin::address) {
+        info!(%address, "the admin API listens");
+    }
     if !stopped {
         run_until_stop(&app, &mut signals).await;
         info!("{STOPPING}");
@@ -200,9 +204,18 @@ async fn run_until_stop(app: &App, signals: &mut Signals) {
             _ = signals.terminate.recv() => return,
             _ = signals.interrupt.recv() => return,
             _ = signals.hang_up.recv() => {
+                if let Some(admin) = app.admin() {
+                    info!("SIGHUP: reading the tokens and certificates of the admin API again");
+                    admin.reload();
+                }
                 if !app.has_file_provider() {
-                    // Without a file provider Traefik dies of it, as any process does.
-                    return;
+                    if app.admin().is_none() {
+                        // Without anything to read again, Traefik dies of it, as any process does.
+                        return;
+                    }
+                    tell_of_reload();
+                    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+                    continue;
                 }
                 info!("SIGHUP: looking at the dynamic files again");
                 tell_of_reload();

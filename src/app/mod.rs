@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use crate::admin::{Admin, BansResource};
 use crate::api::ping::{Live, Ping, Readiness, Ready};
 use crate::api::{Api, Dashboard, LiveReport, Noop, StaticView};
 use crate::compile::{Report, StaticFacts};
@@ -39,6 +40,7 @@ use crate::reload::{Reload, Source, empty_report};
 use crate::router::{LiveTable, RoutingTable};
 use crate::service::health::HealthMonitor;
 use crate::state::SharedState;
+use crate::values::Disk;
 
 /// Threads for providers, compiling and the like.
 const CONTROL_THREADS: usize = 2;
@@ -59,6 +61,7 @@ pub struct App {
     again: Arc<LookAgain>,
     reloaded: watch::Receiver<u64>,
     has_file_provider: bool,
+    admin: Option<Admin>,
 }
 
 impl App {
@@ -101,13 +104,15 @@ impl App {
         let shutdown = CancellationToken::new();
         let again = Arc::new(LookAgain::default());
         let (in_force, reloaded) = watch::channel(0);
-        let first = {
+        let (first, admin) = {
             let _entered = control.enter();
             let source = start_provider(config, &again, &shutdown);
             let reload =
                 reload((config, written), source, &facts, &shared, &report, &readiness, in_force)?;
             tokio::spawn(Arc::clone(&reload.bans).watch(shutdown.clone()));
-            start_reload(reload, &shutdown)
+            // Before anything is served, so that what is wrong with it is known.
+            let admin = start_admin(config, &reload.bans, &shared.metrics, &shutdown)?;
+            (start_reload(reload, &shutdown), admin)
         };
         // Sockets first, so that a taken port is known before anything is served from others.
         let (addresses, listening) = bind(config, &entry_points, inherited)?;
@@ -130,6 +135,7 @@ impl App {
             again,
             reloaded,
             has_file_provider: config.providers.file.is_some(),
+            admin,
         })
     }
 
@@ -166,6 +172,11 @@ impl App {
     /// Whether there is a file provider, which SIGHUP tells to look again.
     pub fn has_file_provider(&self) -> bool {
         self.has_file_provider
+    }
+
+    /// The admin API, if it is on.
+    pub fn admin(&self) -> Option<&Admin> {
+        self.admin.as_ref()
     }
 
     /// Tells the file provider to look at its files again; see [`App::reloaded`].
@@ -336,6 +347,19 @@ fn start_provider(
         }
     });
     Some(Source { name: "file", updates })
+}
+
+fn start_admin(
+    config: &StaticConfig,
+    bans: &Arc<Bans>,
+    metrics: &Metrics,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Option<Admin>> {
+    let Some(config) = &config.admin else { return Ok(None) };
+    let bans = Arc::new(BansResource::new(Arc::clone(bans)));
+    let admin = Admin::start(config, Arc::new(Disk), vec![bans], shutdown)?;
+    metrics.watch_admin(admin.failures());
+    Ok(Some(admin))
 }
 
 fn reload(

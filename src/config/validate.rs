@@ -25,6 +25,7 @@ impl StaticConfig {
         check.entry_points();
         check.addresses();
         check.api();
+        check.admin();
         check.ping();
         check.metrics();
         check.logs();
@@ -309,6 +310,14 @@ impl Check<'_> {
                 "api.basePath",
                 "`api.basePath` cannot be used together with `api.insecure`",
             );
+        }
+    }
+
+    fn admin(&mut self) {
+        let config = self.config;
+        for error in config.admin.iter().flat_map(|admin| admin.check()) {
+            let path = format!("admin.{}", error.option);
+            self.error(path.trim_end_matches('.'), error.message);
         }
     }
 

@@ -4,6 +4,8 @@
 //! them are told in: `Origin::start()`, `Proxy::start(text)`, `proxy.get("/")`, `proxy.reload(text)`.
 
 #[cfg(test)]
+mod admin;
+#[cfg(test)]
 mod ban;
 #[cfg(test)]
 mod broken_router;
