@@ -192,6 +192,7 @@ fn fits(certificate: &X509Certificate<'_>, wanted: &ClientCertificateConfig) -> 
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
+    use std::fmt::Write as _;
 
     use http::HeaderValue;
 
@@ -218,7 +219,10 @@ mod tests {
     #[test]
     fn tokens_are_known_by_their_digest() {
         let hash = Sha256::digest("another-token-of-somebody");
-        let hash = hash.iter().map(|byte| format!("{byte:02X}")).collect::<String>();
+        let hash = hash.iter().fold(String::new(), |mut text, byte| {
+            write!(text, "{byte:02X}").unwrap();
+            text
+        });
         let json = format!(
             r#"{{"tokens": [{{"name": "a", "role": "write", "tokenFile": "/t"}},
                             {{"name": "b", "tokenHash": "{hash}"}}]}}"#

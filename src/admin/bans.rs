@@ -42,8 +42,7 @@ impl BansResource {
             (_, [_]) => Reply::not_found(),
             (method, [middleware, source @ ..]) => {
                 let Some(list) = self.bans.get(middleware) else {
-                    let message = format!("there is no middleware {middleware:?} that bans");
-                    return Reply::error(StatusCode::NOT_FOUND, &message);
+                    return no_middleware(middleware);
                 };
                 // The slash of a network need not be escaped.
                 let source = source.join("/");
@@ -58,15 +57,10 @@ impl BansResource {
     }
 
     fn list(&self, middleware: Option<&str>) -> Reply {
-        let lists = match middleware {
+        let lists = match middleware.map(|name| (name, self.bans.get(name))) {
             None => self.bans.all(),
-            Some(name) => match self.bans.get(name) {
-                Some(list) => vec![list],
-                None => {
-                    let message = format!("there is no middleware {name:?} that bans");
-                    return Reply::error(StatusCode::NOT_FOUND, &message);
-                }
-            },
+            Some((_, Some(list))) => vec![list],
+            Some((name, None)) => return no_middleware(name),
         };
         let views: Vec<BanView> = lists.iter().flat_map(|list| list.views()).collect();
         Reply::ok(json!(views))
@@ -120,6 +114,10 @@ fn delete(list: &BanList, source: &str) -> Reply {
         Ok(false) => not_banned(source),
         Err(refused) => refusal(&refused),
     }
+}
+
+fn no_middleware(name: &str) -> Reply {
+    Reply::error(StatusCode::NOT_FOUND, &format!("there is no middleware {name:?} that bans"))
 }
 
 fn not_banned(source: &str) -> Reply {

@@ -4,7 +4,8 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 
-use http::{Method, StatusCode};
+use http::header::ALLOW;
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -99,24 +100,24 @@ pub struct Reply {
     pub status: StatusCode,
     /// Its body; null is none.
     pub body: Value,
-    /// The methods that would have been answered, with 405.
-    pub allow: &'static str,
+    /// Further headers.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Reply {
     /// What was asked for.
     pub fn ok(body: Value) -> Self {
-        Self { status: StatusCode::OK, body, allow: "" }
+        Self { status: StatusCode::OK, body, headers: Vec::new() }
     }
 
     /// It was done, and there is nothing to say.
     pub fn done() -> Self {
-        Self { status: StatusCode::NO_CONTENT, body: Value::Null, allow: "" }
+        Self { status: StatusCode::NO_CONTENT, body: Value::Null, headers: Vec::new() }
     }
 
     /// Why it is not answered.
     pub fn error(status: StatusCode, message: &str) -> Self {
-        Self { status, body: json!({"message": message}), allow: "" }
+        Self { status, body: json!({"message": message}), headers: Vec::new() }
     }
 
     /// There is nothing of this name.
@@ -126,10 +127,15 @@ impl Reply {
 
     /// There are other methods here.
     pub fn not_allowed(allow: &'static str) -> Self {
-        Self {
-            allow,
-            ..Self::error(StatusCode::METHOD_NOT_ALLOWED, "this method means nothing here")
-        }
+        let reply = Self::error(StatusCode::METHOD_NOT_ALLOWED, "this method means nothing here");
+        reply.with(ALLOW, HeaderValue::from_static(allow))
+    }
+
+    /// The same with one more header.
+    #[must_use]
+    pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
     }
 }
 

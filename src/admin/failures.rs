@@ -14,7 +14,7 @@ use super::call::Place;
 
 /// Failures of one source within [`WINDOW`] after which it has to wait.
 const MOST: u32 = 10;
-const WINDOW: Duration = Duration::from_secs(60);
+const WINDOW: Duration = Duration::from_mins(1);
 /// Sources that are remembered; the one whose window began first goes for a new one.
 const SOURCES: usize = 1024;
 

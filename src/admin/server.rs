@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -37,7 +37,7 @@ const CONNECTIONS: usize = 64;
 /// For a TLS handshake, and for the head of a request.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// For a whole connection.
-const LIFETIME: Duration = Duration::from_secs(60);
+const LIFETIME: Duration = Duration::from_mins(1);
 /// After an accept that failed, which may be for want of files.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Most bytes of a head, and header fields in it.
@@ -134,11 +134,11 @@ impl Server {
     ) -> Response<Full<Bytes>> {
         let (parts, body) = request.into_parts();
         if let Err((status, message)) = self.gate.check(&parts.uri, &parts.headers) {
-            return response(&Reply::error(status, message));
+            return response(Reply::error(status, message));
         }
         let who = match self.who(&parts.headers, peer) {
             Ok(who) => who,
-            Err(refusal) => return refusal,
+            Err(refusal) => return response(refusal),
         };
         let method = match parts.method {
             Method::HEAD => Method::GET,
@@ -150,25 +150,25 @@ impl Server {
             let message = "this takes the role `write`";
             // It does not happen anyway.
             let _ = self.audit.end(&change, StatusCode::FORBIDDEN.as_u16(), message).await;
-            return response(&Reply::error(StatusCode::FORBIDDEN, message));
+            return response(Reply::error(StatusCode::FORBIDDEN, message));
         }
         let Some((resource, path)) = self.find(parts.uri.path()) else {
-            return response(&self.beside(&method, parts.uri.path()));
+            return response(self.beside(&method, parts.uri.path()));
         };
         let body = match read(&parts.headers, body).await {
             Ok(body) => body,
-            Err(refusal) => return response(&refusal),
+            Err(refusal) => return response(refusal),
         };
         let query = unescaped_query(parts.uri.query().unwrap_or_default());
         let call = Call { method, path, query, body, who };
         if !changes {
-            return response(&resource.answer(&call).await);
+            return response(resource.answer(&call).await);
         }
         let told = resource.told(&call);
         let change = self.change(&call.who, peer, &call.method, parts.uri.path(), told);
         let work = tokio::spawn(async move { self.carry_out(&*resource, &call, &change).await });
         let failed = |_| Reply::error(StatusCode::INTERNAL_SERVER_ERROR, "the change has failed");
-        response(&work.await.unwrap_or_else(failed))
+        response(work.await.unwrap_or_else(failed))
     }
 
     /// Tells of a change, makes it, and tells what came of it.
@@ -192,12 +192,11 @@ impl Server {
     }
 
     /// Who asks, or the answer to somebody who may not.
-    fn who(&self, headers: &HeaderMap, peer: &Peer) -> Result<Who, Response<Full<Bytes>>> {
+    fn who(&self, headers: &HeaderMap, peer: &Peer) -> Result<Who, Reply> {
         if let Some(wait) = self.failures.wait(peer.from) {
             let message = "too many failed authentications";
-            let mut refusal = response(&Reply::error(StatusCode::TOO_MANY_REQUESTS, message));
-            refusal.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
-            return Err(refusal);
+            let refusal = Reply::error(StatusCode::TOO_MANY_REQUESTS, message);
+            return Err(refusal.with(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1)));
         }
         let who = self.keys.load().who(headers, peer.from, peer.certificate.as_ref());
         who.map_err(|stranger| {
@@ -210,10 +209,8 @@ impl Server {
                     warn!(from = %peer.from, "admin API: too many failed authentications");
                 }
             }
-            let reply = Reply::error(StatusCode::UNAUTHORIZED, "who are you?");
-            let mut refusal = response(&reply);
-            refusal.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            refusal
+            let refusal = Reply::error(StatusCode::UNAUTHORIZED, "who are you?");
+            refusal.with(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
         })
     }
 
@@ -283,7 +280,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind.trim_ascii().eq_ignore_ascii_case(b"application/json")
 }
 
-fn response(reply: &Reply) -> Response<Full<Bytes>> {
+fn response(reply: Reply) -> Response<Full<Bytes>> {
     let body = if reply.body.is_null() {
         Bytes::new()
     } else {
@@ -299,9 +296,7 @@ fn response(reply: &Reply) -> Response<Full<Bytes>> {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if !reply.allow.is_empty() {
-        headers.insert(ALLOW, HeaderValue::from_static(reply.allow));
-    }
+    headers.extend(reply.headers);
     response
 }
 

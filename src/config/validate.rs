@@ -315,7 +315,8 @@ impl Check<'_> {
 
     fn admin(&mut self) {
         let config = self.config;
-        for error in config.admin.iter().flat_map(|admin| admin.check()) {
+        let Some(admin) = &config.admin else { return };
+        for error in admin.check() {
             let path = format!("admin.{}", error.option);
             self.error(path.trim_end_matches('.'), error.message);
         }

@@ -299,8 +299,8 @@ impl BanList {
             .iter()
             .filter(may_go)
             .filter(|(source, ban)| {
-                let share = counts.get(&network(**source)).copied().unwrap_or_default();
-                share == most && (most > 1 || ban.until <= now)
+                let its = counts.get(&network(**source)).copied().unwrap_or_default();
+                its == most && (most > 1 || ban.until <= now)
             })
             .map(|(source, ban)| (ban.until > now, ban.level, ban.until, *source))
             .collect();
