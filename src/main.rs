@@ -28,6 +28,7 @@ Doorward, a reverse proxy that takes the files of a Traefik v3 user as they are.
 Usage: doorward [flags]               serve; what is not in a file comes from flags, else the environment
        doorward check FILE...         say what is wrong with configuration files
        doorward healthcheck [flags]   ask a running proxy for /ping
+       doorward bans [flags] ...      show, end and make bans of a running proxy
        doorward demo [flags]          a small fleet to look at
        doorward version
        doorward COMMAND --help
@@ -35,7 +36,7 @@ Usage: doorward [flags]               serve; what is not in a file comes from fl
 ";
 
 const STOPPING: &str = "stopping; a second signal ends it at once";
-const COMMANDS: [&str; 5] = ["check", "demo", "healthcheck", "help", "version"];
+const COMMANDS: [&str; 6] = ["bans", "check", "demo", "healthcheck", "help", "version"];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         Some("version") => version(),
         Some("check") => app::check::command(&args[1..], &mut std::io::stdout().lock()),
         Some("healthcheck") => healthcheck(&args[1..]),
+        Some("bans") => bans(&args[1..]),
         Some("demo") => run_demo(&args[1..]),
         Some(word) if !word.starts_with('-') => unknown_command(word),
         _ => run(&args),
@@ -76,6 +78,7 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
 /// `--help` of a command, or of the proxy.
 fn help(command: Option<&str>) -> anyhow::Result<ExitCode> {
     match command {
+        Some("bans") => print(app::bans::USAGE),
         Some("check") => print(app::check::USAGE),
         Some("demo") => print(demo::HELP),
         _ => print(&[USAGE, &doorward::config::help::print_help()].concat()),
@@ -344,6 +347,18 @@ fn run_demo(args: &[String]) -> anyhow::Result<ExitCode> {
         Ok(())
     }))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// `doorward bans`: asks a running proxy who is banned.
+fn bans(args: &[String]) -> anyhow::Result<ExitCode> {
+    let (flags, words): (Vec<String>, Vec<String>) =
+        args.iter().cloned().partition(|arg| arg.starts_with('-'));
+    let loaded = match load(&flags) {
+        Ok(loaded) => loaded,
+        Err(code) => return Ok(code),
+    };
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    print(&app::bans::command(&loaded.config, &words)?)
 }
 
 /// `doorward healthcheck`: asks a running proxy for `/ping`.

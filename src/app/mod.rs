@@ -1,5 +1,6 @@
 //! The composition root: builds every part once, in order, and shuts down in reverse.
 
+pub mod bans;
 pub mod check;
 mod facts;
 mod gauges;

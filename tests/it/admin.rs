@@ -268,6 +268,22 @@ fn a_ban_is_ended_over_a_socket_of_the_same_user() {
         (&line["who"], &line["via"], &line["from"]),
         (&json!(user), &json!("user"), &json!(user))
     );
+
+    // The same by the program's own command.
+    let bans = |words: &[&str]| {
+        let flag = format!("--admin.socket={}", socket.display());
+        let output = run(&[&["bans", &flag], words].concat());
+        (output.status.success(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (made, line) = bans(&["add", "jail@file", "127.0.0.1", "1h", "told so"]);
+    assert!(made && line.starts_with("jail@file  127.0.0.1  ") && line.contains("told so"));
+    assert_eq!(proxy.get("/").status, 403);
+    assert_eq!(bans(&["list"]), (true, line));
+    assert!(bans(&["remove", "jail@file", "127.0.0.1"]).0);
+    assert!(!bans(&["remove", "jail@file", "127.0.0.1"]).0);
+    assert_eq!(bans(&["list", "jail@file"]), (true, String::new()));
+    assert_eq!(proxy.get("/").status, 200);
+
     let app = proxy.into_app();
     app.cut();
     app.finish();

@@ -342,14 +342,14 @@ impl Shard {
             }
         }
         let moments = self.counted.entry(source).or_default();
-        moments.retain(|moment| clock.wrapping_sub(*moment) < window);
+        moments.retain(|moment| age(clock, *moment) < window);
         moments.push(clock);
         u32::try_from(moments.len()).unwrap_or(u32::MAX)
     }
 
     fn forget_old(&mut self, clock: u32, window: u32) {
-        let age = |moments: &Moments| moments.last().map(|last| clock.wrapping_sub(*last));
-        self.counted.retain(|_, moments| age(moments).is_some_and(|age| age < window));
+        self.counted
+            .retain(|_, moments| moments.last().is_some_and(|last| age(clock, *last) < window));
         if self.counted.len() < self.counted.capacity() / 4 {
             self.counted.shrink_to_fit();
         }
@@ -358,7 +358,7 @@ impl Shard {
     /// Forgets an eighth: who has the fewest offences, and of those whose last one is oldest.
     fn forget_least(&mut self, clock: u32) {
         let rank = |moments: &Moments| {
-            let age = moments.last().map_or(u32::MAX, |last| clock.wrapping_sub(*last));
+            let age = moments.last().map_or(u32::MAX, |last| age(clock, *last));
             (moments.len(), u32::MAX - age)
         };
         let mut ranks: Vec<_> = self.counted.values().map(rank).collect();
@@ -379,6 +379,14 @@ impl Shard {
 
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How old a moment is. One that seems to be in the future was noted by another thread, which has
+/// looked at the clock later and got the lock earlier.
+fn age(clock: u32, moment: u32) -> u32 {
+    const AHEAD: u32 = u32::MAX - 60_000;
+    let age = clock.wrapping_sub(moment);
+    if age > AHEAD { 0 } else { age }
 }
 
 fn millis(duration: Duration) -> u32 {

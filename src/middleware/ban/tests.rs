@@ -294,6 +294,15 @@ fn v6(network: u128, number: u128) -> Source {
 }
 
 #[tokio::test(start_paused = true)]
+async fn threads_may_come_in_another_order_than_they_looked_at_the_clock() {
+    let list = list();
+    let now = Instant::now();
+    assert_eq!(list.offend(v4(1), &policy(2), now + SECOND), Sentence::None);
+    assert!(list.sweep(now).is_empty());
+    assert!(matches!(list.offend(v4(1), &policy(2), now), Sentence::Banned { offences: 2, .. }));
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_network_pushes_out_nobody_else() {
     let list = list();
     let now = Instant::now();
