@@ -69,6 +69,7 @@
 //! | No lock is held across `await` | clippy |
 //! | Nothing reachable from the wire or from configuration panics | clippy, fuzzing, and a catch at the request boundary |
 //! | No `unsafe` | the manifest |
+//! | What Traefik's users may rely on is held by a test, or a table says why not | `tests/compat.rs` |
 //! | Every queue has a bound, every wait a time limit | clippy bans unbounded channels |
 //! | Secrets are never printed | [`values::Secret`], `tests/it/secrets.rs` |
 

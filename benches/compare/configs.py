@@ -10,6 +10,21 @@ import os
 
 FOREVER = 1_000_000_000
 IDLE_UPSTREAM = 512
+# Doorward's own level cannot be set; NGINX gets the same.
+GZIP_LEVEL = 5
+# Ten that look at the request or change it, and let the response pass; together they leave this request as it is.
+SHELF = {
+    "addresses": "{ipAllowList: {sourceRange: [127.0.0.0/8, 10.0.0.0/8]}}",
+    "limit": "{rateLimit: {average: 10000000, burst: 10000000}}",
+    "escapes": "{encodedCharacters: {}}",
+    "scheme": "{redirectScheme: {scheme: http}}",
+    "moved": "{redirectRegex: {regex: '^http://old[.]example[.]com/(.*)', replacement: 'http://new.example.com/${1}'}}",
+    "prefix": "{addPrefix: {prefix: /tenant}}",
+    "versions": "{stripPrefixRegex: {regex: ['^/v[0-9]+/']}}",
+    "rewrite": "{replacePathRegex: {regex: '^/old/(.*)', replacement: '/new/$1'}}",
+    "strip": "{stripPrefix: {prefixes: [/tenant]}}",
+    "mark": "{headers: {customRequestHeaders: {X-Tenant: t1}}}",
+}
 
 
 def host(index):
@@ -52,6 +67,8 @@ def backend(folder, port, status_port, token):
   server {{
     listen 127.0.0.1:{port} backlog=4096;
     root {folder}/files;
+    default_type application/octet-stream;
+    types {{ text/html html; }}
     add_header X-Backend {token};
   }}
   server {{
@@ -74,6 +91,7 @@ def nginx(workspace, proxy, *, tls, layout, backend_port):
 """
     listen = f"listen 127.0.0.1:{proxy.http_port};"
     secure = ""
+    gzip = f"  gzip on; gzip_comp_level {GZIP_LEVEL}; gzip_proxied any; gzip_min_length 1024;\n" if layout == "gzip" else ""
     if tls:
         listen += f" listen 127.0.0.1:{proxy.https_port} ssl http2;"
         secure = f"""\
@@ -91,7 +109,7 @@ def nginx(workspace, proxy, *, tls, layout, backend_port):
   proxy_max_temp_file_size 0;
   proxy_set_header Connection "";
   proxy_set_header Host $http_host;
-{headers}{secure}\
+{headers}{secure}{gzip}\
   upstream backend {{
     server 127.0.0.1:{backend_port};
     keepalive {IDLE_UPSTREAM};
@@ -150,7 +168,7 @@ def doorward(workspace, proxy, *, tls, layout, backend_port):
             write_tenant(proxy, index, host(index), backend_port)
         source = f"directory: {folder}/dynamic"
     else:
-        write_dynamic(workspace, proxy, tls, backend_port)
+        write_dynamic(workspace, proxy, tls, backend_port, shelf=_SHELVES.get(layout, {}))
         source = f"filename: {folder}/dynamic.yml"
     secure = f'  websecure:\n    address: "127.0.0.1:{proxy.https_port}"\n' if tls else ""
     config = write(folder, "doorward.yml", f"""\
@@ -179,15 +197,19 @@ providers:
     return [workspace.doorward, f"--configFile={config}"]
 
 
-def write_dynamic(workspace, proxy, tls, backend_port, last_host=None):
-    """All routers in one file; the last router can be given another host. Replaces it at once."""
+def write_dynamic(workspace, proxy, tls, backend_port, last_host=None, shelf=None):
+    """All routers in one file; the last router can be given another host, all can be given the middlewares of a shelf.
+    Replaces it at once."""
+    on_all = [f"      middlewares: [{', '.join(shelf)}]"] if shelf else []
     lines = ["http:", "  routers:"]
     for index in range(proxy.routers):
         name = last_host if last_host and index == proxy.routers - 1 else host(index)
-        lines += _router(f"r{index:06d}", name, "web", "backend")
+        lines += _router(f"r{index:06d}", name, "web", "backend") + on_all
         if tls:
             names = [name, "localhost"] if index == 0 else [name]
-            lines += _router(f"s{index:06d}", names, "websecure", "backend") + ["      tls: {}"]
+            lines += _router(f"s{index:06d}", names, "websecure", "backend") + on_all + ["      tls: {}"]
+    if shelf:
+        lines += ["  middlewares:"] + [f"    {name}: {options}" for name, options in shelf.items()]
     lines += ["  services:"] + _service("backend", backend_port)
     if tls:
         pair = (f"certFile: {json.dumps(workspace.certificate)}", f"keyFile: {json.dumps(workspace.key)}")
@@ -218,3 +240,6 @@ def _service(name, port):
 def _replace(proxy, name, lines):
     # Written beside the watched folder and moved in: no reader ever sees half a file.
     os.replace(write(proxy.folder, "new.tmp", "\n".join(lines) + "\n"), os.path.join(proxy.folder, name))
+
+
+_SHELVES = {"ten": SHELF, "gzip": {"compress": "{compress: {encodings: [gzip]}}"}}

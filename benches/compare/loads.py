@@ -39,7 +39,7 @@ def _run(command, seconds):
     return done.stdout
 
 
-def wrk(workspace, proxy, seconds, *, secure=False, connections=64, path="/1k", size=1024, close=False):
+def wrk(workspace, proxy, seconds, *, secure=False, connections=64, path="/1k", size=1024, close=False, headers=()):
     """HTTP/1.1, as fast as it goes, over `connections` connections."""
     script = os.path.join(workspace.path, "percentiles.lua")
     if not os.path.exists(script):
@@ -49,6 +49,8 @@ def wrk(workspace, proxy, seconds, *, secure=False, connections=64, path="/1k", 
     url = f"https://localhost:{proxy.https_port}" if secure else f"http://127.0.0.1:{proxy.http_port}"
     command = ["wrk", "-t", str(workspace.threads), "-c", str(connections), "-d", f"{max(1, round(seconds))}s",
                "--timeout", "10s", "-s", script, "-H", f"Host: {proxy.last_host()}"]
+    for header in headers:
+        command += ["-H", header]
     if close:
         command += ["-H", "Connection: close"]
     found = re.search(r"^RESULT (.*)$", _run([*command, url + path], seconds), re.MULTILINE)
@@ -58,7 +60,8 @@ def wrk(workspace, proxy, seconds, *, secure=False, connections=64, path="/1k", 
     errors = [f"{kind}: {seen[kind]}" for kind in ("connect", "read", "write", "status", "timeout") if seen[kind]]
     if seen["bytes"] < seen["requests"] * size:
         errors.append(f"short replies: {seen['bytes']} bytes in {seen['requests']} requests")
-    return _result(seen["requests"], seen["us"] / 1e6, seen["p50"] / 1e3, seen["p99"] / 1e3, errors, {})
+    facts = {"bytes per reply": f"{seen['bytes'] / max(1, seen['requests']):,.0f}"} if headers else {}
+    return _result(seen["requests"], seen["us"] / 1e6, seen["p50"] / 1e3, seen["p99"] / 1e3, errors, facts)
 
 
 def h2load(workspace, proxy, seconds, *, connections=16, streams=16, path="/1k"):

@@ -13,7 +13,7 @@ def row(name, result):
         own = [[f"  {who}", *_ratio_cells(result, who, base)] for who, base in result["own_base"].items()
                if who in result["samples"] and base in result["samples"]]
         if own:
-            lines += _table(["  ratio to itself with 10", *(heading for _, heading in result["columns"])], own)
+            lines += _table([f"  ratio to itself {_own(result)}", *(heading for _, heading in result["columns"])], own)
     absolute = [[f"  {who}", *(_absolute(key, samples) for key, _ in result["columns"])]
                 for who, samples in result["samples"].items()]
     if absolute:
@@ -94,12 +94,16 @@ def _more_goals(result):
     for who, key, limit in result.get("own_goals", ()):
         ratios = _paired(result, who, result["own_base"].get(who), key)
         if ratios:
-            yield f"{who}: {headings[key]} ≤ {limit} of its own with 10", statistics.median(ratios), limit
+            yield f"{who}: {headings[key]} ≤ {limit} of its own {_own(result)}", statistics.median(ratios), limit
     for who, key, limit in result.get("figures", ()):
         values = [sample[key] for sample in result["samples"].get(who, [])]
         if values:
             unit = _UNITS.get(key.rpartition("_")[2], "")
             yield f"{who}: {headings[key]} ≤ {limit}{unit}", statistics.median(values), limit
+
+
+def _own(result):
+    return result.get("own_heading", "with 10")
 
 
 def _goal_heading(result):

@@ -1,10 +1,10 @@
 """The rows of the comparison: what is done to which proxies, and the figures that come of it.
 
 Every row yields a dict: title, columns (key, heading), goals (column -> highest ratio to NGINX), own_goals (who,
-column, highest ratio to itself with 10 routers), figures (who, column, highest median),
+column, highest ratio to itself in another form), figures (who, column, highest median),
 samples (contestant -> a dict a round), failures (contestant -> words), facts (contestant -> what
 TLS came to), and where it matters base (contestant -> whom it is a ratio to) and own_base
-(contestant -> itself with fewer routers).
+(contestant -> itself with fewer routers, or as own_heading says).
 """
 
 import os
@@ -32,7 +32,7 @@ LOADS = {
     "http-1m": ("http 1 MiB, 16 keep-alive connections", False, loads.wrk,
                 {"connections": 16, "path": "/1m", "size": 1024 * 1024}, {"cpu_us": 1.0}),
 }
-NAMES = [*LOADS, "routers", "start", "idle", "reload"]
+NAMES = [*LOADS, "gzip", "middlewares", "routers", "start", "idle", "reload"]
 
 
 def run(name, workspace):
@@ -42,15 +42,17 @@ def run(name, workspace):
         row = _row(title, LOAD_COLUMNS, goals)
         contestants = [(kind, BASE_ROUTERS) for kind in workspace.proxies]
         return _measure(workspace, row, contestants, tls, load, options)
-    return {"routers": _routers, "start": _start, "idle": _idle, "reload": _reload}[name](workspace)
+    return {"gzip": _gzip, "middlewares": _middlewares, "routers": _routers, "start": _start, "idle": _idle, "reload": _reload}[name](workspace)
 
 
 def _row(title, columns, goals=None):
     return {"title": title, "columns": columns, "goals": goals or {}, "samples": {}, "failures": {}, "facts": {}}
 
 
-def label(kind, routers):
-    """How a contestant is called where the number of routers differs."""
+def label(kind, routers, layout=None):
+    """How a contestant is called where the number of routers or what they do differs."""
+    if layout == "ten":
+        return f"{kind}, ten middlewares"
     return kind if routers == BASE_ROUTERS else f"{kind} {routers:,}"
 
 
@@ -62,10 +64,10 @@ def _measure(workspace, row, contestants, tls, load, options):
     """Starts all, then round by round asks each in turn, beginning with another one every round."""
     alive = []
     try:
-        for kind, routers in contestants:
-            who = label(kind, routers)
+        for kind, routers, *layout in contestants:
+            who = label(kind, routers, *layout)
             try:
-                proxy = workspace.keep(Proxy(workspace, kind, routers, tls=tls))
+                proxy = workspace.keep(Proxy(workspace, kind, routers, "".join(layout) or "one", tls=tls))
                 proxy.wait(workspace.start_limit)
                 checks.proxied(workspace, proxy)
                 if tls:
@@ -117,6 +119,26 @@ def _sample(workspace, proxy, load, options):
     }
     time.sleep(0.15)
     return sample, result["facts"]
+
+
+def _gzip(workspace):
+    row = _row("http 64 KiB of HTML compressed on its way, 16 keep-alive connections", LOAD_COLUMNS, {"cpu_us": 1.0})
+    contestants = [(kind, BASE_ROUTERS, "gzip") for kind in workspace.proxies if kind != "haproxy"]
+    row["note"] = f"gzip of level {configs.GZIP_LEVEL} in both; HAProxy has one level, of another library"
+    options = {"connections": 16, "path": "/page.html", "size": 1024, "headers": ["Accept-Encoding: gzip"]}
+    return _measure(workspace, row, contestants, False, loads.wrk, options)
+
+
+def _middlewares(workspace):
+    row = _row("http 1 KiB keep-alive through ten middlewares that look at the request", LOAD_COLUMNS)
+    if "doorward" not in workspace.proxies:
+        row["note"] = "Doorward only, and it is not among the proxies"
+        return row
+    with_ten = label("doorward", BASE_ROUTERS, "ten")
+    row["own_base"], row["own_heading"] = {with_ten: "doorward"}, "without them"
+    row["own_goals"] = [(with_ten, "cpu_us", 1.1)]
+    contestants = [("doorward", BASE_ROUTERS), ("doorward", BASE_ROUTERS, "ten")]
+    return _measure(workspace, row, contestants, False, loads.wrk, {})
 
 
 def _routers(workspace):

@@ -6,6 +6,7 @@ killed outright.
 
 import ctypes
 import os
+import random
 import resource
 import shutil
 import signal
@@ -125,6 +126,8 @@ class Backend(Server):
         for name, size in (("1k", 1024), ("1m", 1024 * 1024)):
             with open(os.path.join(root, name), "wb") as file:
                 file.write(b"d" * size)
+        with open(os.path.join(root, "page.html"), "wb") as file:
+            file.write(_page(64 * 1024))
         # A copy, so that its code pages are not shared with the NGINX whose memory is measured.
         binary = shutil.copy(workspace.nginx, os.path.join(folder, "backend"))
         config = configs.backend(folder, self.port, self.status_port, token)
@@ -141,10 +144,22 @@ class Backend(Server):
         return int(body.split(b"requests\n")[1].split()[2]) - self._asked
 
 
+def _page(size):
+    """Text that compresses as a list view of a business application does, to about a sixth; always the same."""
+    draw, rows, length = random.Random(1), [], 0
+    words = "invoice partner amount total draft posted paid sale order product quantity company street name".split()
+    while length < size:
+        cells = "".join(f'<td class="o_data_cell {draw.choice(words)}">{draw.choice(words)} {draw.randrange(10**6)}</td>'
+                        for _ in range(6))
+        rows.append(f'<tr class="o_data_row" data-id="{draw.randrange(10**8)}">{cells}</tr>\n')
+        length += len(rows[-1])
+    return "".join(rows).encode()[:size]
+
+
 class Proxy(Server):
     """One of the compared proxies, with `routers` host routers before one backend."""
 
-    def __init__(self, workspace, kind, routers, *, tls=False, layout="one", connections=2048):
+    def __init__(self, workspace, kind, routers, layout="one", *, tls=False, connections=2048):
         self.kind, self.routers, self.connections = kind, routers, connections
         self.http_port, self.https_port, self.metrics_port = free_port(), free_port(), free_port()
         self.folder = workspace.folder(f"{kind}-{routers}")

@@ -159,3 +159,83 @@ fn normalized(name: &str) -> String {
 pub(super) fn shared(config: &StaticConfig, written: Option<&Node>) -> Arc<DynamicConfig> {
     Arc::new(configuration(config, written))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tree::{Format, Source, decode, parse};
+
+    fn internal(text: &str) -> DynamicConfig {
+        let node = parse(&Source::new("f.yml", text, Format::Yaml)).unwrap();
+        let mut config: StaticConfig = decode(&node).unwrap();
+        config.complete();
+        configuration(&config, Some(&node))
+    }
+
+    fn router<'c>(config: &'c DynamicConfig, name: &str) -> &'c RouterConfig {
+        &config.routers[&QualifiedName::new(name, "internal")].config
+    }
+
+    /// RP-3.5.4
+    #[test]
+    fn routers_of_our_own_come_before_the_users() {
+        let config = internal(
+            "entryPoints: {web: {address: ':80'}}\nping: {}\napi: {insecure: true}\n\
+             metrics: {prometheus: {entryPoint: web}}\n",
+        );
+        for (name, entry_point, below) in [
+            ("ping", "traefik", 0),
+            ("prometheus", "web", 0),
+            ("api", "traefik", 1),
+            ("dashboard", "traefik", 2),
+        ] {
+            let router = router(&config, name);
+            assert_eq!(router.priority, i64::MAX - below, "{name}");
+            assert_eq!(router.entry_points, [entry_point], "{name}");
+        }
+        let manual = internal(
+            "ping: {manualRouting: true}\nmetrics: {prometheus: {manualRouting: true}}\napi: {}\n",
+        );
+        assert!(manual.routers.is_empty());
+    }
+
+    /// RP-2.4.4 to RP-2.4.8
+    #[test]
+    fn a_redirection_is_a_router_and_a_middleware() {
+        let of = |more: &str, options: &str| {
+            let config = internal(&format!(
+                "entryPoints:\n  web-in: {{address: ':80', http: {{redirections: {{entryPoint: \
+                 {{{options}}}}}}}{more}}}\n  secure: {{address: '[::]:8443/tcp'}}\n  \
+                 usual: {{address: ':443'}}\n"
+            ));
+            let (name, router) = config.routers.iter().next().unwrap();
+            let middleware = QualifiedName::new(&router.config.middlewares[0], "internal");
+            let middleware = config.middlewares[&middleware].config.redirect_scheme.clone();
+            let scheme = middleware.unwrap();
+            let target = (scheme.scheme, scheme.port, scheme.permanent);
+            (name.as_str().to_owned(), router.config.clone(), target)
+        };
+        let (name, router, target) = of("", "to: secure");
+        assert_eq!(name, "web-in-to-secure@internal");
+        assert_eq!((&*router.rule, &*router.service), ("HostRegexp(`^.+$`)", "noop@internal"));
+        assert_eq!(
+            (router.priority, &*router.entry_points),
+            (i64::MAX - 1, &["web-in".to_owned()][..])
+        );
+        assert_eq!(target, ("https".to_owned(), "8443".to_owned(), true));
+        for (options, name, port) in [
+            ("to: usual", "web-in-to-usual@internal", "443"),
+            ("to: ':444'", "web-in-to-444@internal", "444"),
+        ] {
+            let (named, _, target) = of("", options);
+            assert_eq!((&*named, &*target.1), (name, port));
+        }
+        let (_, router, target) = of("", "to: usual, scheme: http, permanent: false, priority: 7");
+        assert_eq!((router.priority, &*target.0, target.2), (7, "http", false));
+        let (_, router, _) = of(", allowACMEByPass: true", "to: usual");
+        assert_eq!(
+            router.rule,
+            "HostRegexp(`^.+$`) && !PathPrefix(`/.well-known/acme-challenge/`)"
+        );
+    }
+}

@@ -20,7 +20,7 @@ use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::admin::{Admin, BansResource};
 use crate::api::ping::{Live, Ping, Readiness, Ready};
@@ -440,6 +440,9 @@ fn bind(
             let entry_point = Arc::clone(entry_point);
             worker.push(Listening { entry_point, socket, inherited });
         }
+    }
+    for name in inherited.keys() {
+        warn!(entryPointName = name, "a socket was handed over for an entry point that is none");
     }
     Ok((addresses, workers))
 }

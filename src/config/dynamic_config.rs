@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::diagnostics::{Diagnostic, Severity, did_you_mean};
 use super::static_config::similar_static_root;
-use super::tree::{self, Entry, Node, Value};
+use super::tree::{self, Entry, Node, Span, Value};
 use crate::middleware::MiddlewareConfig;
 use crate::router::{RouterConfig, RouterTlsConfig};
 use crate::service::ServiceConfig;
@@ -59,10 +59,12 @@ impl<T> Object<T> {
         let diagnostic = diagnostic.about(kind, name.as_str());
         let Some(node) = &self.node else { return diagnostic };
         let place = node.at_path(&error.option);
-        let diagnostic = diagnostic.at(&place.span);
-        // Items of a list stand on lines that do not name the option.
         let (above, last) = error.option.rsplit_once('.').unwrap_or(("", &error.option));
-        let is_written = !std::ptr::eq(place, node.at_path(above));
+        let above = node.at_path(above);
+        let entry = above.entry(last).filter(|entry| std::ptr::eq(&raw const entry.value, place));
+        let diagnostic = diagnostic.at(entry.map_or(&place.span, span_of));
+        // Items of a list stand on lines that do not name the option.
+        let is_written = !std::ptr::eq(place, above);
         if is_written && tree::is_secret(last) { diagnostic.secret() } else { diagnostic }
     }
 
@@ -71,6 +73,15 @@ impl<T> Object<T> {
             (Some(one), Some(other)) => one.same_as(other),
             _ => false,
         }
+    }
+}
+
+/// Where an option is: its value, or its name where that is a section on lines of its own.
+fn span_of(entry: &Entry) -> &Span {
+    let line = |span: &Span| span.line_column().0;
+    match entry.value.value {
+        Value::Mapping(_) if line(&entry.key_span) != line(&entry.value.span) => &entry.key_span,
+        _ => &entry.value.span,
     }
 }
 

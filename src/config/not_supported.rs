@@ -27,15 +27,13 @@ enum Kind {
 }
 
 /// Paths with `*` for a name that the user gives.
-const NOT_SUPPORTED: [(&str, Kind); 36] = [
+const NOT_SUPPORTED: [(&str, Kind); 34] = [
     ("tracing", Kind::Section),
     ("hostResolver", Kind::Section),
     ("spiffe", Kind::Section),
     ("ocsp", Kind::Section),
     ("tcpServersTransport", Kind::Section),
     ("serversTransport.spiffe", Kind::Section),
-    ("experimental.plugins", Kind::Section),
-    ("experimental.localPlugins", Kind::Section),
     ("experimental.knative", Kind::Switch),
     ("experimental.otlpLogs", Kind::Switch),
     ("entryPoints.*.http3", Kind::Section),
@@ -108,6 +106,9 @@ pub fn take(root: &mut Node) -> Findings {
             findings.errors.push(Diagnostic::error(message).at(&entry.key_span).help(help));
         }
     }
+    for path in ["experimental.plugins", "experimental.localPlugins"] {
+        plugins(root, path, &mut findings);
+    }
     for (path, kind) in NOT_SUPPORTED {
         for (path, entry) in taken(root, path) {
             if !asks_nothing(&entry.value, kind) {
@@ -121,6 +122,22 @@ pub fn take(root: &mut Node) -> Findings {
     // By line, as a reader of the file would meet them.
     findings.errors.sort_by_key(|error| error.span.as_ref().map(|span| span.start));
     findings
+}
+
+/// Plugins are told one by one, at their names.
+fn plugins(root: &mut Node, path: &str, findings: &mut Findings) {
+    for (path, entry) in taken(root, path) {
+        let names = entry.value.entries();
+        let told = names.iter().map(|plugin| {
+            let message = format!("plugins are not supported yet: `{path}.{}`", plugin.key);
+            Diagnostic::error(message).at(&plugin.key_span)
+        });
+        findings.errors.extend(told);
+        if names.is_empty() && !asks_nothing(&entry.value, Kind::Section) {
+            let message = format!("plugins are not supported yet: `{path}`");
+            findings.errors.push(Diagnostic::error(message).at(&entry.key_span));
+        }
+    }
 }
 
 /// Options that are served, with values that are not. They stay in the tree, since others refer to them.
@@ -242,6 +259,24 @@ mod tests {
         assert_eq!(node.at_path("entryPoints.web").entries().len(), 1);
         assert!(node.get("providers").unwrap().get("file").is_some());
         assert!(errors(&mut node).is_empty());
+    }
+
+    /// RP-9.11
+    #[test]
+    fn plugins_are_told_by_their_names() {
+        let mut node = yaml(
+            "experimental:\n  plugins:\n    jwt: {moduleName: a/b, version: v1}\n    other:\n      moduleName: c/d\n  \
+             LocalPlugins: {}\n",
+        );
+        assert_eq!(
+            errors(&mut node),
+            [
+                "f.yml:3:5: error: plugins are not supported yet: `experimental.plugins.jwt`",
+                "f.yml:4:5: error: plugins are not supported yet: `experimental.plugins.other`",
+                "f.yml:6:3: error: plugins are not supported yet: `experimental.localPlugins`",
+            ]
+        );
+        assert!(node.get("experimental").unwrap().is_empty());
     }
 
     #[test]

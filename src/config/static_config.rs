@@ -372,13 +372,23 @@ mod tests {
         assert_eq!(names(&config), [("http", ":80")]);
     }
 
+    /// RP-3.5.2
+    #[test]
+    fn providers_have_traefiks_order() {
+        let names = "kubernetesgateway kubernetescrd kubernetes kubernetesingressnginx swarm docker \
+                     file redis knative consul consulcatalog nomad etcd ecs http zookeeper rest";
+        assert_eq!(PRECEDENCE.join(" "), names);
+    }
+
     #[test]
     fn the_entry_point_traefik_appears_when_something_needs_it() {
         let completed = |config: StaticConfig| {
             let mut config = config;
             config.entry_points.insert("web".to_owned(), EntryPointConfig::at(":81"));
             config.complete();
-            config.entry_points.contains_key(TRAEFIK)
+            let found = config.entry_points.get(TRAEFIK);
+            assert!(found.is_none_or(|entry_point| entry_point.address == ":8080"));
+            found.is_some()
         };
         let api = |insecure| Some(ApiConfig { insecure, ..ApiConfig::default() });
         assert!(completed(StaticConfig { api: api(true), ..StaticConfig::default() }));
@@ -387,11 +397,20 @@ mod tests {
             let entry_point = entry_point.to_owned();
             Some(PingConfig { entry_point, manual_routing, ..PingConfig::default() })
         };
+        let metrics = |entry_point: &str, manual_routing| {
+            let text = format!(
+                r#"{{"prometheus": {{"entryPoint": "{entry_point}", "manualRouting": {manual_routing}}}}}"#
+            );
+            Some(serde_json::from_str(&text).unwrap())
+        };
         for (entry_point, manual, appears) in
             [("traefik", false, true), ("traefik", true, false), ("web", false, false)]
         {
             let config =
                 StaticConfig { ping: ping(entry_point, manual), ..StaticConfig::default() };
+            assert_eq!(completed(config), appears, "{entry_point} {manual}");
+            let config =
+                StaticConfig { metrics: metrics(entry_point, manual), ..StaticConfig::default() };
             assert_eq!(completed(config), appears, "{entry_point} {manual}");
         }
     }

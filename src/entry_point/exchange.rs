@@ -4,7 +4,7 @@
 //! and every request is counted exactly once, however it ends.
 
 use std::borrow::Cow;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
@@ -320,8 +320,13 @@ impl Exchange {
         drop(path);
         let router = Arc::clone(router);
         self.table = Some(table);
-        let answer = AssertUnwindSafe(router.chain.handle(&self.cx, request)).catch_unwind();
-        answer.await.unwrap_or_else(|_| {
+        // A handler may do all of its work before there is a future.
+        let begin = AssertUnwindSafe(|| router.chain.handle(&self.cx, request));
+        let answer = match catch_unwind(begin) {
+            Ok(answer) => AssertUnwindSafe(answer).catch_unwind().await,
+            Err(panic) => Err(panic),
+        };
+        answer.unwrap_or_else(|_| {
             error!(routerName = %router.name, "a handler panicked");
             ProxyError::Panic.into_response()
         })

@@ -113,6 +113,31 @@ mod tests {
         drop(accepted);
     }
 
+    /// RP-1.1, RP-15.5
+    #[tokio::test]
+    async fn clients_are_probed_every_three_minutes() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let _client = tokio::net::TcpStream::connect(address).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        prepare(&accepted);
+        let socket = socket2::SockRef::from(&accepted);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_mins(3));
+    }
+
+    /// RP-2.1.5, RP-2.1.6
+    #[test]
+    fn a_port_is_shared_with_strangers_when_both_say_so() {
+        let ours = bind("127.0.0.1:0".parse().unwrap(), true, 1).unwrap();
+        let address = ours[0].local_addr().unwrap();
+        assert!(bind(address, true, 1).is_ok());
+        let socket = socket2::SockRef::from(&ours[0]);
+        assert!(socket.reuse_address().unwrap());
+        #[cfg(target_os = "linux")]
+        assert_eq!(socket.protocol().unwrap(), Some(Protocol::TCP), "and not MPTCP");
+    }
+
     #[test]
     fn workers_share_a_port_and_strangers_do_not() {
         let listeners = bind("127.0.0.1:0".parse().unwrap(), false, 2).unwrap();

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use ::http::header::{CONTENT_LENGTH, HOST};
 use ::http::{Method, Request, StatusCode, Version};
 use bytes::Bytes;
+use futures_util::StreamExt;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -13,9 +14,13 @@ use tokio::task::spawn_local;
 use super::connection::Door;
 use super::http::{serve_http1, serve_http2};
 use super::*;
-use crate::exchange::{Connection, OpenWork, Signal};
+use crate::exchange::{
+    Body, BodyError, Chain, Connection, Context, Handler, OpenWork, Response, ResponseFuture,
+    Signal, ready,
+};
 use crate::observability::metrics::MetricsConfig;
-use crate::router::{EntryPointRoutes, RoutingTable};
+use crate::router::{EntryPointRoutes, HttpRouter, HttpRouters, RoutingTable};
+use crate::rule::Rule;
 
 fn door() -> Arc<Door> {
     door_with(|_| {})
@@ -178,6 +183,62 @@ async fn what_http2_lets_through_is_checked() {
     ] {
         let (status, _, body) = answers(refused).await;
         assert_eq!((status, &body[..]), (StatusCode::BAD_REQUEST, want.as_bytes()));
+    }
+}
+
+/// Panics: on the way to `/head` at once, on the way to anything else in the middle of the body.
+struct Panics;
+
+impl Handler for Panics {
+    fn handle<'a>(
+        &'a self,
+        _: &'a Context,
+        request: crate::exchange::Request,
+    ) -> ResponseFuture<'a> {
+        assert_ne!(request.uri().path(), "/head");
+        let half = http_body::Frame::data(Bytes::from_static(b"half"));
+        let frames = futures_util::stream::iter([Ok::<_, BodyError>(half)]);
+        let frames = frames.chain(futures_util::stream::once(async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            panic!("in the middle of a body")
+        }));
+        ready(Response::new(Body::boxed(http_body_util::StreamBody::new(frames))))
+    }
+}
+
+/// RP-1.15, RP-14.17
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_panic_is_a_500_or_the_end_of_the_connection() {
+    let router = HttpRouter {
+        name: "r@file".into(),
+        service: "s@file".into(),
+        rule: Arc::new(Rule::parse("PathPrefix(`/`)").unwrap()),
+        priority: 1,
+        chain: Chain::new(Vec::new(), Arc::new(Panics)),
+        tls_options: None,
+        encoded_characters: None,
+        metrics: None,
+        count: true,
+        access_log: true,
+        broken: false,
+    };
+    let door = door();
+    let at_web =
+        EntryPointRoutes { http: HttpRouters::new(vec![Arc::new(router)]), ..Default::default() };
+    door.shared.table.publish(Arc::new(RoutingTable { entry_points: Box::new([at_web]) }));
+    for (path, end) in [("/head", "\r\n\r\nInternal Server Error\n"), ("/body", "half\r\n")] {
+        let (mut client, server) = duplex(1 << 16);
+        let doors = Arc::clone(&door);
+        spawn_local(
+            async move { serve_http1(&doors, connection(&doors), server, Bytes::new()).await },
+        );
+        let ask = format!("GET {path} HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n");
+        client.write_all(ask.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        let _ = client.read_to_string(&mut text).await;
+        let start = if path == "/head" { "HTTP/1.1 500 " } else { "HTTP/1.1 200 " };
+        assert!(text.starts_with(start), "{path}: {text}");
+        assert!(text.ends_with(end), "{text}");
     }
 }
 

@@ -3,6 +3,7 @@
 //! Facts go down by reference (`Context`), facts come up in the response (`Outcome`): nothing here
 //! changes on the way, so nobody needs a lock to read it.
 
+pub mod attempts;
 pub mod body;
 pub mod canonical;
 pub mod chain;
@@ -17,6 +18,7 @@ pub mod view;
 
 use std::pin::Pin;
 
+pub use attempts::Attempts;
 pub use body::{Body, BodyEnd, BodyError, EndHook, Ending, without_misplaced_trailers};
 pub use chain::{Chain, Middleware, Next, Remade};
 pub use context::{

@@ -22,7 +22,8 @@ use super::{Build, BuildContext};
 use crate::exchange::error::bare;
 use crate::exchange::replay;
 use crate::exchange::{
-    Body, Context, Middleware, Next, Outcome, ProxyError, Request, Response, ResponseFuture,
+    Attempts, Body, Context, Middleware, Next, Outcome, ProxyError, Request, Response,
+    ResponseFuture,
 };
 use crate::values::{BuildError, Profile, is_default};
 
@@ -72,9 +73,9 @@ impl Build for BufferingConfig {
             text => {
                 let expression = Expression::parse(text)
                     .map_err(|message| BuildError::at("retryExpression", message))?;
-                let budget = (cx.profile != Profile::Exact)
-                    .then(|| cx.carry_over(&format!("{self:?}"), Budget::default));
-                Some(Again { expression, budget })
+                let spares = cx.profile != Profile::Exact;
+                let budget = spares.then(|| cx.carry_over(&format!("{self:?}"), Budget::default));
+                Some(Again { expression, budget, spares })
             }
         };
         let limits = |most_option, most, memory_option, memory| -> Result<Limits, BuildError> {
@@ -112,6 +113,8 @@ fn not_negative(option: &str, value: i64) -> Result<u64, BuildError> {
 struct Again {
     expression: Expression,
     budget: Option<Arc<Budget>>,
+    /// No attempt goes to a server that was tried while another is up.
+    spares: bool,
 }
 
 impl Again {
@@ -164,6 +167,9 @@ impl Buffering {
         };
         if let Some(budget) = &again.budget {
             budget.earn();
+        }
+        if again.spares {
+            parts.extensions.get_or_insert_default::<Attempts>();
         }
         let mut attempt = 1;
         let mut sent = false;

@@ -55,6 +55,10 @@ impl Default for CircuitBreakerConfig {
 
 impl Build for CircuitBreakerConfig {
     fn build(&self, cx: &mut BuildContext<'_>) -> Result<Arc<dyn Middleware>, BuildError> {
+        if self.expression.trim().is_empty() {
+            let message = "no expression: write a condition, such as `NetworkErrorRatio() > 0.30`";
+            return Err(BuildError::at("expression", message));
+        }
         let condition: Expression<Condition> =
             Expression::parse::<condition::Words>(&self.expression)
                 .map_err(|message| BuildError::at("expression", message))?;
@@ -64,7 +68,8 @@ impl Build for CircuitBreakerConfig {
             .and_then(|code| StatusCode::from_u16(code).ok())
             .filter(|status| !status.is_informational())
             .ok_or_else(|| {
-                let message = format!("{} is no status of an answer", self.response_code);
+                let message =
+                    format!("{} is no status of an answer: write 200 to 999", self.response_code);
                 BuildError::at("responseCode", message)
             })?;
         let by_latency = condition.mentions(Condition::is_of_latency);

@@ -21,7 +21,7 @@ use crate::exchange::canonical::{
 };
 use crate::exchange::error::bare;
 use crate::exchange::{
-    Context, Middleware, Next, Outcome, Request, Response, ResponseFuture, ready,
+    Attempts, Context, Middleware, Next, Outcome, Request, Response, ResponseFuture, ready,
 };
 use crate::values::{BuildError, Profile, Secret, is_default};
 
@@ -217,7 +217,18 @@ impl DigestAuth {
         let proof = md5(&[hash, nonce, nc, header.cnonce.as_deref()?, b"auth", &asked]);
         verify_slices_are_equal(&proof, header.response.as_deref()?).ok()?;
         let (user, count) = (user?, count(nc)?);
-        Some(match self.nonces.take(nonce, count) {
+        // A proof is good once, and each attempt of one request brings the same one.
+        let checker = std::ptr::from_ref(self).addr();
+        let attempts = Attempts::of(request);
+        let written = request.headers().get(AUTHORIZATION)?;
+        if attempts.is_some_and(|attempts| attempts.has_proven(checker, written)) {
+            return Some(Found::User(user));
+        }
+        let verdict = self.nonces.take(nonce, count);
+        if let (Verdict::Fresh, Some(attempts)) = (verdict, attempts) {
+            attempts.prove(checker, written);
+        }
+        Some(match verdict {
             Verdict::Fresh => Found::User(user),
             Verdict::Stale => Found::Stale,
             Verdict::Refused => Found::Nobody,

@@ -57,7 +57,12 @@ pub(super) fn reject_status(code: Option<i64>) -> Result<StatusCode, BuildError>
             // An answer below 200 would not be the last one.
             .filter(|status| !status.is_informational() && status.canonical_reason().is_some()),
     };
-    status.ok_or_else(|| BuildError::at("rejectStatusCode", "invalid HTTP status code"))
+    status.ok_or_else(|| {
+        BuildError::at(
+            "rejectStatusCode",
+            "invalid HTTP status code: write one that has a name, such as 403",
+        )
+    })
 }
 
 struct IpAllowList {

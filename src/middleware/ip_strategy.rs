@@ -82,6 +82,9 @@ impl IpStrategyConfig {
 impl IpStrategy {
     /// The peer's address.
     pub(super) const PEER: Self = Self { choice: Choice::Peer, mask: None };
+    /// The peer's address, of IPv6 only the 64 bits that name its network.
+    pub(super) const PEER_NETWORK: Self =
+        Self { choice: Choice::Peer, mask: Some(u128::MAX << 64) };
 
     /// The address that a request counts for.
     pub(super) fn address(&self, cx: &Context, headers: &HeaderMap) -> ClientIp {

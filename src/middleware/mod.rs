@@ -29,6 +29,7 @@ mod nonces;
 mod pass_tls_client_cert;
 mod password;
 mod path;
+mod plugin;
 mod rate_limit;
 mod redirect;
 pub mod redirect_regex;
@@ -53,7 +54,7 @@ use serde::{Deserialize, Serialize};
 use crate::exchange::canonical::EncodedCharactersConfig;
 use crate::exchange::{Handler, Middleware};
 use crate::state::SharedState;
-use crate::values::{BuildError, Files, Profile, QualifiedName, Unsupported};
+use crate::values::{BuildError, Files, Profile, QualifiedName};
 
 /// Builds, or finds, a service by its name.
 pub type BuildService<'a> = dyn FnMut(&str) -> Result<Arc<dyn Handler>, BuildError> + 'a;
@@ -86,6 +87,16 @@ impl BuildContext<'_> {
     {
         self.state.carry_over(&format!("{}|{}|{settings}", self.owner, self.name), make)
     }
+
+    /// The same, but one for all routers that name this middleware.
+    pub fn carry_over_for_all<T, F>(&self, settings: &str, make: F) -> Arc<T>
+    where
+        T: std::any::Any + Send + Sync,
+        F: FnOnce() -> T,
+    {
+        // No router has an empty name.
+        self.state.carry_over(&format!("|{}|{settings}", self.name), make)
+    }
 }
 
 /// Options of one middleware, and how it is made of them.
@@ -96,10 +107,7 @@ pub trait Build: Send + Sync {
 
 /// Makes `MiddlewareConfig`: one optional field per middleware, as Traefik's schema has it.
 macro_rules! middlewares {
-    (
-        served { $($field:ident: $config:ty = $name:literal,)* }
-        not_yet { $($later:ident = $later_name:literal,)* }
-    ) => {
+    ($($field:ident: $config:ty = $name:literal,)*) => {
         /// One entry of `http.middlewares`: exactly one field is set.
         #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
         #[serde(default, rename_all = "camelCase")]
@@ -112,16 +120,11 @@ macro_rules! middlewares {
             /// `chain`
             #[serde(skip_serializing_if = "Option::is_none")]
             pub chain: Option<ChainConfig>,
-            $(
-                #[doc = concat!("`", $later_name, "`, not served yet")]
-                #[serde(rename = $later_name, skip_serializing_if = "Option::is_none")]
-                pub $later: Option<Unsupported>,
-            )*
         }
 
         impl MiddlewareConfig {
-            /// The set fields: name as configured, and how to build it (`None` for what is not
-            /// served yet and for `chain`, which compiling flattens).
+            /// The set fields: name as configured, and how to build it (`None` for `chain`, which
+            /// compiling flattens).
             pub fn set(&self) -> Vec<(&'static str, Option<&dyn Build>)> {
                 let mut set: Vec<(&'static str, Option<&dyn Build>)> = Vec::new();
                 $(if let Some(config) = &self.$field {
@@ -130,9 +133,6 @@ macro_rules! middlewares {
                 if self.chain.is_some() {
                     set.push(("chain", None));
                 }
-                $(if self.$later.is_some() {
-                    set.push(($later_name, None));
-                })*
                 set
             }
         }
@@ -140,36 +140,32 @@ macro_rules! middlewares {
 }
 
 middlewares! {
-    served {
-        add_prefix: add_prefix::AddPrefixConfig = "addPrefix",
-        ban: ban::BanConfig = "ban",
-        basic_auth: basic_auth::BasicAuthConfig = "basicAuth",
-        buffering: buffering::BufferingConfig = "buffering",
-        circuit_breaker: circuit_breaker::CircuitBreakerConfig = "circuitBreaker",
-        compress: compress::CompressConfig = "compress",
-        content_type: content_type::ContentTypeConfig = "contentType",
-        digest_auth: digest_auth::DigestAuthConfig = "digestAuth",
-        encoded_characters: EncodedCharactersConfig = "encodedCharacters",
-        errors: errors::ErrorsConfig = "errors",
-        forward_auth: forward_auth::ForwardAuthConfig = "forwardAuth",
-        grpc_web: grpc_web::GrpcWebConfig = "grpcWeb",
-        headers: headers::HeadersConfig = "headers",
-        in_flight_req: in_flight_req::InFlightReqConfig = "inFlightReq",
-        ip_allow_list: ip_allow_list::IpAllowListConfig = "ipAllowList",
-        ip_white_list: ip_white_list::IpWhiteListConfig = "ipWhiteList",
-        pass_tls_client_cert: pass_tls_client_cert::PassTlsClientCertConfig = "passTLSClientCert",
-        rate_limit: rate_limit::RateLimitConfig = "rateLimit",
-        redirect_regex: redirect_regex::RedirectRegexConfig = "redirectRegex",
-        redirect_scheme: redirect_scheme::RedirectSchemeConfig = "redirectScheme",
-        replace_path: replace_path::ReplacePathConfig = "replacePath",
-        replace_path_regex: replace_path_regex::ReplacePathRegexConfig = "replacePathRegex",
-        retry: retry::RetryConfig = "retry",
-        strip_prefix: strip_prefix::StripPrefixConfig = "stripPrefix",
-        strip_prefix_regex: strip_prefix_regex::StripPrefixRegexConfig = "stripPrefixRegex",
-    }
-    not_yet {
-        plugin = "plugin",
-    }
+    add_prefix: add_prefix::AddPrefixConfig = "addPrefix",
+    ban: ban::BanConfig = "ban",
+    basic_auth: basic_auth::BasicAuthConfig = "basicAuth",
+    buffering: buffering::BufferingConfig = "buffering",
+    circuit_breaker: circuit_breaker::CircuitBreakerConfig = "circuitBreaker",
+    compress: compress::CompressConfig = "compress",
+    content_type: content_type::ContentTypeConfig = "contentType",
+    digest_auth: digest_auth::DigestAuthConfig = "digestAuth",
+    encoded_characters: EncodedCharactersConfig = "encodedCharacters",
+    errors: errors::ErrorsConfig = "errors",
+    forward_auth: forward_auth::ForwardAuthConfig = "forwardAuth",
+    grpc_web: grpc_web::GrpcWebConfig = "grpcWeb",
+    headers: headers::HeadersConfig = "headers",
+    in_flight_req: in_flight_req::InFlightReqConfig = "inFlightReq",
+    ip_allow_list: ip_allow_list::IpAllowListConfig = "ipAllowList",
+    ip_white_list: ip_white_list::IpWhiteListConfig = "ipWhiteList",
+    pass_tls_client_cert: pass_tls_client_cert::PassTlsClientCertConfig = "passTLSClientCert",
+    plugin: plugin::PluginConfig = "plugin",
+    rate_limit: rate_limit::RateLimitConfig = "rateLimit",
+    redirect_regex: redirect_regex::RedirectRegexConfig = "redirectRegex",
+    redirect_scheme: redirect_scheme::RedirectSchemeConfig = "redirectScheme",
+    replace_path: replace_path::ReplacePathConfig = "replacePath",
+    replace_path_regex: replace_path_regex::ReplacePathRegexConfig = "replacePathRegex",
+    retry: retry::RetryConfig = "retry",
+    strip_prefix: strip_prefix::StripPrefixConfig = "stripPrefix",
+    strip_prefix_regex: strip_prefix_regex::StripPrefixRegexConfig = "stripPrefixRegex",
 }
 
 /// `chain`: other middlewares, in order.

@@ -4,6 +4,7 @@
 #[cfg(feature = "redis")]
 mod redis;
 mod shared;
+mod tell;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,14 +16,23 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "redis")]
 use self::redis::{Rate, Store};
 use self::shared::RedisConfig;
+pub(super) use self::tell::Left;
+use self::tell::Teller;
 use super::source::{Criterion, Fallback, SourceCriterionConfig};
 use super::token_buckets::{Buckets, Verdict};
 use super::{Build, BuildContext};
 use crate::exchange::error::{bare, text};
 use crate::exchange::{Context, Middleware, Next, Request, Response, ResponseFuture, ready};
-use crate::values::{BuildError, GoDuration, Profile};
+use crate::values::{BuildError, GoDuration, Profile, is_default};
 
 /// Options of `rateLimit`.
+///
+/// In memory a limit knows 65,536 sources at most. Sources whose bucket has filled up again are
+/// forgotten, which loses nothing. If there is no room all the same, those that asked least often
+/// go first, refused requests counted up to 15, and of equals those with the fullest bucket. So a
+/// flood of sources that come once frees nobody who runs against the limit. But each source has a
+/// bucket of its own, and a client in IPv6 has as many addresses as it likes:
+/// `sourceCriterion.ipStrategy.ipv6Subnet: 64` makes one source of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct RateLimitConfig {
@@ -32,12 +42,21 @@ pub struct RateLimitConfig {
     pub period: GoDuration,
     /// Requests that may come at once after a pause. Default, and least: 1.
     pub burst: i64,
-    /// Whom requests count for. Default: the peer's address.
+    /// Whom requests count for. Default: the peer's address; in the `hardened` profile the first
+    /// 64 bits of it if it is IPv6.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_criterion: Option<SourceCriterionConfig>,
     /// Keep the buckets in Redis. Default: in memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redis: Option<RedisConfig>,
+    /// Doorward's own: whose requests a bucket counts, those of one `router` or of all that name
+    /// this `middleware`. Default: as in Traefik, `router` in memory and `middleware` in Redis.
+    #[serde(skip_serializing_if = "is_default")]
+    pub scope: String,
+    /// Doorward's own: tell clients of the limit in `RateLimit-Policy` and `RateLimit`
+    /// (draft-ietf-httpapi-ratelimit-headers-10). Default: false.
+    #[serde(skip_serializing_if = "is_default")]
+    pub response_headers: bool,
 }
 
 impl Default for RateLimitConfig {
@@ -48,6 +67,8 @@ impl Default for RateLimitConfig {
             burst: 1,
             source_criterion: None,
             redis: None,
+            scope: String::new(),
+            response_headers: false,
         }
     }
 }
@@ -69,8 +90,14 @@ impl Build for RateLimitConfig {
             let message = format!("`burst` is {}, which means 1", self.burst);
             cx.warnings.push(BuildError::at("burst", message));
         }
+        let scope = self.scope()?;
         let criterion = Criterion::build(self.source_criterion.as_ref(), Fallback::PeerIp, cx)?;
         let Some(average) = u64::try_from(self.average).ok().filter(|&average| average > 0) else {
+            if self.response_headers {
+                let message =
+                    "`responseHeaders` has no effect without `average`: there is no limit";
+                cx.warnings.push(BuildError::at("responseHeaders", message));
+            }
             return Ok(match &self.redis {
                 // Traefik has no such bucket in Redis.
                 Some(_) if cx.profile == Profile::Exact => Arc::new(Nobody),
@@ -79,56 +106,86 @@ impl Build for RateLimitConfig {
         };
         let period = self.period.positive().unwrap_or(Duration::from_secs(1));
         let interval = Duration::from_nanos_u128(period.as_nanos() / u128::from(average));
-        if let Some(config) = &self.redis {
-            return self.shared(config, criterion, period, average, cx);
-        }
+        let teller = self.response_headers.then(|| Teller::new(cx.name.as_str(), average, period));
+        let teller = teller.transpose()?;
         let burst = u32::try_from(self.burst.max(1)).unwrap_or(u32::MAX);
         let max_delay = max_delay(period, average);
+        if let Some(config) = &self.redis {
+            let prefix = match scope {
+                Some(Scope::Router) => format!("rate:{}:{}:", cx.name, cx.owner),
+                Some(Scope::Middleware) | None => format!("rate:{}:", cx.name),
+            };
+            let bucket = (period, average, self.burst.max(1), max_delay);
+            return shared(config, (criterion, teller), prefix, bucket, cx);
+        }
         let settings = format!("{average}/{period:?} {burst} {:?}", self.source_criterion);
-        let buckets = cx.carry_over(&settings, || Buckets::new(interval, burst, max_delay));
-        Ok(Arc::new(RateLimit { criterion, buckets }))
+        let make = || Buckets::new(interval, burst, max_delay);
+        let buckets = match scope {
+            Some(Scope::Middleware) => cx.carry_over_for_all(&settings, make),
+            Some(Scope::Router) | None => cx.carry_over(&settings, make),
+        };
+        Ok(Arc::new(RateLimit { criterion, buckets, teller }))
     }
 }
 
-impl RateLimitConfig {
-    #[cfg(feature = "redis")]
-    #[expect(clippy::cast_precision_loss, reason = "a rate need not be exact")]
-    fn shared(
-        &self,
-        config: &RedisConfig,
-        criterion: Criterion,
-        period: Duration,
-        average: u64,
-        cx: &BuildContext<'_>,
-    ) -> Result<Arc<dyn Middleware>, BuildError> {
-        Ok(Arc::new(SharedLimit {
-            criterion,
-            prefix: format!("rate:{}:", cx.name),
-            rate: Rate {
-                per_microsecond: average as f64 * 1_000.0 / period.as_nanos() as f64,
-                burst: self.burst.max(1),
-                max_delay: max_delay(period, average),
-            },
-            store: Store::of(config, cx)?,
-        }))
-    }
+/// Whose requests a bucket counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    Router,
+    Middleware,
+}
 
-    #[cfg(not(feature = "redis"))]
-    #[expect(clippy::unused_self, reason = "the other one of this name uses it")]
-    fn shared(
-        &self,
-        config: &RedisConfig,
-        _: Criterion,
-        _: Duration,
-        _: u64,
-        cx: &BuildContext<'_>,
-    ) -> Result<Arc<dyn Middleware>, BuildError> {
-        config.places()?;
-        if let Some(tls) = &config.tls {
-            tls.read(cx.files)?;
+impl RateLimitConfig {
+    fn scope(&self) -> Result<Option<Scope>, BuildError> {
+        match self.scope.as_str() {
+            "" => Ok(None),
+            "router" => Ok(Some(Scope::Router)),
+            "middleware" => Ok(Some(Scope::Middleware)),
+            other => {
+                let message = format!("{other:?} is no scope: write `router` or `middleware`");
+                Err(BuildError::at("scope", message))
+            }
         }
-        Err(BuildError::at("redis", "this build has no Redis: the feature `redis` is off"))
     }
+}
+
+/// Whom a request counts for, and what it is told.
+type Counted = (Criterion, Option<Teller>);
+/// Period, requests in it, requests at once, longest wait.
+type Bucket = (Duration, u64, i64, Duration);
+
+#[cfg(feature = "redis")]
+#[expect(clippy::cast_precision_loss, reason = "a rate need not be exact")]
+fn shared(
+    config: &RedisConfig,
+    (criterion, teller): Counted,
+    prefix: String,
+    (period, average, burst, max_delay): Bucket,
+    cx: &BuildContext<'_>,
+) -> Result<Arc<dyn Middleware>, BuildError> {
+    let per_microsecond = average as f64 * 1_000.0 / period.as_nanos() as f64;
+    Ok(Arc::new(SharedLimit {
+        criterion,
+        teller,
+        prefix,
+        rate: Rate { per_microsecond, burst, max_delay },
+        store: Store::of(config, cx)?,
+    }))
+}
+
+#[cfg(not(feature = "redis"))]
+fn shared(
+    config: &RedisConfig,
+    _: Counted,
+    _: String,
+    _: Bucket,
+    cx: &BuildContext<'_>,
+) -> Result<Arc<dyn Middleware>, BuildError> {
+    config.places()?;
+    if let Some(tls) = &config.tls {
+        tls.read(cx.files)?;
+    }
+    Err(BuildError::at("redis", "this build has no Redis: the feature `redis` is off"))
 }
 
 /// Half the time between two requests, by the whole number of requests per second; half a second
@@ -169,6 +226,7 @@ const X_RETRY_IN: HeaderName = HeaderName::from_static("x-retry-in");
 struct RateLimit {
     criterion: Criterion,
     buckets: Arc<Buckets>,
+    teller: Option<Teller>,
 }
 
 impl Middleware for RateLimit {
@@ -178,7 +236,23 @@ impl Middleware for RateLimit {
         request: Request,
         next: Next<'a>,
     ) -> ResponseFuture<'a> {
-        match self.buckets.take(self.criterion.source(cx, request.headers())) {
+        let taken = self.buckets.take(self.criterion.source(cx, request.headers()));
+        if let Some(teller) = &self.teller {
+            let left = self.buckets.left(&taken);
+            return Box::pin(async move {
+                let mut response = match taken.verdict {
+                    Verdict::Now => next.run(cx, request).await,
+                    Verdict::After(wait) => {
+                        tokio::time::sleep(wait).await;
+                        next.run(cx, request).await
+                    }
+                    Verdict::Refused(wait) => refusal(wait),
+                };
+                teller.tell(&mut response, left);
+                response
+            });
+        }
+        match taken.verdict {
             Verdict::Now => next.run(cx, request),
             Verdict::After(wait) => Box::pin(async move {
                 tokio::time::sleep(wait).await;
@@ -193,6 +267,7 @@ impl Middleware for RateLimit {
 #[cfg(feature = "redis")]
 struct SharedLimit {
     criterion: Criterion,
+    teller: Option<Teller>,
     prefix: String,
     rate: Rate,
     store: Arc<Store>,
@@ -209,24 +284,29 @@ impl Middleware for SharedLimit {
         let mut key = self.prefix.as_bytes().to_vec();
         self.criterion.write_source(cx, request.headers(), &mut key);
         Box::pin(async move {
-            match self.store.take(&key, &self.rate).await {
-                Ok(Duration::ZERO) => {}
-                Ok(wait) if wait > self.rate.max_delay => return refusal(wait),
-                Ok(wait) => tokio::time::sleep(wait).await,
-                Err(_) => {
-                    let status = StatusCode::INTERNAL_SERVER_ERROR;
-                    return text(status, "Could not insert/update bucket\n");
+            let Ok(taken) = self.store.take(&key, &self.rate).await else {
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                return text(status, "Could not insert/update bucket\n");
+            };
+            let mut response = if taken.wait > self.rate.max_delay {
+                refusal(taken.wait)
+            } else {
+                if !taken.wait.is_zero() {
+                    tokio::time::sleep(taken.wait).await;
                 }
+                next.run(cx, request).await
+            };
+            if let Some(teller) = &self.teller {
+                teller.tell(&mut response, taken.left(&self.rate));
             }
-            next.run(cx, request).await
+            response
         })
     }
 }
 
 fn refusal(wait: Duration) -> Response {
     let mut response = bare(StatusCode::TOO_MANY_REQUESTS);
-    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(tell::whole_seconds(wait)));
     if let Ok(text) = HeaderValue::from_bytes(GoDuration::from(wait).to_string().as_bytes()) {
         response.headers_mut().insert(X_RETRY_IN, text);
     }
@@ -239,7 +319,7 @@ mod tests {
 
     use super::*;
     use crate::middleware::ip_strategy::IpStrategyConfig;
-    use crate::middleware::testing::{Bench, Setting, body, build, get, with};
+    use crate::middleware::testing::{Bench, Setting, body, build, context, get, with};
 
     fn limit(average: i64, burst: i64) -> RateLimitConfig {
         RateLimitConfig { average, burst, ..RateLimitConfig::default() }
@@ -271,6 +351,23 @@ mod tests {
         let start = Instant::now();
         assert_eq!(bench.status(get("/")).await, 200);
         assert_eq!(start.elapsed().as_millis(), 40);
+    }
+
+    /// RP-7.5.10
+    #[tokio::test(start_paused = true)]
+    async fn who_leaves_while_it_waits_asks_nobody() {
+        let bench = bench(&limit(10, 1));
+        bench.status(get("/")).await;
+        tokio::time::advance(Duration::from_millis(60)).await;
+        let mut early = bench.send(get("/"));
+        let waits = std::future::poll_fn(|task| {
+            std::task::Poll::Ready(early.as_mut().poll(task).is_pending())
+        });
+        assert!(waits.await);
+        drop(early);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(bench.calls(), 1);
+        assert_eq!(bench.status(get("/")).await, 200);
     }
 
     #[tokio::test(start_paused = true)]
@@ -334,6 +431,89 @@ mod tests {
         assert_eq!(changed.status(get("/")).await, 200);
     }
 
+    /// RP-7.5: in memory a bucket is of a router, unless `scope` says otherwise (row 15 of what
+    /// users wish for). A reload keeps either.
+    #[tokio::test(start_paused = true)]
+    async fn a_scope_says_who_shares_buckets() {
+        for (scope, want) in [("", 200), ("router", 200), ("middleware", 429)] {
+            let config = RateLimitConfig { scope: scope.into(), ..limit(1, 1) };
+            let setting = Setting::default();
+            let bench =
+                |owner: &str| Bench::new(vec![setting.build_for(owner, &config).unwrap().0]);
+            let (one, two) = (bench("one"), bench("two"));
+            assert_eq!(one.status(get("/")).await, 200);
+            assert_eq!(two.status(get("/")).await, want, "{scope}");
+            for again in [bench("one"), bench("two")] {
+                assert_eq!(again.status(get("/")).await, 429, "{scope}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clients_are_told_of_the_limit_when_it_is_asked_for() {
+        let config = RateLimitConfig {
+            response_headers: true,
+            period: GoDuration::from_secs(60),
+            ..limit(6, 3)
+        };
+        let bench = Bench::new(vec![build(&config).unwrap()]);
+        let told = async |status: u16, left: &str| {
+            let response = bench.send(get("/")).await;
+            assert_eq!(response.status(), status);
+            assert_eq!(response.headers()["ratelimit-policy"], "\"mid@file\";q=6;w=60");
+            assert_eq!(response.headers()["ratelimit"], format!("\"mid@file\";{left}"));
+            response
+        };
+        told(200, "r=2;t=10").await;
+        tokio::time::advance(Duration::from_secs(4)).await;
+        told(200, "r=1;t=6").await;
+        told(200, "r=0;t=6").await;
+        let refused = told(429, "r=0;t=6").await;
+        assert_eq!(refused.headers()["retry-after"], "6");
+        // Who waits for the last half second has the next token to itself.
+        tokio::time::advance(Duration::from_millis(5_500)).await;
+        told(200, "r=0;t=10").await;
+        // Nothing is told unasked.
+        let silent = Bench::new(vec![build(&limit(6, 3)).unwrap()]);
+        assert!(silent.send(get("/")).await.headers().is_empty());
+    }
+
+    /// RP-7.5: `ipv6Subnet` alone masks the peer; without it, only the `hardened` profile does.
+    #[tokio::test(start_paused = true)]
+    async fn the_addresses_of_one_network_can_be_one_source() {
+        let masked = |bits| {
+            let ipv6_subnet = Some(bits);
+            let ip_strategy = Some(IpStrategyConfig { ipv6_subnet, ..IpStrategyConfig::default() });
+            SourceCriterionConfig { ip_strategy, ..SourceCriterionConfig::default() }
+        };
+        let peer = SourceCriterionConfig {
+            ip_strategy: Some(IpStrategyConfig::default()),
+            ..SourceCriterionConfig::default()
+        };
+        for (profile, criterion, same, other) in [
+            (Profile::Safe, None, 200, 200),
+            (Profile::Hardened, None, 429, 200),
+            (Profile::Hardened, Some(peer), 200, 200),
+            (Profile::Exact, Some(masked(64)), 429, 200),
+            (Profile::Safe, Some(masked(48)), 429, 429),
+        ] {
+            let setting = Setting { profile, ..Setting::default() };
+            let config = RateLimitConfig { source_criterion: criterion, ..limit(1, 1) };
+            let limit = setting.build(&config).unwrap().0;
+            for (peer, want) in [
+                ("2001:db8:0:1::1", 200),
+                ("2001:db8:0:1:ffff::2", same),
+                ("2001:db8:0:2::1", other),
+                ("192.0.2.1", 200),
+                ("192.0.2.2", 200),
+                ("::ffff:192.0.2.2", 429),
+            ] {
+                let bench = Bench::new(vec![Arc::clone(&limit)]).with_context(context(peer));
+                assert_eq!(bench.status(get("/")).await, want, "{peer} {profile:?} {config:?}");
+            }
+        }
+    }
+
     /// RP 17, number 4.
     #[tokio::test(start_paused = true)]
     async fn no_average_in_redis_is_nobody_under_exact() {
@@ -393,7 +573,18 @@ mod tests {
             build(&period).err().unwrap().message,
             "negative value not valid for period: -1s"
         );
+        let scope = RateLimitConfig { scope: "Router".into(), ..limit(1, 1) };
+        let error = build(&scope).err().unwrap();
+        assert_eq!(error.option, "scope");
+        assert_eq!(error.message, "\"Router\" is no scope: write `router` or `middleware`");
+        let nothing = RateLimitConfig { response_headers: true, ..limit(0, 1) };
+        let (_, warnings) = Setting::default().build(&nothing).unwrap();
+        assert_eq!(warnings[0].option, "responseHeaders");
         let default: RateLimitConfig = serde_json::from_str("{}").unwrap();
+        assert_eq!(
+            serde_json::to_value(&default).unwrap(),
+            serde_json::json!({"average": 0, "period": "1s", "burst": 1})
+        );
         assert_eq!((default.burst, default.period), (1, GoDuration::from_secs(1)));
     }
 }

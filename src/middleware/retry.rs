@@ -3,9 +3,11 @@
 //!
 //! Each attempt goes through the rest of the chain, so it may reach another server. The last
 //! answer goes to the client, whatever it is; nothing is tried again once protocols are switched.
+//! But for the `exact` profile, attempts avoid the servers that were tried while others are up.
+
+mod budget;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use aws_lc_rs::rand;
@@ -13,9 +15,11 @@ use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+pub(super) use self::budget::Budget;
+use self::budget::{RetryBudgetConfig, ServiceBudgets};
 use super::{Build, BuildContext};
 use crate::exchange::{
-    Context, Middleware, Next, Outcome, Replay, Request, Response, ResponseFuture,
+    Attempts, Context, Middleware, Next, Outcome, Replay, Request, Response, ResponseFuture,
 };
 use crate::values::{BuildError, GoDuration, Profile, StatusRanges, is_default};
 
@@ -42,6 +46,11 @@ pub struct RetryConfig {
     /// Try POST, PATCH and LOCK again because of a status too. Default: false.
     #[serde(skip_serializing_if = "is_default")]
     pub retry_non_idempotent_method: bool,
+    /// Doorward's own: the share of a service's requests that may be sent again, whatever the
+    /// reason. Default: none for what no server has seen; because of a status a fifth of this
+    /// router's requests and a hundred in reserve, in the `exact` profile any number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<RetryBudgetConfig>,
 }
 
 impl Default for RetryConfig {
@@ -54,6 +63,7 @@ impl Default for RetryConfig {
             max_request_body_bytes: 2_097_152,
             disable_retry_on_network_error: false,
             retry_non_idempotent_method: false,
+            budget: None,
         }
     }
 }
@@ -62,7 +72,7 @@ impl Build for RetryConfig {
     fn build(&self, cx: &mut BuildContext<'_>) -> Result<Arc<dyn Middleware>, BuildError> {
         let attempts = u32::try_from(self.attempts).ok().filter(|&attempts| attempts > 0);
         let attempts = attempts.ok_or_else(|| {
-            let sentence = format!("incorrect (or empty) value for attempt ({})", self.attempts);
+            let sentence = format!("incorrect (or empty) value for attempt ({}): write how many times in all, 1 or more", self.attempts);
             BuildError::at("attempts", sentence)
         })?;
         if self.disable_retry_on_network_error && self.status.is_empty() {
@@ -86,10 +96,9 @@ impl Build for RetryConfig {
             );
             cx.warnings.push(BuildError::at("maxRequestBodyBytes", sentence));
         }
-        let budget = match cx.profile {
-            Profile::Exact => None,
-            _ => Some(cx.carry_over(&format!("{self:?}"), Budget::default)),
-        };
+        let services = self.budget.as_ref().map(|budget| budget.build(cx)).transpose()?;
+        let budget = (cx.profile != Profile::Exact && services.is_none())
+            .then(|| cx.carry_over(&format!("{self:?}"), Budget::default));
         Ok(Arc::new(Retry {
             attempts,
             initial: self.initial_interval.positive(),
@@ -99,41 +108,9 @@ impl Build for RetryConfig {
             on_network_error: !self.disable_retry_on_network_error,
             any_method: self.retry_non_idempotent_method,
             budget,
+            services,
+            spares: cx.profile != Profile::Exact,
         }))
-    }
-}
-
-/// Keeps status retries below a fifth of the requests, so that a service that fails as a whole
-/// gets no multiple of its load. A hundred in reserve let a quiet service retry freely.
-/// `buffering` has one too.
-pub(super) struct Budget {
-    /// In fifths of a retry.
-    left: AtomicI64,
-}
-
-const RESERVE: i64 = 500;
-const COST: i64 = 5;
-
-impl Default for Budget {
-    fn default() -> Self {
-        Self { left: AtomicI64::new(RESERVE) }
-    }
-}
-
-impl Budget {
-    pub(super) fn earn(&self) {
-        // Full is the usual state; then nothing is written.
-        if self.left.load(Ordering::Relaxed) < RESERVE {
-            self.left.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    pub(super) fn spend(&self) -> bool {
-        self.left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-                (left >= COST).then_some(left - COST)
-            })
-            .is_ok()
     }
 }
 
@@ -146,6 +123,9 @@ struct Retry {
     on_network_error: bool,
     any_method: bool,
     budget: Option<Arc<Budget>>,
+    services: Option<Arc<ServiceBudgets>>,
+    /// No attempt goes to a server that was tried while another is up.
+    spares: bool,
 }
 
 impl Middleware for Retry {
@@ -163,8 +143,11 @@ impl Middleware for Retry {
 }
 
 impl Retry {
-    async fn run<'a>(&'a self, cx: &'a Context, request: Request, next: Next<'a>) -> Response {
+    async fn run<'a>(&'a self, cx: &'a Context, mut request: Request, next: Next<'a>) -> Response {
         let start = Instant::now();
+        if self.spares {
+            Attempts::begin(&mut request);
+        }
         let on_status = !self.statuses.is_empty() && self.may_repeat(request.method());
         let replay = if on_status {
             if let Some(budget) = &self.budget {
@@ -187,10 +170,18 @@ impl Retry {
                 return crate::exchange::ProxyError::Panic.into_response();
             };
             let mut response = next.run(cx, request).await;
+            if let (0, Some(services)) = (retries, &self.services) {
+                services.count(service_of(&response));
+            }
             if retries + 1 < self.attempts && self.is_worth_it(&response, on_status) {
                 let pause = pauses.next();
                 let in_time = self.timeout.is_none_or(|timeout| start.elapsed() + pause <= timeout);
                 again = if in_time { replay.request() } else { None };
+                if let (Some(services), true) = (&self.services, again.is_some())
+                    && !services.spend(service_of(&response))
+                {
+                    again = None;
+                }
                 if again.is_some() {
                     let outcome = Outcome::of(&mut response);
                     retries += 1;
@@ -233,6 +224,12 @@ impl Retry {
     }
 }
 
+/// The service that answered; empty for an answer from before one.
+fn service_of(response: &Response) -> &str {
+    let outcome = response.extensions().get::<Outcome>();
+    outcome.and_then(|outcome| outcome.service.as_deref()).unwrap_or_default()
+}
+
 /// The pauses between attempts, as Traefik's back-off makes them.
 struct Pauses {
     /// In seconds.
@@ -269,7 +266,7 @@ impl Pauses {
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use http_body_util::BodyExt;
 
@@ -481,5 +478,88 @@ mod tests {
         }
         let default: RetryConfig = serde_json::from_str(r#"{"attempts": 4}"#).unwrap();
         assert_eq!(default.max_request_body_bytes, 2_097_152);
+    }
+
+    /// What a chain that ends in a service is told of other attempts, by the profile.
+    #[tokio::test]
+    async fn attempts_know_of_each_other_but_for_the_exact_profile() {
+        for (profile, want) in
+            [(Profile::Exact, None), (Profile::Safe, Some(1)), (Profile::Hardened, Some(1))]
+        {
+            let setting = Setting { profile, ..Setting::default() };
+            let middleware = setting.build(&retry(2)).unwrap().0;
+            let last = Arc::new(Mutex::new(None));
+            let seen = Arc::clone(&last);
+            let bench = Bench::answering(vec![middleware], move |call, request| {
+                let attempts = Attempts::of(&request);
+                let tried =
+                    attempts.and_then(|some| Attempts::pick(Some(some), |tried| Some(tried.len())));
+                *seen.lock().unwrap() = tried;
+                if let Some(attempts) = attempts {
+                    attempts.note(&format!("http://{call}").into());
+                }
+                ProxyError::ConnectFailed.into_response()
+            });
+            assert_eq!(bench.status(get("/")).await, 502);
+            assert_eq!((bench.calls(), *last.lock().unwrap()), (2, want), "{profile:?}");
+        }
+    }
+
+    fn of_service(name: &str, status: StatusCode) -> Response {
+        let mut response = bare(status);
+        Outcome::of(&mut response).service = Some(name.into());
+        response
+    }
+
+    /// A budget of a service is one for all routers, in every profile, and for every reason.
+    #[tokio::test(start_paused = true)]
+    async fn a_budget_limits_what_a_service_gets_again() {
+        for profile in [Profile::Exact, Profile::Safe] {
+            let setting = Setting { profile, ..Setting::default() };
+            let budget = Some(RetryBudgetConfig { percent: 10, min_per_second: 1 });
+            let config = RetryConfig { budget, ..on_status(2, "503") };
+            let bench = |router: &str, service: &'static str| {
+                let middleware = setting.build_for(router, &config).unwrap().0;
+                Bench::answering(vec![middleware], move |call, _| {
+                    let answer = of_service(service, StatusCode::SERVICE_UNAVAILABLE);
+                    let mut unreached = ProxyError::ConnectFailed.into_response();
+                    *unreached.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                    Outcome::of(&mut unreached).service = Some(service.into());
+                    if call % 2 == 0 { answer } else { unreached }
+                })
+            };
+            let (one, two) = (bench("one", "app@file"), bench("two", "app@file"));
+            let other = bench("one", "other@file");
+            for _ in 0..50 {
+                one.status(get("/")).await;
+                two.status(get("/")).await;
+                other.status(get("/")).await;
+            }
+            // A reserve of ten, and a tenth of the requests.
+            assert_eq!(one.calls() + two.calls(), 100 + 10 + 10, "{profile:?}");
+            assert_eq!(other.calls(), 50 + 10 + 5, "{profile:?}");
+            tokio::time::advance(Duration::from_secs(10)).await;
+            one.status(get("/")).await;
+            assert_eq!(one.calls() + two.calls(), 122, "{profile:?}");
+        }
+    }
+
+    #[test]
+    fn budgets_are_checked() {
+        let of = |percent, min_per_second| {
+            let budget = Some(RetryBudgetConfig { percent, min_per_second });
+            build(&RetryConfig { budget, ..retry(2) }).err().map(|error| error.option)
+        };
+        assert_eq!(of(0, 1), None);
+        assert_eq!(of(100, 0), None);
+        assert_eq!(of(101, 1).as_deref(), Some("budget.percent"));
+        assert_eq!(of(-1, 1).as_deref(), Some("budget.percent"));
+        assert_eq!(of(1, -1).as_deref(), Some("budget.minPerSecond"));
+        assert_eq!(of(0, 0).as_deref(), Some("budget"));
+        let text = r#"{"attempts": 2, "budget": {}}"#;
+        let config: RetryConfig = serde_json::from_str(text).unwrap();
+        assert_eq!(config.budget, Some(RetryBudgetConfig { percent: 20, min_per_second: 10 }));
+        let shown = serde_json::to_value(retry(2)).unwrap();
+        assert_eq!(shown, serde_json::json!({"attempts": 2, "maxRequestBodyBytes": 2_097_152}));
     }
 }

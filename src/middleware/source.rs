@@ -104,6 +104,10 @@ impl Criterion {
             })?),
             (None, _, true) => host(),
             (None, false, false) => match fallback {
+                // A client has as many addresses as it likes in the network that it was given.
+                Fallback::PeerIp if cx.profile == Profile::Hardened => {
+                    By::Ip(IpStrategy::PEER_NETWORK)
+                }
                 Fallback::PeerIp => By::Ip(IpStrategy::PEER),
                 Fallback::Host => host(),
             },

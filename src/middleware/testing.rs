@@ -101,10 +101,19 @@ impl Setting {
         &self,
         config: &dyn Build,
     ) -> Result<(Arc<dyn Middleware>, Vec<BuildError>), BuildError> {
+        self.build_for("router", config)
+    }
+
+    /// The same for this router.
+    pub(crate) fn build_for(
+        &self,
+        router: &str,
+        config: &dyn Build,
+    ) -> Result<(Arc<dyn Middleware>, Vec<BuildError>), BuildError> {
         let mut warnings = Vec::new();
         let built = config.build(&mut BuildContext {
             name: &QualifiedName::new("mid", "file"),
-            owner: &QualifiedName::new("router", "file"),
+            owner: &QualifiedName::new(router, "file"),
             files: &self.files,
             state: &self.state,
             profile: self.profile,

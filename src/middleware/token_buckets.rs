@@ -1,8 +1,11 @@
 //! Token buckets, one per source, that decide as the limiter of Go's `x/time/rate` does.
 //!
 //! A bucket is one moment: when it will be full again. A bucket that is full is forgotten, which
-//! loses nothing. When there is no room for a new source, the fullest buckets of its shard go:
-//! their sources have used the least, and start with a full bucket when they come again.
+//! loses nothing. When there is no room for a new source, an eighth of the buckets of its shard
+//! goes, those with the fewest requests first, of equals the fullest: they start with a full
+//! bucket when they come again. Refused requests count, so that who runs against the limit is not
+//! let in by a flood of others: nobody can aim at a shard, and 57,000 of them would have to ask as
+//! often.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -19,6 +22,7 @@ use governor::state::StateStore;
 use governor::{Quota, RateLimiter};
 use tokio::time::Instant;
 
+use super::rate_limit::Left;
 use super::source::Source;
 
 /// What becomes of a request.
@@ -30,6 +34,15 @@ pub(super) enum Verdict {
     After(Duration),
     /// It would have to wait this long, which is too long. No token is taken.
     Refused(Duration),
+}
+
+/// What became of a request, and of its bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Taken {
+    /// What becomes of the request.
+    pub(super) verdict: Verdict,
+    /// Cells that are left.
+    cells: u32,
 }
 
 /// The buckets of one limiter.
@@ -86,19 +99,36 @@ impl Buckets {
     }
 
     /// Takes a token of this source.
-    pub(super) fn take(&self, source: Source) -> Verdict {
+    pub(super) fn take(&self, source: Source) -> Taken {
         let now = self.limiter.clock().now();
         self.sweep(now);
-        match self.limiter.check_key_n(&source, self.token) {
-            Ok(Ok(state)) => match self.slack.saturating_sub(state.remaining_burst_capacity()) {
-                0 => Verdict::Now,
-                overdrawn => Verdict::After(self.cell * overdrawn),
-            },
+        let (verdict, cells) = match self.limiter.check_key_n(&source, self.token) {
+            Ok(Ok(state)) => {
+                let cells = state.remaining_burst_capacity();
+                match self.slack.saturating_sub(cells) {
+                    0 => (Verdict::Now, cells),
+                    overdrawn => (Verdict::After(self.cell * overdrawn), cells),
+                }
+            }
             Ok(Err(refusal)) => {
-                Verdict::Refused(refusal.wait_time_from(now) + self.cell * self.slack)
+                (Verdict::Refused(refusal.wait_time_from(now) + self.cell * self.slack), 0)
             }
             // Never: a bucket holds at least one token.
-            Err(_) => Verdict::Refused(self.cell * self.token.get()),
+            Err(_) => (Verdict::Refused(self.cell * self.token.get()), 0),
+        };
+        Taken { verdict, cells }
+    }
+
+    /// What is left in the bucket that a token was taken of, when the wait is over.
+    pub(super) fn left(&self, taken: &Taken) -> Left {
+        if let Verdict::Refused(wait) = taken.verdict {
+            return Left { requests: 0, next: wait };
+        }
+        let spare = taken.cells.saturating_sub(self.slack);
+        let begun = spare % self.token;
+        Left {
+            requests: u64::from(spare / self.token),
+            next: self.cell * (self.token.get() - begun),
         }
     }
 
@@ -153,14 +183,41 @@ struct Shards {
 #[derive(Default)]
 struct Parts {
     hasher: RandomState,
-    maps: [Mutex<HashMap<Source, Nanos>>; SHARDS],
+    maps: [Mutex<HashMap<Source, Bucket>>; SHARDS],
+}
+
+/// When it is full again, and above that how often it was asked since it is known, up to 15: those
+/// that come first in order are forgotten first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Bucket(u64);
+
+impl Bucket {
+    const ASKED: u64 = 1 << 60;
+    const FULL_AT: u64 = Self::ASKED - 1;
+
+    fn new(full_at: Nanos) -> Self {
+        Self(Self::ASKED | full_at.as_u64().min(Self::FULL_AT))
+    }
+
+    fn full_at(self) -> Nanos {
+        Nanos::from(self.0 & Self::FULL_AT)
+    }
+
+    /// Once more.
+    fn asked(&mut self) {
+        self.0 = self.0.checked_add(Self::ASKED).unwrap_or(self.0);
+    }
+
+    fn fill_at(&mut self, full_at: Nanos) {
+        self.0 = (self.0 & !Self::FULL_AT) | full_at.as_u64().min(Self::FULL_AT);
+    }
 }
 
 impl Shards {
     fn sweep(&self, shard: usize, now: Nanos) {
         if let Some(map) = self.parts.maps.get(shard) {
             let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
-            map.retain(|_, full_at| *full_at > now);
+            map.retain(|_, bucket| bucket.full_at() > now);
             if map.len() < map.capacity() / 4 {
                 map.shrink_to_fit();
             }
@@ -180,34 +237,39 @@ impl StateStore for Shards {
             return decide(None).map(|(outcome, _)| outcome);
         };
         let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(full_at) = map.get_mut(key) {
-            let (outcome, next) = decide(Some(*full_at))?;
-            *full_at = next;
+        if let Some(bucket) = map.get_mut(key) {
+            bucket.asked();
+            let (outcome, next) = decide(Some(bucket.full_at()))?;
+            bucket.fill_at(next);
             return Ok(outcome);
         }
         let (outcome, next) = decide(None)?;
         if map.len() >= CAPACITY / SHARDS {
             make_room(&mut map);
         }
-        map.insert(*key, next);
+        map.insert(*key, Bucket::new(next));
         Ok(outcome)
     }
 }
 
-/// Forgets the eighth of the buckets that will be full first.
-fn make_room(map: &mut HashMap<Source, Nanos>) {
-    let mut moments: Vec<Nanos> = map.values().copied().collect();
-    let mut surplus = moments.len() / 8 + 1;
-    if surplus >= moments.len() {
+/// Forgets the eighth of the buckets that comes first.
+fn make_room(map: &mut HashMap<Source, Bucket>) {
+    let mut buckets: Vec<Bucket> = map.values().copied().collect();
+    let surplus = buckets.len() / 8 + 1;
+    if surplus >= buckets.len() {
         map.clear();
         return;
     }
-    let (_, limit, _) = moments.select_nth_unstable(surplus);
+    let (before, limit, _) = buckets.select_nth_unstable(surplus);
     let limit = *limit;
-    map.retain(|_, full_at| {
-        let goes = surplus > 0 && *full_at <= limit;
-        surplus -= usize::from(goes);
-        !goes
+    // Of equals only as many as there must be.
+    let mut equals = before.iter().filter(|&&bucket| bucket == limit).count();
+    map.retain(|_, bucket| {
+        if *bucket == limit && equals > 0 {
+            equals -= 1;
+            return false;
+        }
+        *bucket >= limit
     });
 }
 
@@ -276,7 +338,7 @@ mod tests {
                     let now = start.elapsed().as_secs_f64();
                     let tolerance = granularity + now * 1e-4;
                     let (passes, delay) = go.reserve(now, max_delay);
-                    let verdict = buckets.take(ip(1));
+                    let verdict = buckets.take(ip(1)).verdict;
                     let ours = match verdict {
                         Verdict::Now => 0.0,
                         Verdict::After(wait) | Verdict::Refused(wait) => wait.as_secs_f64(),
@@ -306,9 +368,9 @@ mod tests {
             (Duration::from_hours(24), 1_000_000),
         ] {
             let buckets = Buckets::new(interval, burst, Duration::from_millis(500));
-            assert_eq!(buckets.take(ip(1)), Verdict::Now, "{interval:?} {burst}");
+            assert_eq!(buckets.take(ip(1)).verdict, Verdict::Now, "{interval:?} {burst}");
             tokio::time::advance(Duration::from_hours(1)).await;
-            assert_eq!(buckets.take(ip(2)), Verdict::Now);
+            assert_eq!(buckets.take(ip(2)).verdict, Verdict::Now);
         }
     }
 
@@ -330,12 +392,66 @@ mod tests {
     async fn a_flood_of_sources_does_not_free_the_one_that_used_most() {
         let buckets = Buckets::new(Duration::from_mins(1), 3, Duration::from_millis(500));
         for _ in 0..3 {
-            assert_eq!(buckets.take(ip(0)), Verdict::Now);
+            assert_eq!(buckets.take(ip(0)).verdict, Verdict::Now);
         }
-        for number in 1..200_000 {
+        for number in 1..100_000 {
             buckets.take(ip(number));
         }
         assert!(buckets.len() <= CAPACITY);
-        assert!(matches!(buckets.take(ip(0)), Verdict::Refused(_)));
+        assert!(matches!(buckets.take(ip(0)).verdict, Verdict::Refused(_)));
+    }
+
+    /// Also where each of the others is emptier, since it came later.
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_sources_does_not_free_the_one_that_is_refused() {
+        let buckets = Buckets::new(Duration::from_hours(1), 1, Duration::ZERO);
+        assert_eq!(buckets.take(ip(0)).verdict, Verdict::Now);
+        assert!(matches!(buckets.take(ip(0)).verdict, Verdict::Refused(_)));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        for number in 1..100_000 {
+            if number % 1000 == 0 {
+                tokio::time::advance(Duration::from_micros(1)).await;
+            }
+            assert_eq!(buckets.take(ip(number)).verdict, Verdict::Now);
+        }
+        assert!(buckets.len() <= CAPACITY);
+        assert!(matches!(buckets.take(ip(0)).verdict, Verdict::Refused(_)));
+        // Whoever came once is forgotten, the first ones first.
+        assert_eq!(buckets.take(ip(1)).verdict, Verdict::Now);
+        assert!(matches!(buckets.take(ip(99_999)).verdict, Verdict::Refused(_)));
+    }
+
+    /// What it takes to push out one that asked five times: as much of tens of thousands.
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_more_often_stays_longer() {
+        let buckets = Buckets::new(Duration::from_hours(1), 1, Duration::ZERO);
+        let often = |number, times| {
+            for _ in 0..times {
+                buckets.take(ip(number));
+            }
+        };
+        often(0, 5);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        for number in 1..70_000 {
+            often(number, 3);
+        }
+        assert!(matches!(buckets.take(ip(0)).verdict, Verdict::Refused(_)));
+        for number in 70_000..140_000 {
+            often(number, 6);
+        }
+        assert!(buckets.len() <= CAPACITY);
+        assert_eq!(buckets.take(ip(0)).verdict, Verdict::Now);
+    }
+
+    #[test]
+    fn moments_and_counts_do_not_touch_each_other() {
+        let mut bucket = Bucket::new(Nanos::from(u64::MAX));
+        assert_eq!(bucket.full_at().as_u64(), (1 << 60) - 1);
+        for _ in 0..100 {
+            bucket.asked();
+        }
+        assert_eq!(bucket, Bucket(u64::MAX));
+        bucket.fill_at(Nanos::from(7));
+        assert_eq!((bucket.full_at().as_u64(), bucket.0 >> 60), (7, 15));
     }
 }

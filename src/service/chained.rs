@@ -35,6 +35,14 @@ impl Service for Chained {
         self.service.grounds()
     }
 
+    fn has_other_than(&self, servers: &[Arc<str>]) -> bool {
+        self.service.has_other_than(servers)
+    }
+
+    fn leaves(&self) -> &[Arc<dyn Service>] {
+        self.service.leaves()
+    }
+
     fn checks_health(&self) -> bool {
         self.service.checks_health()
     }

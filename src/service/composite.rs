@@ -12,7 +12,7 @@ use super::load_balancer::weight;
 use super::sticky::{Holder, Sticky};
 use super::strategy::Edf;
 use super::{Service, ServiceContext, WeightedConfig};
-use crate::exchange::{Context, Handler, ProxyError, Request, ResponseFuture, ready};
+use crate::exchange::{Attempts, Context, Handler, ProxyError, Request, ResponseFuture, ready};
 use crate::values::BuildError;
 
 /// `weighted`: other services by weight.
@@ -22,6 +22,7 @@ pub(super) struct Weighted {
     sticky: Option<Sticky>,
     heeds_health: bool,
     grounds: Box<[Arc<dyn Service>]>,
+    leaves: Box<[Arc<dyn Service>]>,
 }
 
 struct Child {
@@ -60,27 +61,40 @@ impl Weighted {
         let sticky = cookie
             .map(|cookie| Sticky::new(cookie, cx.name.as_str(), cx.profile, names))
             .transpose()?;
-        let eligible = children.iter().filter(|child| heeds_health && child.eligible);
-        let grounds = grounds_of(eligible.map(|child| &child.service));
-        Ok(Self { children: children.into(), schedule, sticky, heeds_health, grounds })
+        let eligible =
+            || children.iter().filter(|child| child.eligible).map(|child| &child.service);
+        let grounds = grounds_of(eligible().filter(|_| heeds_health));
+        let leaves = leaves_of(eligible());
+        Ok(Self { children: children.into(), schedule, sticky, heeds_health, grounds, leaves })
     }
 
-    fn is_available(&self, child: &Child) -> bool {
-        child.eligible && (!self.heeds_health || child.service.is_up())
+    fn is_available(&self, child: &Child, avoid: &[Arc<str>]) -> bool {
+        child.eligible
+            && (!self.heeds_health || child.service.is_up())
+            && has_other_than(avoid, &*child.service)
     }
 
     /// The child for this request, and whether the client gets a cookie that names it.
     fn choose(&self, request: &Request) -> Option<(usize, &dyn Service, bool)> {
+        Attempts::pick(Attempts::of(request), |avoid| self.choose_but(avoid, request))
+    }
+
+    /// The same, with a server that is none of `avoid`.
+    fn choose_but(
+        &self,
+        avoid: &[Arc<str>],
+        request: &Request,
+    ) -> Option<(usize, &dyn Service, bool)> {
         let holder = self.sticky.as_ref().and_then(|sticky| sticky.holder(request.headers()));
         if let Some(Holder { index, outdated }) = holder
             && let Some(child) = self.children.get(index)
-            && self.is_available(child)
+            && self.is_available(child, avoid)
         {
             return Some((index, &*child.service, outdated));
         }
-        let index = self
-            .schedule
-            .pick(|at| self.children.get(at).is_some_and(|child| self.is_available(child)))?;
+        let index = self.schedule.pick(|at| {
+            self.children.get(at).is_some_and(|child| self.is_available(child, avoid))
+        })?;
         Some((index, &*self.children.get(index)?.service, self.sticky.is_some()))
     }
 }
@@ -112,6 +126,10 @@ impl Service for Weighted {
         &self.grounds
     }
 
+    fn leaves(&self) -> &[Arc<dyn Service>] {
+        &self.leaves
+    }
+
     fn checks_health(&self) -> bool {
         self.heeds_health
     }
@@ -125,15 +143,38 @@ impl Service for Weighted {
 pub(super) fn grounds_of<'a>(
     children: impl Iterator<Item = &'a Arc<dyn Service>>,
 ) -> Box<[Arc<dyn Service>]> {
+    each_once(children, |child| child.grounds())
+}
+
+/// The services that pass requests to servers, of all that `children` are made of: each once.
+pub(super) fn leaves_of<'a>(
+    children: impl Iterator<Item = &'a Arc<dyn Service>>,
+) -> Box<[Arc<dyn Service>]> {
+    each_once(children, |child| child.leaves())
+}
+
+/// What is below `children`; a child with nothing below stands for itself.
+fn each_once<'a>(
+    children: impl Iterator<Item = &'a Arc<dyn Service>>,
+    below: impl Fn(&dyn Service) -> &[Arc<dyn Service>],
+) -> Box<[Arc<dyn Service>]> {
     let mut seen = HashSet::new();
-    let mut grounds = Vec::new();
+    let mut all = Vec::new();
     for child in children {
-        let below = child.grounds();
+        let below = below(&**child);
         let below = if below.is_empty() { std::slice::from_ref(child) } else { below };
         let new = below.iter().filter(|one| seen.insert(Arc::as_ptr(one).cast::<()>()));
-        grounds.extend(new.cloned());
+        all.extend(new.cloned());
     }
-    grounds.into()
+    all.into()
+}
+
+/// Whether a server of `service` is up that is none of these. Nobody is asked about none.
+pub(super) fn has_other_than(servers: &[Arc<str>], service: &dyn Service) -> bool {
+    let leaves = service.leaves();
+    servers.is_empty()
+        || leaves.iter().any(|leaf| leaf.has_other_than(servers))
+        || leaves.is_empty() && service.has_other_than(servers)
 }
 
 /// The service that `option` names.

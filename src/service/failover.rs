@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
-use super::composite::{child, grounds_of, must_check_health};
+use super::composite::{child, grounds_of, leaves_of, must_check_health};
 use super::unseen::Unseen;
 use super::{FailoverConfig, Service, ServiceContext};
 use crate::exchange::{
-    Context, Handler, Outcome, ProxyError, Replay, Request, Response, ResponseFuture, error, ready,
+    Attempts, Context, Handler, Outcome, ProxyError, Replay, Request, Response, ResponseFuture,
+    error, ready,
 };
-use crate::values::{BuildError, StatusRanges};
+use crate::values::{BuildError, Profile, StatusRanges};
 
 /// See the module.
 pub(super) struct Failover {
@@ -24,6 +25,9 @@ pub(super) struct Failover {
     heeds_health: bool,
     on_status: Option<OnStatus>,
     grounds: Box<[Arc<dyn Service>]>,
+    leaves: Box<[Arc<dyn Service>]>,
+    /// The other service does not ask a server that the main one has asked.
+    spares: bool,
 }
 
 /// Failover by status.
@@ -58,7 +62,16 @@ impl Failover {
         let main_checks_health = main.checks_health();
         let all_tell = heeds_health && main_checks_health;
         let grounds = grounds_of([&main, &fallback].into_iter().filter(|_| all_tell));
-        Ok(Self { main, fallback, main_checks_health, heeds_health, on_status, grounds })
+        Ok(Self {
+            leaves: leaves_of([&main, &fallback].into_iter()),
+            spares: cx.profile != Profile::Exact,
+            main,
+            fallback,
+            main_checks_health,
+            heeds_health,
+            on_status,
+            grounds,
+        })
     }
 
     fn main_is_up(&self) -> bool {
@@ -75,7 +88,10 @@ impl Failover {
         ready(response)
     }
 
-    async fn try_both(&self, on_status: &OnStatus, cx: &Context, request: Request) -> Response {
+    async fn try_both(&self, on_status: &OnStatus, cx: &Context, mut request: Request) -> Response {
+        if self.spares {
+            Attempts::begin(&mut request);
+        }
         let replay = match Replay::buffered(request, on_status.limit).await {
             Ok(replay) if replay.is_whole() => replay,
             Ok(_) => {
@@ -131,6 +147,10 @@ impl Service for Failover {
 
     fn grounds(&self) -> &[Arc<dyn Service>] {
         &self.grounds
+    }
+
+    fn leaves(&self) -> &[Arc<dyn Service>] {
+        &self.leaves
     }
 
     fn checks_health(&self) -> bool {

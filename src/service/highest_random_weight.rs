@@ -4,11 +4,11 @@
 
 use std::sync::Arc;
 
-use super::composite::{grounds_of, must_check_health};
+use super::composite::{grounds_of, has_other_than, leaves_of, must_check_health};
 use super::load_balancer::weight;
 use super::rendezvous::Rendezvous;
 use super::{HighestRandomWeightConfig, Service, ServiceContext};
-use crate::exchange::{Context, Handler, ProxyError, Request, ResponseFuture, ready};
+use crate::exchange::{Attempts, Context, Handler, ProxyError, Request, ResponseFuture, ready};
 use crate::values::BuildError;
 
 /// See the module.
@@ -18,6 +18,7 @@ pub(super) struct HighestRandomWeight {
     has_eligible: bool,
     heeds_health: bool,
     grounds: Box<[Arc<dyn Service>]>,
+    leaves: Box<[Arc<dyn Service>]>,
 }
 
 impl HighestRandomWeight {
@@ -48,15 +49,21 @@ impl HighestRandomWeight {
         Ok(Self {
             has_eligible: !eligible.is_empty(),
             choice: Rendezvous::new(members()),
+            leaves: leaves_of(eligible.into_iter()),
             children: children.into(),
             heeds_health,
             grounds,
         })
     }
 
-    fn choose(&self, cx: &Context) -> Option<&dyn Service> {
-        let index = self.choice.pick(cx.connection.peer_ip_text.as_bytes(), |at| {
-            !self.heeds_health || self.children.get(at).is_some_and(|service| service.is_up())
+    fn choose(&self, cx: &Context, request: &Request) -> Option<&dyn Service> {
+        let index = Attempts::pick(Attempts::of(request), |avoid| {
+            self.choice.pick(cx.connection.peer_ip_text.as_bytes(), |at| {
+                let service = self.children.get(at);
+                service.is_some_and(|one| {
+                    (!self.heeds_health || one.is_up()) && has_other_than(avoid, &**one)
+                })
+            })
         })?;
         self.children.get(index).map(|service| &**service)
     }
@@ -64,7 +71,7 @@ impl HighestRandomWeight {
 
 impl Handler for HighestRandomWeight {
     fn handle<'a>(&'a self, cx: &'a Context, request: Request) -> ResponseFuture<'a> {
-        match self.choose(cx) {
+        match self.choose(cx, &request) {
             Some(service) => service.handle(cx, request),
             None => ready(ProxyError::NoAvailableServer.into_response()),
         }
@@ -82,6 +89,10 @@ impl Service for HighestRandomWeight {
 
     fn grounds(&self) -> &[Arc<dyn Service>] {
         &self.grounds
+    }
+
+    fn leaves(&self) -> &[Arc<dyn Service>] {
+        &self.leaves
     }
 
     fn checks_health(&self) -> bool {

@@ -17,7 +17,7 @@ use super::sticky::{Holder, Sticky};
 use super::strategy::{Edf, P2c};
 use super::{LoadBalancerConfig, ServerStatus, Service, ServiceContext};
 use crate::exchange::{
-    BodyEnd, Context, EndHook, Handler, Observer, Outcome, ProxyError, Request, Response,
+    Attempts, BodyEnd, Context, EndHook, Handler, Observer, Outcome, ProxyError, Request, Response,
     ResponseFuture, on_end,
 };
 use crate::upstream::{Forwarder, ForwarderOptions, ServersTransport, Target};
@@ -49,6 +49,10 @@ struct Server {
 impl Server {
     fn is_available(&self) -> bool {
         self.eligible && self.health.is_up()
+    }
+
+    fn is_available_but(&self, avoid: &[Arc<str>]) -> bool {
+        self.is_available() && !avoid.contains(&self.url)
     }
 }
 
@@ -117,14 +121,30 @@ impl LoadBalancer {
     }
 
     fn choose(&self, cx: &Context, request: &Request) -> Option<Choice<'_>> {
+        let attempts = Attempts::of(request);
+        let choice = Attempts::pick(attempts, |avoid| self.choose_but(avoid, cx, request))?;
+        if let Some(attempts) = attempts {
+            attempts.note(&choice.server.url);
+        }
+        Some(choice)
+    }
+
+    /// A server that is none of `avoid`.
+    fn choose_but(
+        &self,
+        avoid: &[Arc<str>],
+        cx: &Context,
+        request: &Request,
+    ) -> Option<Choice<'_>> {
         let holder = self.sticky.as_ref().and_then(|sticky| sticky.holder(request.headers()));
         if let Some(Holder { index, outdated }) = holder
             && let Some(server) = self.servers.get(index)
-            && server.is_available()
+            && server.is_available_but(avoid)
         {
             return Some(Choice { index, server, names_it: outdated, by_cookie: true });
         }
-        let available = |at: usize| self.servers.get(at).is_some_and(Server::is_available);
+        let available =
+            |at: usize| self.servers.get(at).is_some_and(|one| one.is_available_but(avoid));
         let in_flight =
             |at: usize| self.servers.get(at).map_or(usize::MAX, |one| one.in_flight.count());
         let index = match &self.strategy {
@@ -191,6 +211,10 @@ impl Handler for LoadBalancer {
 impl Service for LoadBalancer {
     fn is_up(&self) -> bool {
         self.servers.iter().any(Server::is_available)
+    }
+
+    fn has_other_than(&self, servers: &[Arc<str>]) -> bool {
+        self.servers.iter().any(|one| one.is_available_but(servers))
     }
 
     fn checks_health(&self) -> bool {

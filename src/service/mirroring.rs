@@ -202,6 +202,14 @@ impl Service for Mirroring {
         &self.grounds
     }
 
+    fn has_other_than(&self, servers: &[Arc<str>]) -> bool {
+        self.main.has_other_than(servers)
+    }
+
+    fn leaves(&self) -> &[Arc<dyn Service>] {
+        self.main.leaves()
+    }
+
     fn checks_health(&self) -> bool {
         self.heeds_health && self.main.checks_health()
     }

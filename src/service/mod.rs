@@ -135,6 +135,16 @@ pub trait Service: Handler {
         &[]
     }
 
+    /// Whether a server is up that is none of these; asked of balancers, see `leaves`.
+    fn has_other_than(&self, _servers: &[Arc<str>]) -> bool {
+        self.is_up()
+    }
+
+    /// The services below that pass requests to servers, each once; empty for one of them.
+    fn leaves(&self) -> &[Arc<dyn Service>] {
+        &[]
+    }
+
     /// Whether it knows if it is up: a health check of its own, or of children that it is told of.
     fn checks_health(&self) -> bool;
 

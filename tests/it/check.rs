@@ -439,6 +439,36 @@ fn middlewares_that_can_never_do_what_is_written_say_so() {
 }
 
 #[test]
+fn limits_and_retries_name_the_option_that_is_wrong() {
+    let text = "http:
+  middlewares:
+    scope:
+      rateLimit:
+        average: 1
+        scope: routers
+    told: {rateLimit: {responseHeaders: true}}
+    share:
+      retry:
+        attempts: 2
+        budget:
+          minPerSecond: 1
+          percent: 120
+    reserve: {retry: {attempts: 2, budget: {minPerSecond: -1}}}
+    never: {retry: {attempts: 2, budget: {percent: 0, minPerSecond: 0}}}
+";
+    tells(
+        &check(&[("routes.yml", text)]),
+        &[
+            ("scope@file", "error", 6, "\"routers\" is no scope: write `router` or `middleware`"),
+            ("told@file", "warning", 7, "`responseHeaders` has no effect without `average`"),
+            ("share@file", "error", 13, "`percent` is 120: it must be 0 to 100"),
+            ("reserve@file", "error", 14, "`minPerSecond` is -1: it must be 0 to 4294967295"),
+            ("never@file", "error", 15, "nothing is ever sent again"),
+        ],
+    );
+}
+
+#[test]
 fn services_that_can_never_do_what_is_written_say_so() {
     let check_of = |options: &str| {
         format!(

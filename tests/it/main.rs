@@ -12,11 +12,23 @@ mod broken_router;
 #[cfg(test)]
 mod check;
 #[cfg(test)]
+mod contract_entry_points;
+#[cfg(test)]
+mod contract_middlewares;
+#[cfg(test)]
+mod contract_routers;
+#[cfg(test)]
+mod contract_services;
+#[cfg(test)]
+mod contract_wire;
+#[cfg(test)]
 mod entry_points;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod hosts;
 #[cfg(test)]
@@ -25,6 +37,8 @@ mod layers;
 mod middlewares;
 #[cfg(test)]
 mod operations;
+#[cfg(test)]
+mod options;
 #[cfg(test)]
 mod pressure;
 #[cfg(test)]
@@ -47,6 +61,8 @@ mod shelf_content;
 mod shelf_limits;
 #[cfg(test)]
 mod shelf_paths;
+#[cfg(test)]
+mod shelf_retries;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod system;

@@ -628,7 +628,7 @@ fn middlewares_that_nobody_uses_are_told() {
     };
     for (name, says) in [
         ("unused@file", "no users are configured"),
-        ("foreign@file", "`plugin` is not supported yet"),
+        ("foreign@file", "plugins are not supported yet: `some`"),
         ("inner@file", "middleware \"missing@file\" does not exist"),
         ("pages@file", "the service \"later@file\" does not exist"),
     ] {

@@ -109,6 +109,35 @@ fn routers_and_proxies_share_buckets_in_redis() {
     assert!((180..=242).contains(&kept), "four tokens take four minutes: {kept}");
 }
 
+/// RP-7.5: `scope: router` gives each router buckets of its own, in Redis too.
+#[test]
+fn a_router_may_have_buckets_of_its_own_in_redis() {
+    let (redis, origin) = (Redis::start(&[]), Origin::start());
+    let limit = format!(
+        "rateLimit: {{average: 1, period: 1m, burst: 2, scope: router, responseHeaders: true, \
+         redis: {{endpoints: ['{}']}}}}",
+        redis.address()
+    );
+    let proxy = Proxy::start(&through(&origin.url(), &limit));
+    for place in ["/a", "/b"] {
+        let answer = proxy.get(&format!("a.test{place}"));
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.header("ratelimit-policy"), Some("\"one@file\";q=1;w=60"));
+        assert_eq!(answer.header("ratelimit"), Some("\"one@file\";r=1;t=60"));
+        assert!(
+            proxy.get(&format!("a.test{place}")).header("ratelimit").unwrap().contains(";r=0;t=")
+        );
+        let answer = proxy.get(&format!("a.test{place}"));
+        assert_eq!(answer.status, 429);
+        let left = format!("\"one@file\";r=0;t={}", answer.header("retry-after").unwrap());
+        assert_eq!(answer.header("ratelimit"), Some(&*left));
+    }
+    let keys = redis.cli(&["keys", "*"]);
+    let mut keys: Vec<_> = keys.split_whitespace().collect();
+    keys.sort_unstable();
+    assert_eq!(keys, ["rate:one@file:a@file:127.0.0.1", "rate:one@file:b@file:127.0.0.1"]);
+}
+
 #[test]
 fn who_is_a_little_early_waits_for_redis_buckets_too() {
     let (redis, origin) = (Redis::start(&[]), Origin::start());

@@ -2,6 +2,7 @@
 
 mod broken;
 mod incremental;
+mod order;
 mod services;
 mod tls;
 

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::exchange::Body;
+use crate::middleware::retry::RetryConfig;
 use crate::middleware::testing::{Bench, FakeFiles, Setting, body, build, get, with};
 
 /// `test`, realm `traefik`, password `test`, as Traefik's documentation has it.
@@ -343,5 +344,29 @@ proptest! {
             bench.send(request).await;
         });
         prop_assert_eq!(bench.calls(), 0);
+    }
+}
+
+/// RP-7.3, RP-7.6: a proof is good for all attempts of the request that brought it, and for no
+/// other request.
+#[tokio::test]
+async fn a_proof_is_good_for_each_attempt_of_its_request() {
+    let again = RetryConfig { attempts: 3, status: vec!["503".into()], ..RetryConfig::default() };
+    for (profile, want) in [(Profile::Safe, 200), (Profile::Hardened, 200), (Profile::Exact, 401)] {
+        let setting = Setting { profile, ..Setting::default() };
+        let middlewares =
+            vec![setting.build(&again).unwrap().0, setting.build(&config(&[TEST])).unwrap().0];
+        let bench = Bench::answering(middlewares, |call, _| match call {
+            1 | 2 => bare(StatusCode::SERVICE_UNAVAILABLE),
+            _ => Response::new(Body::empty()),
+        });
+        let client = Client::new("test", "test", &challenged(&bench).await);
+        assert_eq!(bench.status(client.ask("/", "00000001")).await, want, "{profile:?}");
+        assert_eq!(bench.calls(), if want == 200 { 3 } else { 1 });
+        assert_eq!(bench.status(client.ask("/", "00000001")).await, 401, "a replay is one");
+        assert_eq!(
+            bench.status(client.ask("/", "00000002")).await,
+            if want == 200 { 200 } else { 401 }
+        );
     }
 }

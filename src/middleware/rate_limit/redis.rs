@@ -18,11 +18,13 @@ use tokio::time::{Instant, timeout_at};
 
 use self::link::{Connected, Link, Target};
 use super::shared::RedisConfig;
+use super::tell::Left;
 use crate::middleware::BuildContext;
 use crate::values::BuildError;
 
 /// Decides and takes in one step. `KEYS[1]` is the bucket; the arguments are tokens per
-/// microsecond, capacity, the moment and the longest wait in microseconds. Returns the wait.
+/// microsecond, capacity, the moment and the longest wait in microseconds. Returns the wait and
+/// the tokens that are left, which are less than none while somebody waits for one.
 ///
 /// A moment before the last one comes from a clock that is behind: time is not given twice. One
 /// that is far behind is a clock that was set back. A full bucket may be forgotten.
@@ -47,7 +49,7 @@ if tokens < 0 then
 end
 redis.call('HSET', KEYS[1], 'last', string.format('%.0f', moment), 'tokens', tostring(tokens))
 redis.call('EXPIRE', KEYS[1], math.min(math.ceil((burst - tokens) / rate / 1000000) + 1, 2592000))
-return string.format('%.0f', wait)
+return string.format('%.0f %.6f', wait, tokens)
 ";
 
 static SCRIPT_NAME: LazyLock<String> = LazyLock::new(|| hex(&Sha1::digest(SCRIPT)));
@@ -61,6 +63,9 @@ pub(super) enum Failure {
     /// It answered with an error, or the connection broke.
     #[error("{0}")]
     Redis(#[from] RedisError),
+    /// It answered, but with something else.
+    #[error("its answer to the script is none")]
+    Nonsense,
     /// It did not answer.
     #[error("no answer within `readTimeout`")]
     Late,
@@ -72,6 +77,42 @@ pub(super) struct Rate {
     pub(super) per_microsecond: f64,
     pub(super) burst: i64,
     pub(super) max_delay: Duration,
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Taken {
+    /// How long it waits. More than the longest delay: it is refused, and no token was taken.
+    pub(super) wait: Duration,
+    tokens: f64,
+}
+
+impl Taken {
+    fn read(answer: &str) -> Option<Self> {
+        let (wait, tokens) = answer.split_once(' ')?;
+        Some(Self {
+            wait: Duration::from_micros(wait.parse().ok()?),
+            tokens: tokens.parse().ok().filter(|tokens: &f64| tokens.is_finite())?,
+        })
+    }
+
+    /// What is left in the bucket, when the wait is over.
+    pub(super) fn left(&self, rate: &Rate) -> Left {
+        if self.wait > rate.max_delay {
+            return Left { requests: 0, next: self.wait };
+        }
+        let tokens = self.tokens.max(0.0);
+        let missing = (1.0 - tokens.fract()) / rate.per_microsecond / 1_000_000.0;
+        Left {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "it is no less than 0, and where it is too large, the largest is right"
+            )]
+            requests: tokens as u64,
+            next: Duration::try_from_secs_f64(missing).unwrap_or(Duration::MAX),
+        }
+    }
 }
 
 /// One Redis, shared by all rate limits with the same options.
@@ -104,11 +145,10 @@ impl Store {
         }))
     }
 
-    /// Takes a token from the bucket at `key`; returns how long to wait, which is too long if it
-    /// is more than the longest delay: then no token was taken.
-    pub(super) async fn take(&self, key: &[u8], rate: &Rate) -> Result<Duration, Failure> {
-        let wait = self.ask(key, rate).await;
-        match &wait {
+    /// Takes a token from the bucket at `key`.
+    pub(super) async fn take(&self, key: &[u8], rate: &Rate) -> Result<Taken, Failure> {
+        let taken = self.ask(key, rate).await;
+        match &taken {
             Ok(_) if self.failing.load(Ordering::Relaxed) => {
                 if self.failing.swap(false, Ordering::Relaxed) {
                     tracing::info!("Redis answers again");
@@ -121,10 +161,10 @@ impl Store {
                 }
             }
         }
-        wait
+        taken
     }
 
-    async fn ask(&self, key: &[u8], rate: &Rate) -> Result<Duration, Failure> {
+    async fn ask(&self, key: &[u8], rate: &Rate) -> Result<Taken, Failure> {
         let link = self.link();
         let deadline = self.answer.and_then(|answer| Instant::now().checked_add(answer));
         let mut again = true;
@@ -132,7 +172,7 @@ impl Store {
             let connecting = link.connection(&self.target);
             let (mut connection, number) = within(deadline, connecting).await??;
             match within(deadline, run(&mut connection, key, rate)).await {
-                Ok(Ok(wait)) => return Ok(wait),
+                Ok(Ok(answer)) => return Taken::read(&answer).ok_or(Failure::Nonsense),
                 Ok(Err(error)) => {
                     if !error.is_unrecoverable_error() {
                         return Err(error.into());
@@ -181,7 +221,7 @@ async fn within<T>(
     }
 }
 
-async fn run(connection: &mut Connected, key: &[u8], rate: &Rate) -> Result<Duration, RedisError> {
+async fn run(connection: &mut Connected, key: &[u8], rate: &Rate) -> Result<String, RedisError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
     let command = |name: &str, script: &str| -> Cmd {
@@ -196,13 +236,12 @@ async fn run(connection: &mut Connected, key: &[u8], rate: &Rate) -> Result<Dura
             .arg(u64::try_from(rate.max_delay.as_micros()).unwrap_or(u64::MAX));
         command
     };
-    let answer = match connection.query(&command("EVALSHA", &SCRIPT_NAME)).await {
+    match connection.query(&command("EVALSHA", &SCRIPT_NAME)).await {
         Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
             connection.query(&command("EVAL", SCRIPT)).await
         }
         answer => answer,
-    };
-    answer.map(Duration::from_micros)
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -210,4 +249,28 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_redis_says_is_what_is_left() {
+        let rate = Rate { per_microsecond: 1e-6, burst: 5, max_delay: Duration::from_millis(500) };
+        let second = Duration::from_secs(1);
+        for (answer, requests, next) in [
+            ("0 4.000000", 4, second),
+            ("0 0.250000", 0, second * 3 / 4),
+            // Who waits has the next token to itself.
+            ("400000 -0.400000", 0, second),
+            ("700000 0.300000", 0, Duration::from_millis(700)),
+        ] {
+            let left = Taken::read(answer).unwrap().left(&rate);
+            assert_eq!(left, Left { requests, next }, "{answer}");
+        }
+        for answer in ["", "1", "x 1.0", "1 x", "-1 1.0", "1 nan", "1 inf"] {
+            assert_eq!(Taken::read(answer), None, "{answer}");
+        }
+    }
 }

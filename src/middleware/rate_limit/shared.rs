@@ -95,6 +95,9 @@ pub(super) struct Tls {
 impl RedisConfig {
     /// Where Redis is; never empty.
     pub(super) fn places(&self) -> Result<Vec<Endpoint>, BuildError> {
+        if self.db < 0 {
+            return Err(BuildError::at("redis.db", "`db` is the number of a database, 0 or above"));
+        }
         let default = Self::default().endpoints;
         let texts = if self.endpoints.is_empty() { &default } else { &self.endpoints };
         let place = |(index, text): (usize, &String)| {

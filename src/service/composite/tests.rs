@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::*;
 use crate::exchange::{Body, Outcome, Request};
-use crate::service::tests::{Fake, World, ask, local, request};
+use crate::service::tests::{Fake, Origin, World, ask, local, request};
 
 fn world(checks: bool) -> (World, Arc<Fake>, Arc<Fake>) {
     let mut world = World::new();
@@ -310,4 +310,70 @@ fn statuses_that_cannot_be_read_are_named() {
     let (mut world, ..) = self::world(false);
     let config = json!({"failover": {"service": "a", "fallback": "b", "errors": {}}});
     assert_eq!(world.error(config).0, "failover.service");
+}
+
+/// RP-7.6: services made of services pass over a child whose servers were all tried.
+#[test]
+fn attempts_reach_the_servers_of_other_children() {
+    local(async {
+        let origins = [Origin::start(), Origin::start(), Origin::start()];
+        let mut world = World::new();
+        for (name, servers) in [("a", &origins[..2]), ("b", &origins[2..])] {
+            let servers: Vec<_> = servers.iter().map(|one| json!({"url": one.url})).collect();
+            let service = world.build(name, json!({"loadBalancer": {"servers": servers}})).unwrap();
+            world.services.insert(name.to_owned(), service);
+        }
+        let children = json!([{"name": "a", "weight": 50}, {"name": "b", "weight": 1}]);
+        let inner = world.build("inner", json!({"weighted": {"services": children}})).unwrap();
+        world.services.insert("inner".to_owned(), inner);
+        let sticky = json!({"cookie": {"name": "w"}});
+        for config in [
+            json!({"weighted": {"services": children}}),
+            json!({"weighted": {"services": children, "sticky": sticky}}),
+            json!({"weighted": {"services": [{"name": "inner"}]}}),
+            json!({"highestRandomWeight": {"services": children}}),
+            json!({"mirroring": {"service": "inner"}}),
+        ] {
+            let service = world.build("tried", config.clone()).unwrap();
+            let attempts = Attempts::default();
+            let mut names = Vec::new();
+            for _ in 0..6 {
+                let mut request = request(Some("w=a"));
+                request.extensions_mut().insert(attempts.clone());
+                names.push(ask(&*service, request).await.0);
+            }
+            for round in names.chunks(3) {
+                for origin in &origins {
+                    assert!(round.contains(&origin.name), "{config}: {names:?}");
+                }
+            }
+        }
+    });
+}
+
+/// The service that stands in asks nobody whom the main one has asked, while another is up.
+#[test]
+fn who_stands_in_does_not_ask_the_server_that_failed() {
+    local(async {
+        let (failing, other) = (Origin::start(), Origin::start());
+        failing.answer(503);
+        let mut world = World::new();
+        let servers = |more: &[&Origin]| {
+            let one = |origin: &&Origin| json!({"url": origin.url});
+            let mut servers = vec![json!({"url": failing.url, "weight": 20})];
+            servers.extend(more.iter().map(one));
+            json!({"loadBalancer": {"servers": servers}})
+        };
+        for (name, config) in [("main", servers(&[])), ("second", servers(&[&other]))] {
+            let service = world.build(name, config).unwrap();
+            world.services.insert(name.to_owned(), service);
+        }
+        let config = json!({"failover": {
+            "service": "main", "fallback": "second", "errors": {"status": ["503"]},
+        }});
+        let service = world.build("f", config).unwrap();
+        for _ in 0..10 {
+            assert_eq!(ask(&*service, request(None)).await.0, other.name);
+        }
+    });
 }

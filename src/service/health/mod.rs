@@ -207,6 +207,20 @@ pub(super) mod tests {
         }
     }
 
+    /// RP-5.5.17, RP-15.14
+    #[test]
+    fn passive_checks_have_traefiks_defaults() {
+        let config: PassiveHealthCheckConfig = serde_json::from_str("{}").unwrap();
+        let none = PassiveHealthCheckConfig {
+            failure_window: crate::values::GoDuration::ZERO,
+            max_failed_attempts: 0,
+        };
+        for config in [config, none] {
+            let settings = PassiveSettings::from(&config);
+            assert_eq!((settings.window, settings.max_failures), (Duration::from_secs(10), 1));
+        }
+    }
+
     pub(in crate::service) fn server(
         gauge: &Arc<Gauge>,
         url: &str,

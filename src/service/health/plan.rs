@@ -142,6 +142,47 @@ mod tests {
         }
     }
 
+    struct Nobody;
+
+    impl ProbeSender for Nobody {
+        fn send(
+            self: Arc<Self>,
+            _: crate::upstream::Target,
+            _: crate::exchange::Request,
+        ) -> super::super::probe::Answer {
+            Box::pin(async { Err(crate::exchange::ProxyError::ConnectFailed) })
+        }
+    }
+
+    /// RP-5.5.8 to RP-5.5.10, RP-15.13
+    #[test]
+    fn times_that_are_none_are_traefiks_defaults() {
+        let seconds = GoDuration::from_secs;
+        for (interval, unhealthy, timeout, want) in [
+            (None, None, None, (30, 30, 0)),
+            (Some(0), None, Some(0), (30, 30, 2)),
+            (Some(-1), Some(-1), Some(-1), (30, 30, 3)),
+            (Some(7), None, None, (7, 7, 0)),
+            (Some(7), Some(0), None, (7, 30, 1)),
+            (Some(7), Some(3), None, (7, 3, 0)),
+        ] {
+            let default = HealthCheckConfig::default();
+            let config = HealthCheckConfig {
+                interval: interval.map_or(default.interval, seconds),
+                unhealthy_interval: unhealthy.map(seconds),
+                timeout: timeout.map_or(default.timeout, seconds),
+                ..default
+            };
+            let mut warnings = Vec::new();
+            let servers = std::iter::empty();
+            let plan = HealthPlan::new("s", &config, Arc::new(Nobody), servers, &mut warnings);
+            let plan = plan.unwrap();
+            let times = (plan.interval.as_secs(), plan.unhealthy_interval.as_secs());
+            assert_eq!((times.0, times.1, warnings.len()), want, "{config:?}");
+        }
+        assert_eq!(HealthCheckConfig::default().timeout, seconds(5));
+    }
+
     #[test]
     fn an_absolute_path_fails() {
         let path = "http://elsewhere/health".to_owned();

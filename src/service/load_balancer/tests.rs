@@ -304,3 +304,99 @@ fn the_quickest_server_gets_the_requests() {
         assert_eq!(service.kind(), Some("LeastTime"));
     });
 }
+
+/// Sends attempts of one request until `count` servers have answered.
+async fn attempts(service: &dyn Service, cookie: Option<&str>, count: usize) -> Vec<String> {
+    let attempts = Attempts::default();
+    let mut names = Vec::new();
+    for _ in 0..count {
+        let mut request = request(cookie);
+        request.extensions_mut().insert(attempts.clone());
+        names.push(ask(service, request).await.0);
+    }
+    names
+}
+
+/// RP-7.6
+#[test]
+fn attempts_go_to_every_server_that_is_up_before_one_gets_a_second() {
+    local(async {
+        let (a, b, c, never) = (Origin::start(), Origin::start(), Origin::start(), nowhere());
+        let mut world = World::new();
+        let sticky = json!({"cookie": {"name": "lb"}});
+        for (at, options) in [
+            json!({"strategy": "wrr"}),
+            json!({"strategy": "p2c"}),
+            json!({"strategy": "hrw"}),
+            json!({"strategy": "leasttime"}),
+            json!({"strategy": "wrr", "sticky": sticky}),
+            json!({"strategy": "leasttime", "sticky": sticky}),
+        ]
+        .iter()
+        .enumerate()
+        {
+            let mut servers = vec![(&*a.url, 9), (&*b.url, 1), (&*c.url, 1)];
+            // Weights mean nothing to p2c.
+            if options["strategy"] != "p2c" {
+                servers.push((&never, 0));
+            }
+            let service = world.build(&format!("s{at}"), balancer(&servers, options)).unwrap();
+            let cookie = format!("lb={}", b.url);
+            let names = attempts(&*service, Some(&cookie), 7).await;
+            if options.get("sticky").is_some() {
+                assert_eq!(names[0], b.name, "{options}");
+            }
+            for first in [0, 3] {
+                let mut round = names[first..first + 3].to_vec();
+                round.sort_unstable();
+                round.dedup();
+                assert_eq!(round.len(), 3, "{options}: {names:?}");
+            }
+            assert!(names.windows(2).all(|two| two[0] != two[1]), "{options}: {names:?}");
+        }
+        // Who is alone is tried again, and who is down is not tried at all.
+        let service = world.build("alone", balancer(&[(&a.url, 1)], &json!({}))).unwrap();
+        assert_eq!(attempts(&*service, None, 3).await, [&*a.name; 3]);
+        let passive = json!({
+            "passiveHealthCheck": {"failureWindow": "1h", "maxFailedAttempts": 1},
+        });
+        let config = balancer(&[(&never, 1), (&a.url, 1)], &passive);
+        let service = world.build("down", config).unwrap();
+        assert_eq!(ask(&*service, request(None)).await.1.status(), StatusCode::BAD_GATEWAY);
+        assert_eq!(attempts(&*service, None, 3).await, [&*a.name; 3]);
+    });
+}
+
+/// RP-5.3, RP-7.6: that a request may be sent again does not change where it goes first.
+#[test]
+fn first_attempts_go_in_turns_as_ever() {
+    local(async {
+        let (a, b) = (Origin::start(), Origin::start());
+        let mut world = World::new();
+        let config = balancer(&[(&a.url, 3), (&b.url, 2)], &json!({}));
+        let plain = world.build("plain", config.clone()).unwrap();
+        let retried = world.build("retried", config).unwrap();
+        for _ in 0..12 {
+            let want = ask(&*plain, request(None)).await.0;
+            assert_eq!(attempts(&*retried, None, 1).await, [want]);
+        }
+    });
+}
+
+#[test]
+fn a_client_gets_the_cookie_of_the_server_that_answered_at_last() {
+    local(async {
+        let (a, b) = (Origin::start(), Origin::start());
+        let mut world = World::new();
+        let options = json!({"sticky": {"cookie": {"name": "lb"}}});
+        let service = world.build("s", balancer(&[(&a.url, 1), (&b.url, 1)], &options)).unwrap();
+        let attempts = Attempts::default();
+        attempts.note(&a.url.as_str().into());
+        let mut again = request(Some(&format!("lb={}", a.url)));
+        again.extensions_mut().insert(attempts);
+        let (body, response) = ask(&*service, again).await;
+        assert_eq!(body, b.name);
+        let (body, _) = ask(&*service, request(Some(&cookie_of(&response).unwrap()))).await;
+        assert_eq!(body, b.name);
+    });
+}

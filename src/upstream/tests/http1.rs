@@ -425,6 +425,27 @@ async fn expect_continue_waits_for_the_server() {
     }
 }
 
+/// RP-6.2.1, RP-15.8: a server that does not know what it is asked gets the body after a second.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn expect_continue_waits_for_a_second() {
+    let (address, _) = server(|_, mut stream| async move {
+        read_head(&mut stream).await.unwrap();
+        let mut body = [0; 5];
+        stream.read_exact(&mut body).await.unwrap();
+        stream.write_all(OK).await.unwrap();
+        read_head(&mut stream).await;
+    })
+    .await;
+    let (forwarder, cx) = (forwarder(&format!("http://{address}")), context());
+    let mut request = request("POST", "/", Body::from_static(b"hello"));
+    request.headers_mut().insert("expect", HeaderValue::from_static("100-continue"));
+    let start = Instant::now();
+    let response = forwarder.forward(&cx, request).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(start.elapsed().as_secs(), 1);
+    text(response).await;
+}
+
 #[tokio::test(flavor = "local")]
 async fn a_failing_client_is_blamed() {
     let (address, _) = server(|_, mut stream| async move {

@@ -143,3 +143,18 @@ async fn clear_text_on_a_tls_port() {
     assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(outcome(&response).error, Some(ProxyError::TlsFailed));
 }
+
+/// RP-6.2.1, RP-14.24, RP-15.8
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_handshake_has_ten_seconds() {
+    let (address, _) = server(|_, mut stream| async move {
+        let mut hello = Vec::new();
+        let _ = stream.read_to_end(&mut hello).await;
+    })
+    .await;
+    let start = Instant::now();
+    let response = forwarder(&format!("https://{address}")).forward(&context(), get("/")).await;
+    assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(outcome(&response).error, Some(ProxyError::ConnectTimeout));
+    assert_eq!(start.elapsed().as_secs(), 10);
+}

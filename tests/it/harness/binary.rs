@@ -43,10 +43,12 @@ impl Process {
         Self::begin(environment, options, text).listening()
     }
 
-    /// The same as systemd starts it for a socket of that name (`sd_listen_fds(3)`).
+    /// The same as systemd starts it for a socket of that name (`sd_listen_fds(3)`); with two names, and a colon in
+    /// between, it has the socket twice.
     pub(crate) fn activated(socket: TcpListener, name: &str, options: &Value, text: &str) -> Self {
-        let script = "exec 3<&0 </dev/null
-            export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=\"$0\"
+        let script = "count=1; case $0 in *:*) exec 4<&0; count=2;; esac
+            exec 3<&0 </dev/null
+            export LISTEN_PID=$$ LISTEN_FDS=$count LISTEN_FDNAMES=\"$0\"
             exec \"$@\"";
         let mut shell = Command::new("/bin/sh");
         shell.env_clear().stdin(OwnedFd::from(socket));

@@ -41,6 +41,11 @@ impl Ask {
         Self { body: Some(body.into()), ..Self::new("POST", place) }
     }
 
+    pub(crate) fn with_body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = Some(body.into());
+        self
+    }
+
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self

@@ -143,8 +143,8 @@ pub(super) enum Connected {
 }
 
 impl Connected {
-    /// Sends a command that answers with a number.
-    pub(super) async fn query(&mut self, command: &Cmd) -> Result<u64, RedisError> {
+    /// Sends a command that answers with a text.
+    pub(super) async fn query(&mut self, command: &Cmd) -> Result<String, RedisError> {
         match self {
             Self::Single(connection) => command.query_async(connection).await,
             Self::Cluster(connection) => command.query_async(connection).await,
