@@ -25,6 +25,7 @@ fn main() {
         let find = |host: &str| {
             let view = RequestView {
                 host,
+                flat_host: None,
                 path: "/web/login",
                 query: None,
                 method: &Method::GET,

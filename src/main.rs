@@ -16,7 +16,7 @@ use doorward::observability::log;
 use doorward::values::Disk;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::spawn_blocking;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
@@ -46,7 +46,9 @@ fn main() -> ExitCode {
         }
         Some("help") => help(args.get(1).map(String::as_str)),
         Some("version") => version(),
-        Some("check") => app::check::command(&args[1..], &mut std::io::stdout().lock()),
+        Some("check") => {
+            app::check::command(&args[1..], &environment(), &mut std::io::stdout().lock())
+        }
         Some("healthcheck") => healthcheck(&args[1..]),
         Some("bans") => bans(&args[1..]),
         Some("demo") => run_demo(&args[1..]),
@@ -95,22 +97,36 @@ fn version() -> anyhow::Result<ExitCode> {
 }
 
 fn unknown_command(word: &str) -> anyhow::Result<ExitCode> {
-    say(USAGE);
+    print(USAGE)?;
     match did_you_mean(word, COMMANDS) {
         Some(known) => bail!("command not found: {word}; did you mean `{known}`?"),
         None => bail!("command not found: {word}"),
     }
 }
 
+/// The environment's variables that are text.
+fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
 /// Loads the static configuration, or says all that is wrong with it.
 fn load(args: &[String]) -> Result<Loaded, ExitCode> {
-    let environment: Vec<(String, String)> = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect();
-    loader::load(args, &environment, &Disk).map_err(|problems| {
-        report(&problems);
-        ExitCode::FAILURE
-    })
+    loader::load(args, &environment(), &Disk).map_err(|problems| reported(&problems))
+}
+
+/// The same for a proxy that is to run: with the proxies on the way to its servers.
+fn load_to_run(args: &[String]) -> Result<Loaded, ExitCode> {
+    let variables = environment();
+    let loaded = loader::load(args, &variables, &Disk);
+    let loaded = loaded.and_then(|loaded| loader::add_proxies(loaded, &variables));
+    loaded.map_err(|problems| reported(&problems))
+}
+
+fn reported(problems: &[Diagnostic]) -> ExitCode {
+    report(problems);
+    ExitCode::FAILURE
 }
 
 fn report(problems: &[Diagnostic]) {
@@ -134,7 +150,7 @@ fn run(args: &[String]) -> anyhow::Result<ExitCode> {
     let arguments = args.to_vec();
     let loaded = runtime.block_on(async {
         tokio::select! {
-            loaded = spawn_blocking(move || load(&arguments)) => Some(loaded),
+            loaded = spawn_blocking(move || load_to_run(&arguments)) => Some(loaded),
             () = signals.stop() => None,
         }
     });
@@ -151,6 +167,11 @@ fn run(args: &[String]) -> anyhow::Result<ExitCode> {
         warn!("{warning}");
     }
     info!(version = env!("CARGO_PKG_VERSION"), source = %loaded.origin, "starting");
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        // Its secrets say `xxxx` wherever they are written out.
+        let configuration = serde_json::to_string(&loaded.config).unwrap_or_default();
+        debug!(staticConfiguration = %configuration, "static configuration loaded");
+    }
     if let Some(app) = runtime.block_on(serve(loaded, signals))? {
         app.finish();
     }

@@ -48,6 +48,10 @@ impl Document for DynamicConfig {
     fn add_diagnostics(&mut self, diagnostics: Vec<Diagnostic>) {
         self.diagnostics.extend(diagnostics);
     }
+
+    fn refusal(&self) -> Option<Vec<Diagnostic>> {
+        self.incomplete.then(|| self.diagnostics.clone())
+    }
 }
 
 /// One source of configuration.

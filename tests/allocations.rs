@@ -69,6 +69,7 @@ mod routing {
         ] {
             let view = RequestView {
                 host,
+                flat_host: None,
                 path,
                 query: Some("debug=1"),
                 method: &Method::GET,
@@ -124,6 +125,7 @@ mod limits {
                 files: &Disk,
                 state: &SharedState::default(),
                 profile: Profile::default(),
+                proxies: &doorward::upstream::Proxies::default(),
                 service: &mut |_| Err(BuildError::new("none")),
                 warnings: &mut Vec::new(),
             })
@@ -136,9 +138,7 @@ mod limits {
         let connection = Connection {
             entry_point: Arc::new(EntryPointFacts {
                 name: "web".into(),
-                not_append_forwarded_for: false,
-                exact: false,
-                hardened: false,
+                ..EntryPointFacts::default()
             }),
             peer: local,
             peer_ip: local.ip(),
@@ -147,12 +147,14 @@ mod limits {
             tls: None,
             opened: Instant::now(),
             work: OpenWork::default(),
+            own: std::sync::OnceLock::new(),
         };
         Context {
             connection: Arc::new(connection),
             host: "a.test".into(),
             authority: None,
             start: Instant::now(),
+            request_id: None,
         }
     }
 

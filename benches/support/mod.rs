@@ -56,6 +56,7 @@ impl World {
                 resolvers: BTreeSet::new(),
                 internal_services: HashMap::new(),
                 precedence: vec!["internal".to_owned(), "file".to_owned()],
+                proxies: doorward::upstream::Proxies::default(),
                 add_internals_metrics: false,
                 add_internals_access_log: false,
             },
@@ -125,12 +126,7 @@ pub fn merged(file: &Arc<DynamicConfig>) -> DynamicConfig {
 
 /// The origin of a request on a clear-text connection.
 pub fn context() -> Context {
-    let entry_point = EntryPointFacts {
-        name: "web".into(),
-        not_append_forwarded_for: false,
-        exact: false,
-        hardened: false,
-    };
+    let entry_point = EntryPointFacts { name: "web".into(), ..EntryPointFacts::default() };
     let connection = Connection {
         entry_point: Arc::new(entry_point),
         peer: SocketAddr::from(([192, 0, 2, 1], 40_000)),
@@ -140,12 +136,14 @@ pub fn context() -> Context {
         tls: None,
         opened: Instant::now(),
         work: OpenWork::default(),
+        own: std::sync::OnceLock::new(),
     };
     Context {
         connection: Arc::new(connection),
         host: "a.example.com".into(),
         authority: Some(HeaderValue::from_static("a.example.com")),
         start: Instant::now(),
+        request_id: None,
     }
 }
 

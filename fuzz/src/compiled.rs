@@ -149,6 +149,7 @@ impl World {
                 resolvers: BTreeSet::from(["acme".to_owned()]),
                 internal_services: HashMap::from([("noop", Ok(noop)), ("api", Err("it is off"))]),
                 precedence: vec!["internal".to_owned(), "file".to_owned()],
+                proxies: doorward::upstream::Proxies::default(),
                 add_internals_metrics: false,
                 add_internals_access_log: false,
             },

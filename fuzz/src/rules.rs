@@ -50,8 +50,15 @@ fn ask(rule: &Rule, request: &str) {
         }
     }
     let client_ip = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
-    let view =
-        RequestView { host: &host, path, query, method: &method, headers: &headers, client_ip };
+    let view = RequestView {
+        host: &host,
+        flat_host: None,
+        path,
+        query,
+        method: &method,
+        headers: &headers,
+        client_ip,
+    };
     let matches = rule.matches(&view);
     match rule.explain(&view) {
         None => assert!(matches, "{rule} does not match and has no explanation"),

@@ -5,7 +5,9 @@
 //! changes nothing. Shapes, paging and error texts are Traefik's.
 
 mod dashboard;
+mod dump;
 pub mod ping;
+mod query;
 mod redact;
 mod views;
 
@@ -13,11 +15,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use http::header::{CONTENT_TYPE, HeaderName, X_CONTENT_TYPE_OPTIONS};
+use bytes::Bytes;
+use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
 
 pub use self::dashboard::Dashboard;
+use self::query::{Query, Sorting};
 use crate::compile::{Report, StaticFacts, Status};
 use crate::exchange::error::{empty, text};
 use crate::exchange::{Body, Context, Handler, Request, Response, ResponseFuture, ready};
@@ -42,6 +46,8 @@ pub struct StaticView {
     pub disable_dashboard_ad: bool,
     /// `api.dashboardName`
     pub dashboard_name: String,
+    /// The static configuration, for the support dump.
+    pub configuration: Value,
 }
 
 /// The report of the running configuration, shared with whoever shows it.
@@ -83,20 +89,26 @@ impl Api {
             ["version"] => ok(&self.version()),
             ["overview"] => ok(&self.overview(&report)),
             ["rawdata"] => ok(&self.shown(views::raw_data(&report, &self.facts))),
+            ["support-dump"] => self.support_dump(&report),
             ["entrypoints"] => query.page(self.view.entry_points.values().cloned().collect()),
             ["entrypoints", name] => {
-                one("entryPoint", name, |name| self.view.entry_points.get(name).cloned())
+                one("entry point", name, |name| self.view.entry_points.get(name).cloned())
             }
-            ["http", "routers"] => query.page(views::routers(&report, &self.facts, &query)),
+            ["http", "routers"] => {
+                query.list(Sorting::Routers, views::routers(&report, &self.facts, &query))
+            }
             ["http", "routers", name] => {
                 one("router", name, |name| views::router(&report, &self.facts, name))
             }
-            ["http", "services"] => query.page(self.all_shown(views::services(&report, &query))),
+            ["http", "services"] => {
+                query.list(Sorting::Services, self.all_shown(views::services(&report, &query)))
+            }
             ["http", "services", name] => one("service", name, |name| {
                 views::service(&report, name).map(|one| self.shown(one))
             }),
             ["http", "middlewares"] => {
-                query.page(self.all_shown(views::middlewares(&report, &query)))
+                let found = self.all_shown(views::middlewares(&report, &query));
+                query.list(Sorting::Middlewares, found)
             }
             ["http", "middlewares", name] => one("middleware", name, |name| {
                 views::middleware(&report, name).map(|one| self.shown(one))
@@ -107,7 +119,9 @@ impl Api {
             ["tcp" | "udp", "routers", name] => one("router", name, |_| None),
             ["tcp" | "udp", "services", name] => one("service", name, |_| None),
             ["tcp", "middlewares", name] => one("middleware", name, |_| None),
-            ["certificates"] => query.page(views::certificates(&report, &query)),
+            ["certificates"] => {
+                query.list(Sorting::Certificates, views::certificates(&report, &query))
+            }
             ["certificates", name] => {
                 one("certificate", name, |name| views::certificate(&report, name))
             }
@@ -128,13 +142,43 @@ impl Api {
     }
 
     fn version(&self) -> Value {
-        json!({
+        let mut version = json!({
             "Version": env!("CARGO_PKG_VERSION"),
             "Codename": "doorward",
             "startDate": self.view.start_date,
-            "disableDashboardAd": self.view.disable_dashboard_ad,
-            "dashboardName": self.view.dashboard_name,
-        })
+        });
+        if self.view.disable_dashboard_ad {
+            version["disableDashboardAd"] = json!(true);
+        }
+        if !self.view.dashboard_name.is_empty() {
+            version["dashboardName"] = json!(self.view.dashboard_name);
+        }
+        version
+    }
+
+    /// What somebody may be sent who shall help: three files, and no secret in any of them.
+    fn support_dump(&self, report: &Report) -> Response {
+        let version = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "codename": "doorward",
+            "startDate": self.view.start_date,
+        });
+        let files = [
+            ("version.json", version),
+            ("static-config.json", self.view.configuration.clone()),
+            ("runtime-config.json", views::raw_data(report, &self.facts)),
+        ];
+        match dump::archive(files) {
+            Ok(archive) => {
+                let mut response = Response::new(Body::from(Bytes::from(archive)));
+                let headers = response.headers_mut();
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/gzip"));
+                let name = HeaderValue::from_static("attachment; filename=support-dump.tar.gz");
+                headers.insert(CONTENT_DISPOSITION, name);
+                response
+            }
+            Err(problem) => error(StatusCode::INTERNAL_SERVER_ERROR, &problem.to_string()),
+        }
     }
 
     fn overview(&self, report: &Report) -> Value {
@@ -171,104 +215,13 @@ impl Handler for Api {
     }
 }
 
-/// What a list is asked for.
-struct Query {
-    page: String,
-    per_page: String,
-    search: String,
-    status: String,
-    service_name: String,
-    middleware_name: String,
-    sort_by: String,
-    descending: bool,
-}
-
-impl Query {
-    fn parse(query: &str) -> Self {
-        let value = |name: &str| {
-            query
-                .split('&')
-                .filter_map(|pair| pair.split_once('='))
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| percent_decoded(value))
-                .unwrap_or_default()
-        };
-        Self {
-            page: value("page"),
-            per_page: value("per_page"),
-            search: value("search").to_lowercase(),
-            status: value("status").to_lowercase(),
-            service_name: value("serviceName"),
-            middleware_name: value("middlewareName"),
-            sort_by: value("sortBy"),
-            descending: value("direction") == "desc",
-        }
-    }
-
-    /// One page of `items`; the number of the next in `X-Next-Page`, 1 when there is none.
-    fn page(&self, items: Vec<Value>) -> Response {
-        let positive = |name: &str, text: &str, default: usize| match text {
-            "" => Ok(default),
-            text => text
-                .parse::<usize>()
-                .ok()
-                .filter(|&number| number > 0)
-                .ok_or_else(|| format!("invalid request: {name}: {text}")),
-        };
-        let page = positive("page", &self.page, 1);
-        let per_page = positive("per_page", &self.per_page, 100);
-        let (page, per_page) = match (page, per_page) {
-            (Ok(page), Ok(per_page)) => (page, per_page),
-            (Err(message), _) | (_, Err(message)) => {
-                return error(StatusCode::BAD_REQUEST, &message);
-            }
-        };
-        let start = (page - 1).saturating_mul(per_page);
-        if start > 0 && start >= items.len() {
-            let message = format!("invalid request: page: {page}, per_page: {per_page}");
-            return error(StatusCode::BAD_REQUEST, &message);
-        }
-        let more = start + per_page < items.len();
-        let items: Vec<_> = items.into_iter().skip(start).take(per_page).collect();
-        let mut response = ok(&Value::Array(items));
-        let next = if more { page + 1 } else { 1 };
-        response
-            .headers_mut()
-            .insert(HeaderName::from_static("x-next-page"), HeaderValue::from(next));
-        response
-    }
-}
-
 /// The object of this name, or Traefik's 404.
 fn one(kind: &str, name: &str, find: impl FnOnce(&str) -> Option<Value>) -> Response {
-    let name = percent_decoded(name);
+    let name = query::decoded(name, false);
     match find(&name) {
         Some(value) => ok(&value),
         None => error(StatusCode::NOT_FOUND, &format!("{kind} not found: {name}")),
     }
-}
-
-fn percent_decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        rest = tail;
-        match (first, tail) {
-            (b'%', [high, low, after @ ..]) => {
-                let digit =
-                    |byte: &u8| char::from(*byte).to_digit(16).and_then(|d| u8::try_from(d).ok());
-                if let (Some(high), Some(low)) = (digit(high), digit(low)) {
-                    bytes.push(high * 16 + low);
-                    rest = after;
-                } else {
-                    bytes.push(first);
-                }
-            }
-            (b'+', _) => bytes.push(b' '),
-            _ => bytes.push(first),
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// JSON as Go's encoder writes it: `&`, `<` and `>` escaped, a newline at the end.
@@ -320,20 +273,6 @@ impl Handler for Noop {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pages_are_counted_as_traefik_does() {
-        let items = |count: usize| (0..count).map(|n| json!(n)).collect::<Vec<_>>();
-        let next =
-            |response: &Response| response.headers()["x-next-page"].to_str().unwrap().to_owned();
-        assert_eq!(next(&Query::parse("").page(items(3))), "1");
-        assert_eq!(next(&Query::parse("page=1&per_page=2").page(items(3))), "2");
-        assert_eq!(next(&Query::parse("page=2&per_page=2").page(items(3))), "1");
-        for bad in ["page=0", "page=x", "per_page=-1", "page=3&per_page=2"] {
-            assert_eq!(Query::parse(bad).page(items(3)).status(), StatusCode::BAD_REQUEST, "{bad}");
-        }
-        assert_eq!(Query::parse("page=1").page(items(0)).status(), StatusCode::OK);
-    }
 
     #[test]
     fn json_is_escaped_as_go_does() {

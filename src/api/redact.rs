@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::values::secret::is_credential_header;
 
 /// Options that hold headers by name: of the middleware `headers`, and of a health check.
-const HEADERS: [&str; 3] = ["customRequestHeaders", "customResponseHeaders", "headers"];
+pub(super) const HEADERS: [&str; 3] = ["customRequestHeaders", "customResponseHeaders", "headers"];
 
 /// Hides credentials in the view of an object, or of many.
 pub(super) fn hide_credentials(view: &mut Value) {

@@ -46,21 +46,37 @@ pub(super) fn routers(report: &Report, facts: &StaticFacts, query: &Query) -> Ve
             || config.rule.to_lowercase().contains(&query.search))
             && of_status(router.status, query)
             && (query.service_name.is_empty() || serves(router, &query.service_name))
-            && (query.middleware_name.is_empty()
-                || router.links.iter().any(|link| link.as_str() == query.middleware_name))
+            && (query.middleware_name.is_empty() || passes(router, &query.middleware_name))
     };
     let found = report.routers.iter().filter(wanted);
-    sorted(found.map(|router| listed(&router.name, router_body(router, facts), None)), query)
+    found.map(|router| router_view(router, facts)).collect()
 }
 
 fn serves(router: &RouterReport, service: &str) -> bool {
     let own = &router.config().service;
-    own == service || own == service.rsplit_once('@').map_or(service, |(name, _)| name)
+    let unqualified = || service.split_once('@').map_or(service, |(name, _)| name);
+    if own.contains('@') { own == service } else { own == unqualified() }
+}
+
+/// Whether requests pass a middleware, by itself or in a chain.
+fn passes(router: &RouterReport, middleware: &str) -> bool {
+    let named =
+        |name: &String| QualifiedName::resolve(name, router.name.provider()).as_str() == middleware;
+    router.config().middlewares.iter().any(named)
+        || router.links.iter().any(|link| link.as_str() == middleware)
 }
 
 pub(super) fn router(report: &Report, facts: &StaticFacts, name: &str) -> Option<Value> {
     let router = report.routers.iter().find(|router| router.name.as_str() == name)?;
-    Some(listed(&router.name, router_body(router, facts), None))
+    Some(router_view(router, facts))
+}
+
+fn router_view(router: &RouterReport, facts: &StaticFacts) -> Value {
+    let mut body = router_body(router, facts);
+    if let Some(tls) = body.get_mut("tls").and_then(Value::as_object_mut) {
+        tls.entry("options").or_insert_with(|| json!("default"));
+    }
+    listed(&router.name, body, None)
 }
 
 fn router_body(router: &RouterReport, facts: &StaticFacts) -> Map<String, Value> {
@@ -86,7 +102,7 @@ pub(super) fn services(report: &Report, query: &Query) -> Vec<Value> {
         .iter()
         .filter(|service| named(service.name.as_str(), query) && of_status(service.status, query));
     let users = Users::of_services(report);
-    sorted(found.map(|service| service_view(service, &users)), query)
+    found.map(|service| service_view(service, &users)).collect()
 }
 
 pub(super) fn service(report: &Report, name: &str) -> Option<Value> {
@@ -132,7 +148,7 @@ pub(super) fn middlewares(report: &Report, query: &Query) -> Vec<Value> {
         .iter()
         .filter(|one| named(one.name.as_str(), query) && of_status(one.status, query));
     let users = Users::of_middlewares(report);
-    sorted(found.map(|one| middleware_view(one, &users)), query)
+    found.map(|one| middleware_view(one, &users)).collect()
 }
 
 pub(super) fn middleware(report: &Report, name: &str) -> Option<Value> {
@@ -226,10 +242,19 @@ pub(super) fn certificates(report: &Report, query: &Query) -> Vec<Value> {
     let infos = report.certificates.iter().flat_map(|store| store.infos());
     let views = infos.map(|info| certificate_view(info, now));
     let found = views.filter(|view| {
-        query.search.is_empty()
-            || Value::Object(view.clone()).to_string().to_lowercase().contains(&query.search)
+        (query.status.is_empty() || view.get("status") == Some(&json!(query.status)))
+            && (query.search.is_empty() || is_found(view, &query.search))
     });
     found.map(Value::Object).collect()
+}
+
+/// By common name, issuer and other names, as in Traefik.
+fn is_found(certificate: &Map<String, Value>, search: &str) -> bool {
+    let has =
+        |value: &Value| value.as_str().is_some_and(|text| text.to_lowercase().contains(search));
+    let names = certificate.get("sans").and_then(Value::as_array).into_iter().flatten();
+    let fields = ["commonName", "issuerOrg", "issuerCN"].map(|field| certificate.get(field));
+    fields.into_iter().flatten().chain(names).any(has)
 }
 
 /// Fewer days than these left, and a certificate is shown as a warning.
@@ -237,15 +262,20 @@ const SOON: i64 = 30 * 24 * 3600;
 
 fn certificate_view(info: &CertificateInfo, now: i64) -> Map<String, Value> {
     let mut view = object(info);
-    view.retain(|_, value| *value != json!("") && *value != json!([]));
+    // Of a certificate, Traefik leaves out only these when they are empty.
+    for key in ["issuerOrg", "issuerCN", "issuerCountry", "organization", "country", "keySize"] {
+        if view.get(key).is_some_and(|value| *value == json!("") || *value == json!(0)) {
+            view.remove(key);
+        }
+    }
     view.insert("name".to_owned(), json!(info.cert_fingerprint));
     for (key, seconds) in [("notAfter", info.not_after), ("notBefore", info.not_before)] {
         let time = jiff::Timestamp::from_second(seconds).map(|time| time.to_string());
         view.insert(key.to_owned(), json!(time.unwrap_or_default()));
     }
     let status = match info.not_after - now {
-        ..=0 => "expired",
-        1..SOON => "warning",
+        ..0 => "expired",
+        0..SOON => "warning",
         _ => "enabled",
     };
     view.insert("status".to_owned(), json!(status));
@@ -292,25 +322,4 @@ fn named(name: &str, query: &Query) -> bool {
 
 fn of_status(status: Status, query: &Query) -> bool {
     query.status.is_empty() || json!(status) == json!(query.status)
-}
-
-fn sorted(items: impl Iterator<Item = Value>, query: &Query) -> Vec<Value> {
-    let mut items: Vec<_> = items.collect();
-    let key = match &*query.sort_by {
-        "" => "name",
-        key => key,
-    };
-    items.sort_by(|one, other| {
-        let order = match (one.get(key), other.get(key)) {
-            (Some(Value::Number(one)), Some(Value::Number(other))) => {
-                one.as_i64().cmp(&other.as_i64())
-            }
-            (one, other) => {
-                let text = |value: Option<&Value>| value.map(Value::to_string).unwrap_or_default();
-                text(one).cmp(&text(other))
-            }
-        };
-        if query.descending { order.reverse() } else { order }
-    });
-    items
 }

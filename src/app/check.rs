@@ -37,14 +37,22 @@ pub const USAGE: &str = "usage: doorward check [--format text|json] FILE…\n\n\
     its place. Nothing is started. A static file brings the dynamic files along that it names,\n\
     unless dynamic files are given. Exit code: 0 when there is no error, else 1.\n";
 
-/// Runs the command.
-pub fn command(args: &[String], out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+/// Runs the command. `variables` are those of the environment.
+pub fn command(
+    args: &[String],
+    variables: &[(String, String)],
+    out: &mut dyn Write,
+) -> anyhow::Result<ExitCode> {
     let options = Options::read(args)?;
     if options.files.is_empty() {
         out.write_all(USAGE.as_bytes())?;
         bail!("check: name at least one file");
     }
-    let findings = check(&options.files)?;
+    let mut findings = check(&options.files)?;
+    findings.diagnostics.extend(match loader::proxies(variables) {
+        Ok((_, notice)) => notice,
+        Err(error) => Some(error),
+    });
     let written = if options.json {
         write_json(&findings, out)
     } else {

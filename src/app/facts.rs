@@ -14,6 +14,7 @@ use crate::entry_point::{EntryPoint, LifeCycle, Shortage, Timeouts};
 use crate::exchange::canonical::{EncodedCharacters, FieldLimits, TargetRules};
 use crate::exchange::forwarded::TrustedSources;
 use crate::exchange::{EntryPointFacts, Handler, Observer};
+use crate::observability::access_log::AccessLogConfig;
 use crate::observability::metrics::Metrics;
 use crate::router::RouterObservabilityConfig;
 use crate::rule::Syntax;
@@ -49,6 +50,7 @@ pub(super) fn static_facts(config: &StaticConfig, services: InternalServices) ->
         precedence: std::iter::once("internal".to_owned())
             .chain(config.providers.precedence.iter().cloned())
             .collect(),
+        proxies: config.proxies.clone(),
         add_internals_metrics: config.metrics.as_ref().is_some_and(|one| one.add_internals),
         add_internals_access_log: config.access_log.as_ref().is_some_and(|one| one.add_internals),
     }
@@ -73,6 +75,7 @@ fn model(name: &str, config: &EntryPointConfig, is_default: bool) -> EntryPointM
             .as_ref()
             .map(|characters| characters.resolve(true))
             .filter(|characters| *characters != EncodedCharacters::ALLOW_ALL),
+        max_body_bytes: config.http.request_body.and_then(|body| body.max_bytes),
     }
 }
 
@@ -110,6 +113,7 @@ fn entry_point(
                 || all.global.not_append_x_forwarded_for && !exact,
             exact,
             hardened,
+            origin_headers: all.access_log.as_ref().is_some_and(AccessLogConfig::keeps_headers),
         }),
         address: resolve(&config.address)?,
         reuse_port: config.reuse_port,
@@ -119,6 +123,10 @@ fn entry_point(
             .map(|header| header.parse::<HeaderName>())
             .collect::<Result<_, _>>()
             .context("forwardedHeaders.connection")?,
+        request_id: (config.http.request_id.as_ref())
+            .map(|request_id| request_id.header.parse::<HeaderName>())
+            .transpose()
+            .context("http.requestId.header")?,
         proxy_protocol: config
             .proxy_protocol
             .as_ref()
@@ -136,8 +144,12 @@ fn entry_point(
             max_bytes: config.http.max_header_bytes(),
         },
         timeouts: Timeouts {
-            read: timeouts.read_timeout.positive(),
-            body: BodyTimeout::Total,
+            read: timeouts.read_timeout().positive(),
+            body: if exact || timeouts.read_timeout.is_some() {
+                BodyTimeout::Total
+            } else {
+                BodyTimeout::PerRead
+            },
             write: timeouts.write_timeout.positive(),
             idle: timeouts.idle_timeout.positive(),
         },
@@ -185,8 +197,34 @@ fn http2_limit(value: i32, default: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::observability::metrics::MetricsConfig;
+
+    /// RP-2.2: written, or with the profile `exact`, it is for the whole request.
+    #[test]
+    fn what_a_read_timeout_is_for() {
+        use crate::values::GoDuration;
+        let minute = Some(Duration::from_mins(1));
+        for (profile, written, read, body) in [
+            (Profile::Safe, None, minute, BodyTimeout::PerRead),
+            (Profile::Hardened, None, minute, BodyTimeout::PerRead),
+            (Profile::Exact, None, minute, BodyTimeout::Total),
+            (Profile::Safe, Some(60), minute, BodyTimeout::Total),
+            (Profile::Safe, Some(0), None, BodyTimeout::Total),
+        ] {
+            let mut config = StaticConfig::default();
+            config.core.profile = profile;
+            let mut entry_point = EntryPointConfig::at(":0");
+            entry_point.transport.responding_timeouts.read_timeout =
+                written.map(GoDuration::from_secs);
+            config.entry_points.insert("web".to_owned(), entry_point);
+            let metrics = Metrics::new(&MetricsConfig::default()).unwrap();
+            let made = entry_points(&config, &metrics).unwrap();
+            assert_eq!((made[0].timeouts.read, made[0].timeouts.body), (read, body));
+        }
+    }
 
     #[test]
     fn no_streams_means_the_default() {

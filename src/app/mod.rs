@@ -29,7 +29,7 @@ use crate::compile::{Report, StaticFacts};
 use crate::config::static_config::StaticConfig;
 use crate::config::tree::Node;
 use crate::entry_point::worker::{self, Listening, Stage};
-use crate::entry_point::{EntryPoint, Shared, listener};
+use crate::entry_point::{EntryPoint, Flattener, Shared, listener};
 use crate::exchange::{Body, Context, Handler, Request, Response, ResponseFuture, ready};
 use crate::middleware::ban::Bans;
 use crate::observability::access_log::AccessLog;
@@ -101,6 +101,7 @@ impl App {
             metrics,
             access_log,
             server_name: host_name(),
+            cname: flattener(config)?,
         });
         let shutdown = CancellationToken::new();
         let again = Arc::new(LookAgain::default());
@@ -252,6 +253,17 @@ impl Drop for App {
     }
 }
 
+/// What `hostResolver` asks for.
+fn flattener(config: &StaticConfig) -> anyhow::Result<Option<Arc<Flattener>>> {
+    let Some(resolver) = config.host_resolver.as_ref().filter(|one| one.cname_flattening) else {
+        return Ok(None);
+    };
+    let flattener = Flattener::new(resolver).with_context(|| {
+        format!("`hostResolver.resolvConfig`: cannot read `{}`", resolver.resolv_config)
+    });
+    flattener.map(|flattener| Some(Arc::new(flattener)))
+}
+
 fn build_facts(
     config: &StaticConfig,
     metrics: &Arc<Metrics>,
@@ -324,6 +336,7 @@ fn static_view(config: &StaticConfig) -> StaticView {
         start_date: jiff::Timestamp::now().to_string(),
         disable_dashboard_ad: api.disable_dashboard_ad,
         dashboard_name: api.dashboard_name,
+        configuration: serde_json::to_value(config).unwrap_or_default(),
     }
 }
 

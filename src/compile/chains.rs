@@ -167,6 +167,7 @@ pub(super) fn build_link(
                 files,
                 state: env.state,
                 profile: env.facts.profile,
+                proxies: &env.facts.proxies,
                 service: &mut service,
                 warnings: &mut warnings,
             })

@@ -42,6 +42,7 @@ use crate::rule::Syntax;
 use crate::service::ServerGauge;
 use crate::service::health::HealthPlan;
 use crate::state::SharedState;
+use crate::upstream::Proxies;
 use crate::values::{Files, Profile, QualifiedName};
 
 /// What becomes of the requests of a router that cannot be built (`core.onBrokenRouter`).
@@ -74,6 +75,8 @@ pub struct EntryPointModel {
     pub observability: Option<RouterObservabilityConfig>,
     /// Encoded characters that are refused.
     pub encoded_characters: Option<EncodedCharacters>,
+    /// Longest request body, for routers that do not say.
+    pub max_body_bytes: Option<i64>,
 }
 
 impl EntryPointModel {
@@ -83,6 +86,7 @@ impl EntryPointModel {
             || self.tls.is_some()
             || self.observability.is_some()
             || self.encoded_characters.is_some()
+            || self.max_body_bytes.is_some()
     }
 }
 
@@ -105,6 +109,8 @@ pub struct StaticFacts {
     pub internal_services: HashMap<&'static str, Result<Arc<dyn Handler>, &'static str>>,
     /// Providers, the one that wins ties first.
     pub precedence: Vec<String>,
+    /// The proxies that servers are reached through.
+    pub proxies: Proxies,
     /// Count and log requests to internal services.
     pub add_internals_metrics: bool,
     /// The same for the access log.

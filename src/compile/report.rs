@@ -16,6 +16,7 @@ use crate::router::{HttpRouter, RouterConfig, RouterObservabilityConfig};
 use crate::rule::Syntax;
 use crate::service::{Service, ServiceConfig};
 use crate::tls::CertificateStore;
+use crate::upstream::limits::RequestBodyConfig;
 use crate::values::QualifiedName;
 
 /// Traefik's statuses of an object.
@@ -111,7 +112,16 @@ impl RouterReport {
     pub fn effective_config(&self, facts: &StaticFacts) -> RouterConfig {
         let model = self.built.instance.model.and_then(|position| facts.entry_points.get(position));
         let mut config = self.config().clone();
-        config.entry_points = self.using(facts).iter().map(ToString::to_string).collect();
+        let using = self.using(facts);
+        if model.is_some() || config.entry_points.is_empty() {
+            config.entry_points = using.iter().map(ToString::to_string).collect();
+        } else {
+            // What does not exist is shown as written; where it has a copy of its own is not.
+            let exists = |name: &str| facts.entry_points.iter().any(|one| *one.name == *name);
+            config
+                .entry_points
+                .retain(|name| using.iter().any(|one| **one == **name) || !exists(name));
+        }
         config.middlewares = config
             .middlewares
             .iter()
@@ -121,6 +131,10 @@ impl RouterReport {
             config.middlewares.splice(0..0, model.middlewares.iter().cloned());
             if config.tls.is_none() {
                 config.tls.clone_from(&model.tls);
+            }
+            let own = config.request_body.and_then(|body| body.max_bytes);
+            if own.is_none() && model.max_body_bytes.is_some() {
+                config.request_body = Some(RequestBodyConfig { max_bytes: model.max_body_bytes });
             }
         }
         for parent in &mut config.parent_refs {

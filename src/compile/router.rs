@@ -21,6 +21,7 @@ use crate::exchange::{
 };
 use crate::router::{Below, HttpRouter, RouterConfig, RouterObservabilityConfig};
 use crate::rule::{Rule, readable_hosts};
+use crate::upstream::limits::{Keeper, Limits, RequestBodyConfig};
 use crate::values::{BuildError, QualifiedName};
 
 /// Users may not go above this; what is above belongs to routers of provider `internal`.
@@ -173,12 +174,39 @@ impl Compiler<'_> {
         }
         let mut problems = own_problems(draft, built);
         self.resolver_warning(built);
-        let middlewares = self.middlewares_of(built, &mut problems);
+        let mut middlewares = self.middlewares_of(built, &mut problems);
+        if let Some(keeper) = self.keeper_of(draft, built, &mut problems) {
+            middlewares.insert(0, keeper);
+        }
         match self.end_of(draft, built) {
             Ok(service) if problems.is_empty() => return Ok(Chain::new(middlewares, service)),
             service => problems.extend(service.err()),
         }
         Err(problems)
+    }
+
+    /// Who sees to the router's limits.
+    fn keeper_of(
+        &self,
+        draft: &Draft,
+        built: &mut BuiltRouter,
+        problems: &mut Vec<Problem>,
+    ) -> Option<Arc<dyn Middleware>> {
+        let config = &draft.object.config;
+        let model = built.instance.model.and_then(|at| self.env.facts.entry_points.get(at));
+        let own = config.request_body.and_then(|body| body.max_bytes);
+        let max_bytes = own.or_else(|| model?.max_body_bytes);
+        let (mut errors, mut warnings) = (Vec::new(), Vec::new());
+        let body = RequestBodyConfig { max_bytes };
+        let limits = Limits::read(config.timeouts.as_ref(), body, &mut errors, &mut warnings);
+        problems.extend(errors.into_iter().map(Problem::new));
+        for warning in warnings {
+            built.diagnose(Severity::Warning, &warning);
+            built.errors.push(warning.message);
+            built.status = Status::Warning;
+        }
+        let keeper = || Arc::new(Keeper::of_router(limits)) as Arc<dyn Middleware>;
+        (!limits.is_empty()).then(keeper)
     }
 
     fn middlewares_of(

@@ -13,9 +13,10 @@ use super::inputs::{FileInputs, RecordedFiles, same, unchanged};
 use super::problem::Problem;
 use crate::config::diagnostics::{Diagnostic, Severity, Subject};
 use crate::config::dynamic_config::Object;
-use crate::exchange::{Context, Handler, Observer, Request, ResponseFuture};
+use crate::exchange::{Context, Handler, Middleware, Observer, Request, ResponseFuture};
 use crate::service::health::HealthPlan;
 use crate::service::{Chained, Service, ServiceConfig, ServiceContext};
+use crate::upstream::limits::{Keeper, Limits, RequestBodyConfig};
 use crate::upstream::{ServersTransport, ServersTransportConfig};
 use crate::values::{BuildError, QualifiedName};
 
@@ -387,14 +388,15 @@ impl Compiler<'_> {
         };
         let found = self.links_of_service(name, &object.config);
         let links = found.map_err(|problem| blame(problem, parts))?;
-        if links.is_empty() {
+        let keeper = keeper_of(&object.config, &mut parts.warnings)?;
+        if links.is_empty() && keeper.is_none() {
             return Ok(service);
         }
         let env = self.env;
         let files = RecordedFiles::new(env.files);
         // A router may have the same name and the same middleware.
         let owner = QualifiedName::new(&format!("service {}", name.name()), name.provider());
-        let mut middlewares = Vec::with_capacity(links.len());
+        let mut middlewares: Vec<_> = keeper.into_iter().collect();
         for link in &links {
             let Parts { children, diagnostics, .. } = &mut *parts;
             let mut find = |target: &QualifiedName| -> Result<Arc<dyn Handler>, Missing> {
@@ -458,6 +460,7 @@ impl Compiler<'_> {
                 self.env.facts.profile,
                 &mut warnings,
             )
+            .map(|transport| transport.through(&self.env.facts.proxies))
             .map_err(|error| {
                 diagnostics.push(object.diagnose(Severity::Error, TRANSPORT, name, &error));
             })
@@ -472,6 +475,21 @@ impl Compiler<'_> {
         });
         BuiltTransport { object: Arc::clone(object), transport, diagnostics, files: files.finish() }
     }
+}
+
+/// Who sees to a service's limits.
+fn keeper_of(
+    config: &ServiceConfig,
+    warnings: &mut Vec<BuildError>,
+) -> Result<Option<Arc<dyn Middleware>>, BuildError> {
+    let mut errors = Vec::new();
+    let body = RequestBodyConfig::default();
+    let limits = Limits::read(config.timeouts.as_ref(), body, &mut errors, warnings);
+    if let Some(error) = errors.into_iter().next() {
+        return Err(error);
+    }
+    let keeper = || Arc::new(Keeper::of_service(limits)) as Arc<dyn Middleware>;
+    Ok((!limits.is_empty()).then(keeper))
 }
 
 fn is_internal(name: &QualifiedName) -> bool {

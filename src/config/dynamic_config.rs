@@ -104,6 +104,8 @@ pub struct DynamicConfig {
     pub tls_stores: Section<TlsStoreConfig>,
     /// What is wrong outside of any object.
     pub diagnostics: Vec<Diagnostic>,
+    /// A section cannot be read, so that nobody can tell which objects are missing.
+    pub incomplete: bool,
 }
 
 impl DynamicConfig {
@@ -323,6 +325,7 @@ impl Reader<'_> {
                 error = error.help(format!("did you mean `{known}`?"));
             }
             self.config.diagnostics.push(error);
+            self.config.incomplete = true;
         }
         good
     }
@@ -358,6 +361,7 @@ impl Reader<'_> {
 
     fn error(&mut self, message: &str, node: &Node) {
         self.config.diagnostics.push(Diagnostic::error(message).at(&node.span));
+        self.config.incomplete = true;
     }
 }
 

@@ -8,10 +8,11 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::exchange::canonical::{EncodedCharactersConfig, UnderscoreStrategy};
 use crate::router::{RouterObservabilityConfig, RouterTlsConfig};
+use crate::upstream::limits::RequestBodyConfig;
 use crate::values::{GoDuration, Profile, is_default};
 
 /// One entry of `entryPoints`.
@@ -88,9 +89,10 @@ impl Default for LifeCycleConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct RespondingTimeoutsConfig {
-    /// For the whole request with its body. Default: 60s.
-    #[serde(skip_serializing_if = "is_default")]
-    pub read_timeout: GoDuration,
+    /// For the whole request with its body. Default: 60s; where it is not written, and the profile is not `exact`, it
+    /// is for the head, and for each pause between two reads of the body.
+    #[serde(skip_serializing_if = "is_zero", serialize_with = "or_a_minute")]
+    pub read_timeout: Option<GoDuration>,
     /// From the end of the request's head to the end of the answer. Default: 0.
     #[serde(skip_serializing_if = "is_default")]
     pub write_timeout: GoDuration,
@@ -102,11 +104,34 @@ pub struct RespondingTimeoutsConfig {
 impl Default for RespondingTimeoutsConfig {
     fn default() -> Self {
         Self {
-            read_timeout: GoDuration::from_secs(60),
+            read_timeout: None,
             write_timeout: GoDuration::ZERO,
             idle_timeout: GoDuration::from_secs(180),
         }
     }
+}
+
+/// `readTimeout` when it is not written.
+const READ_TIMEOUT: GoDuration = GoDuration::from_secs(60);
+
+impl RespondingTimeoutsConfig {
+    /// `readTimeout`, written or not.
+    pub fn read_timeout(&self) -> GoDuration {
+        self.read_timeout.unwrap_or(READ_TIMEOUT)
+    }
+}
+
+#[expect(clippy::ref_option, reason = "serde passes fields by reference")]
+fn is_zero(written: &Option<GoDuration>) -> bool {
+    *written == Some(GoDuration::ZERO)
+}
+
+#[expect(clippy::ref_option, reason = "serde passes fields by reference")]
+fn or_a_minute<S: Serializer>(
+    written: &Option<GoDuration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    written.unwrap_or(READ_TIMEOUT).serialize(serializer)
 }
 
 /// `proxyProtocol`.
@@ -170,6 +195,28 @@ pub struct HttpConfig {
     /// What happens to headers with `_` in their name. Default: `keep`; `delete` under `hardened`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub underscore_headers_strategy: Option<UnderscoreStrategy>,
+    /// How much clients may send, for routers that do not say: Doorward's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_body: Option<RequestBodyConfig>,
+    /// Give every request a name: Doorward's own. Absent: the client's `X-Request-Id` passes as any other header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<RequestIdConfig>,
+}
+
+/// `http.requestId`: Doorward's own. The name goes to the server, to the client, and into the access log as
+/// `RequestId`; that of a peer whose `X-Forwarded-*` headers are believed is kept, if it has 128 visible ASCII
+/// characters at most.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RequestIdConfig {
+    /// Header that has the name, of requests and answers. Default: `X-Request-Id`.
+    pub header: String,
+}
+
+impl Default for RequestIdConfig {
+    fn default() -> Self {
+        Self { header: "X-Request-Id".to_owned() }
+    }
 }
 
 impl Default for HttpConfig {
@@ -184,6 +231,8 @@ impl Default for HttpConfig {
             max_header_bytes: None,
             max_header_fields: None,
             underscore_headers_strategy: None,
+            request_body: None,
+            request_id: None,
         }
     }
 }

@@ -19,7 +19,7 @@ pub fn print_help() -> String {
 }
 
 /// Name in file casing, default, description; sorted without regard to case.
-const FLAGS: [(&str, &str, &str); 175] = [
+const FLAGS: [(&str, &str, &str); 183] = [
     ("accessLog", "false", "Write a line for every request."),
     ("accessLog.addInternals", "false", "Write requests for internal services too."),
     ("accessLog.bufferingSize", "0", "Lines that may wait for the writer; 0 is a size of our own."),
@@ -346,6 +346,22 @@ const FLAGS: [(&str, &str, &str); 175] = [
         "Entry point or :port to redirect to.",
     ),
     (
+        "entryPoints.<name>.http.requestBody",
+        "false",
+        "How much clients may send to routers that do not say.",
+    ),
+    (
+        "entryPoints.<name>.http.requestBody.maxBytes",
+        "",
+        "Longest request body, unless a router says otherwise; 0 is any.",
+    ),
+    (
+        "entryPoints.<name>.http.requestId",
+        "false",
+        "Give every request a name, for servers, clients and the access log.",
+    ),
+    ("entryPoints.<name>.http.requestId.header", "X-Request-Id", "Header that has the name."),
+    (
         "entryPoints.<name>.http.sanitizePath",
         "true",
         "Remove dot segments and doubled slashes from paths.",
@@ -426,8 +442,8 @@ const FLAGS: [(&str, &str, &str); 175] = [
     ),
     (
         "entryPoints.<name>.transport.respondingTimeouts.readTimeout",
-        "60",
-        "Limit for a whole request with its body; 0 is none.",
+        "",
+        "Limit for a whole request with its body; 0 is none. Unset: 60 for a head, and for each pause inside a body.",
     ),
     (
         "entryPoints.<name>.transport.respondingTimeouts.writeTimeout",
@@ -447,6 +463,10 @@ const FLAGS: [(&str, &str, &str); 175] = [
         "Do not append the peer to X-Forwarded-For, anywhere.",
     ),
     ("global.sendAnonymousUsage", "false", "No effect: nothing calls home."),
+    ("hostResolver", "false", "What hosts are aliases of, for rules to compare too."),
+    ("hostResolver.cnameFlattening", "false", "Compare the name that the host is an alias of too."),
+    ("hostResolver.resolvConfig", "/etc/resolv.conf", "File that names the DNS servers."),
+    ("hostResolver.resolvDepth", "5", "How many aliases are followed, at most 16."),
     ("log", "false", "Options of the log."),
     ("log.compress", "false", "No effect."),
     ("log.filePath", "", "File of the log; standard output when empty."),

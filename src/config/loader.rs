@@ -16,8 +16,9 @@ use crate::config::is_dynamic_root;
 use crate::config::not_supported;
 use crate::config::static_config::{StaticConfig, is_static_root, similar_static_root};
 use crate::config::tree::{
-    FlagKind, Format, Node, Source, Span, Value, decode, flag_kind, from_flags, parse,
+    FlagKind, Format, Node, Source, Span, Value, decode_what_is_right, flag_kind, from_flags, parse,
 };
+use crate::upstream::Proxies;
 use crate::values::Files;
 
 /// Where static configuration came from.
@@ -92,6 +93,34 @@ pub fn load(
     let source = Source::new("defaults", "", Format::Flags);
     let nothing = Node { value: Value::Null, span: Span::new(&source, 0..0) };
     finish(nothing, Origin::Defaults, warnings)
+}
+
+/// Adds the proxies that the environment names.
+pub fn add_proxies(
+    mut loaded: Loaded,
+    variables: &[(String, String)],
+) -> Result<Loaded, Vec<Diagnostic>> {
+    match proxies(variables) {
+        Ok((proxies, notice)) => {
+            loaded.config.proxies = proxies;
+            loaded.warnings.extend(notice);
+            Ok(loaded)
+        }
+        Err(error) => Err(std::iter::once(error).chain(loaded.warnings).collect()),
+    }
+}
+
+/// The proxies that the environment names, and what the user should know of them.
+pub fn proxies(
+    variables: &[(String, String)],
+) -> Result<(Proxies, Option<Diagnostic>), Diagnostic> {
+    let proxies = Proxies::read(variables).map_err(|error| Diagnostic::error(error.message))?;
+    let notice = proxies.notice().map(|notice| {
+        Diagnostic::warning(notice).help(
+            "name the servers that are reached directly in `NO_PROXY`, or unset the variables",
+        )
+    });
+    Ok((proxies, notice))
 }
 
 /// Loads static configuration from one file, whatever flags and environment say.
@@ -184,26 +213,21 @@ fn finish(
     let findings = not_supported::take(&mut node);
     let mut errors = findings.errors;
     warnings.extend(findings.warnings);
-    let decoded = decode::<StaticConfig>(&node);
-    let config = match decoded {
-        Ok(mut config) => {
-            config.complete();
-            let (wrong, odd): (Vec<_>, Vec<_>) = config
-                .validate(&node)
-                .into_iter()
-                .partition(|diagnostic| diagnostic.severity == Severity::Error);
-            errors.extend(wrong);
-            warnings.extend(odd);
-            if is_dynamic_too(&origin, &config) {
-                unknown.clear();
-            }
-            Some(config)
+    // What decodes is looked at even if something else does not: one start shows all that is wrong.
+    let (mut config, undecoded) = decode_what_is_right::<StaticConfig>(&node);
+    if let Some(config) = &mut config {
+        config.complete();
+        let mut found = config.validate(&node);
+        found.retain(|one| !undecoded.iter().any(|cause| follows(one, cause)));
+        let (wrong, odd): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|one| one.severity == Severity::Error);
+        errors.extend(wrong);
+        warnings.extend(odd);
+        if is_dynamic_too(&origin, config) {
+            unknown.clear();
         }
-        Err(wrong) => {
-            errors.extend(wrong);
-            None
-        }
-    };
+    }
+    errors.extend(undecoded);
     warnings.splice(0..0, unknown);
     match config {
         Some(config) if errors.is_empty() => Ok(Loaded { config, origin, warnings, node }),
@@ -213,6 +237,22 @@ fn finish(
             Err(errors)
         }
     }
+}
+
+/// Whether something is only missed because it was written and could not be decoded.
+fn follows(found: &Diagnostic, undecoded: &Diagnostic) -> bool {
+    let Some((path, _)) = undecoded.message.strip_prefix('`').and_then(|rest| rest.split_once('`'))
+    else {
+        return false;
+    };
+    let missed = match found.message.strip_suffix("` is required") {
+        Some(missed) => missed.trim_start_matches('`').to_owned(),
+        None => match found.message.strip_prefix("there is no entry point `") {
+            Some(name) => format!("entryPoints.{}", name.trim_end_matches('`')),
+            None => return false,
+        },
+    };
+    missed.eq_ignore_ascii_case(path)
 }
 
 /// Whether the file provider reads the file too: then it tells of sections that nobody knows.

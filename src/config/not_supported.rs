@@ -17,51 +17,41 @@ pub struct Findings {
 /// Traefik's words for an option it no longer knows; scripts look for them.
 pub const DEPRECATED: &str = "incompatible deprecated install configuration option found";
 
-/// How an option that is not served may be written without asking for anything.
-#[derive(Clone, Copy, PartialEq)]
-enum Kind {
-    /// A section: `=false` outside of files switches it off.
-    Section,
-    /// A boolean: `false` is what we do anyway.
-    Switch,
-}
-
 /// Paths with `*` for a name that the user gives.
-const NOT_SUPPORTED: [(&str, Kind); 34] = [
-    ("tracing", Kind::Section),
-    ("hostResolver", Kind::Section),
-    ("spiffe", Kind::Section),
-    ("ocsp", Kind::Section),
-    ("tcpServersTransport", Kind::Section),
-    ("serversTransport.spiffe", Kind::Section),
-    ("experimental.knative", Kind::Switch),
-    ("experimental.otlpLogs", Kind::Switch),
-    ("entryPoints.*.http3", Kind::Section),
-    ("api.debug", Kind::Switch),
-    ("log.otlp", Kind::Section),
-    ("accessLog.otlp", Kind::Section),
-    ("metrics.otlp", Kind::Section),
-    ("metrics.datadog", Kind::Section),
-    ("metrics.statsD", Kind::Section),
-    ("metrics.influxDB2", Kind::Section),
-    ("certificatesResolvers.*.tailscale", Kind::Section),
-    ("providers.http", Kind::Section),
-    ("providers.rest", Kind::Section),
-    ("providers.plugin", Kind::Section),
-    ("providers.docker", Kind::Section),
-    ("providers.swarm", Kind::Section),
-    ("providers.consulCatalog", Kind::Section),
-    ("providers.nomad", Kind::Section),
-    ("providers.ecs", Kind::Section),
-    ("providers.consul", Kind::Section),
-    ("providers.etcd", Kind::Section),
-    ("providers.redis", Kind::Section),
-    ("providers.zooKeeper", Kind::Section),
-    ("providers.kubernetesIngress", Kind::Section),
-    ("providers.kubernetesCRD", Kind::Section),
-    ("providers.kubernetesGateway", Kind::Section),
-    ("providers.kubernetesIngressNGINX", Kind::Section),
-    ("providers.knative", Kind::Section),
+const NOT_SUPPORTED: [&str; 33] = [
+    "tracing",
+    "spiffe",
+    "ocsp",
+    "tcpServersTransport",
+    "serversTransport.spiffe",
+    "experimental.knative",
+    "experimental.otlpLogs",
+    "entryPoints.*.http3",
+    "api.debug",
+    "log.otlp",
+    "accessLog.otlp",
+    "metrics.otlp",
+    "metrics.datadog",
+    "metrics.statsD",
+    "metrics.influxDB2",
+    "certificatesResolvers.*.tailscale",
+    "providers.http",
+    "providers.rest",
+    "providers.plugin",
+    "providers.docker",
+    "providers.swarm",
+    "providers.consulCatalog",
+    "providers.nomad",
+    "providers.ecs",
+    "providers.consul",
+    "providers.etcd",
+    "providers.redis",
+    "providers.zooKeeper",
+    "providers.kubernetesIngress",
+    "providers.kubernetesCRD",
+    "providers.kubernetesGateway",
+    "providers.kubernetesIngressNGINX",
+    "providers.knative",
 ];
 
 /// Options that Traefik v3 refuses, each with what became of it.
@@ -109,9 +99,9 @@ pub fn take(root: &mut Node) -> Findings {
     for path in ["experimental.plugins", "experimental.localPlugins"] {
         plugins(root, path, &mut findings);
     }
-    for (path, kind) in NOT_SUPPORTED {
+    for path in NOT_SUPPORTED {
         for (path, entry) in taken(root, path) {
-            if !asks_nothing(&entry.value, kind) {
+            if !asks_nothing(&entry.value) {
                 let message = format!("`{path}` is not supported yet");
                 findings.errors.push(Diagnostic::error(message).at(&entry.key_span));
             }
@@ -133,7 +123,7 @@ fn plugins(root: &mut Node, path: &str, findings: &mut Findings) {
             Diagnostic::error(message).at(&plugin.key_span)
         });
         findings.errors.extend(told);
-        if names.is_empty() && !asks_nothing(&entry.value, Kind::Section) {
+        if names.is_empty() && !asks_nothing(&entry.value) {
             let message = format!("plugins are not supported yet: `{path}`");
             findings.errors.push(Diagnostic::error(message).at(&entry.key_span));
         }
@@ -191,10 +181,9 @@ fn notes(root: &Node, findings: &mut Findings) {
     );
 }
 
-fn asks_nothing(value: &Node, kind: Kind) -> bool {
-    let Some(text) = value.text() else { return false };
-    let off = matches!(text, "0" | "f" | "F" | "false" | "False" | "FALSE");
-    off && (kind == Kind::Switch || !value.span.source.format.is_file())
+/// A section or a switch that is off.
+fn asks_nothing(value: &Node) -> bool {
+    value.text().is_some_and(|text| matches!(text, "0" | "f" | "F" | "false" | "False" | "FALSE"))
 }
 
 /// Removes all entries at a path, and returns them with their path as it is written.
@@ -289,7 +278,8 @@ mod tests {
         let flags = ["--providers.docker=false", "--tracing=0", "--ocsp"].map(str::to_owned);
         let mut node = from_flags(&flags, &|_| FlagKind::Unknown).unwrap();
         assert_eq!(errors(&mut node), ["flags:3:3: error: `ocsp` is not supported yet"]);
-        assert_eq!(errors(&mut yaml("tracing: false\n")).len(), 1);
+        assert!(errors(&mut yaml("tracing: false\nproviders: {docker: false}\n")).is_empty());
+        assert_eq!(errors(&mut yaml("tracing: true\n")).len(), 1);
     }
 
     #[test]

@@ -13,11 +13,12 @@ use crate::admin::AdminConfig;
 use crate::config::diagnostics::did_you_mean;
 use crate::config::entry_points::EntryPointConfig;
 use crate::config::resolvers::CertificatesResolverConfig;
+use crate::entry_point::HostResolverConfig;
 use crate::observability::access_log::AccessLogConfig;
 use crate::observability::log::LogConfig;
 use crate::observability::metrics::MetricsConfig;
 use crate::provider::file::FileProviderConfig;
-use crate::upstream::StaticServersTransportConfig;
+use crate::upstream::{Proxies, StaticServersTransportConfig};
 use crate::values::{GoDuration, Profile, is_default};
 
 /// The whole static configuration.
@@ -54,9 +55,15 @@ pub struct StaticConfig {
     /// Metrics. Absent: off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<MetricsConfig>,
+    /// What hosts are aliases of, for rules to compare too. Absent: off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_resolver: Option<HostResolverConfig>,
     /// Where certificates come from that nobody gave us.
     #[serde(skip_serializing_if = "is_default")]
     pub certificates_resolvers: BTreeMap<String, CertificatesResolverConfig>,
+    /// The proxies that servers are reached through. No option: `HTTP_PROXY` and its like say it.
+    #[serde(skip)]
+    pub proxies: Proxies,
 }
 
 /// `global`.

@@ -12,6 +12,7 @@ use crate::config::entry_points::{
 };
 use crate::config::static_config::{PRECEDENCE, StaticConfig};
 use crate::config::tree::{Format, Node, Span};
+use crate::exchange::body::FRAMING;
 use crate::observability::access_log::FIELDS;
 use crate::observability::metrics::is_label;
 use crate::values::GoDuration;
@@ -187,7 +188,7 @@ impl Check<'_> {
         let transport = &entry_point.transport;
         let timeouts = &transport.responding_timeouts;
         for (option, value) in [
-            ("respondingTimeouts.readTimeout", timeouts.read_timeout),
+            ("respondingTimeouts.readTimeout", timeouts.read_timeout()),
             ("respondingTimeouts.writeTimeout", timeouts.write_timeout),
             ("respondingTimeouts.idleTimeout", timeouts.idle_timeout),
             (
@@ -200,6 +201,33 @@ impl Check<'_> {
             if value.is_negative() {
                 let message = format!("`transport.{option}` is negative, which means 0");
                 self.warning(&format!("{path}.transport.{option}"), message);
+            }
+        }
+        if let Some(limit) = timeouts.read_timeout.filter(|limit| limit.positive().is_some()) {
+            let message = format!(
+                "a request with its body must arrive in {limit}: uploads that take longer are cut"
+            );
+            let path = format!("{path}.transport.respondingTimeouts.readTimeout");
+            self.warning(&path, message).help = Some(
+                "leave it out: then the head has 60s, and each pause inside the body".to_owned(),
+            );
+        }
+        if let Some(body) = &entry_point.http.request_body
+            && body.max_bytes.is_some_and(|bytes| bytes < 0)
+        {
+            let message = "`maxBytes` is negative: write a number of bytes, or 0 for no limit";
+            self.error(&format!("{path}.http.requestBody.maxBytes"), message);
+        }
+        if let Some(request_id) = &entry_point.http.request_id {
+            let header = &request_id.header;
+            let place = format!("{path}.http.requestId.header");
+            match header.parse::<HeaderName>() {
+                Err(_) => drop(self.error(&place, format!("`{header}` is no name of a header"))),
+                Ok(name) if FRAMING.contains(&name) => {
+                    let message = format!("`{header}` means something else: write `X-Request-Id`");
+                    self.error(&place, message);
+                }
+                Ok(_) => {}
             }
         }
         let verbosity = entry_point.observability.trace_verbosity.as_deref();
@@ -248,7 +276,7 @@ impl Check<'_> {
         };
         let path = format!("{path}.http.redirections.entryPoint");
         if redirect.to.is_empty() {
-            self.error(&path, "`to` is required");
+            self.error(&path, format!("`{path}.to` is required"));
         } else if let Some(port) = redirect.to.strip_prefix(':') {
             if port.parse::<u16>().is_err() {
                 let message = format!("`{}` is no port", redirect.to);

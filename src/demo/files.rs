@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn what_the_dynamic_examples_mention_exists_and_is_used() {
-        for file in ["dynamic/tenants.yml", "demo/dynamic.yml"] {
+        for file in ["dynamic/tenants.yml", "dynamic/limits.yml", "demo/dynamic.yml"] {
             let http = example(file).get("http").unwrap().clone();
             let mut middlewares = BTreeSet::new();
             mentioned(&http, &["middlewares"], &mut middlewares);

@@ -204,6 +204,7 @@ impl Arrival<'_> {
             tls,
             opened: self.opened,
             work: self.door.work.clone(),
+            own: std::sync::OnceLock::new(),
         })
     }
 }

@@ -20,12 +20,14 @@ use tracing::{debug, error};
 use super::deadline::{TimedBody, WriteDeadline};
 use super::http::{Busy, Conversation};
 use super::reply::{self, Received, refusal};
+use super::stream;
 use crate::exchange::canonical::{
     HostError, canonical_host, canonicalize_host, has_disguised_dots, malformed_http2, routing_path,
 };
 use crate::exchange::error::{empty, text};
 use crate::exchange::forwarded::{self, ForwardedFacts, X_FORWARDED_FOR};
-use crate::exchange::view::RequestView;
+use crate::exchange::request_id::{self, is_sane};
+use crate::exchange::view::{FlatHost, RequestView};
 use crate::exchange::{
     Body, BodyEnd, ClientTls, Context, EndHook, Ending, Handler, Observation, Outcome, Protocol,
     ProxyError, Request, Response, on_end_boxed,
@@ -42,7 +44,7 @@ pub(super) async fn answer(
 ) -> Response {
     let start = Instant::now();
     let last = conversation.is_last(start);
-    let (mut response, exchange) = match admit(conversation, request, start) {
+    let (mut response, mut exchange) = match admit(conversation, request, start) {
         Ok((request, mut exchange)) => {
             let response = exchange.run(request).await;
             (response, exchange)
@@ -54,7 +56,15 @@ pub(super) async fn answer(
     if version >= Version::HTTP_2 && exchange.method == Method::HEAD {
         reply::keep_head_only(&mut response);
     }
-    exchange.attach(&mut response);
+    exchange.name_response(&mut response);
+    let until = exchange.attach(&mut response);
+    if let Some(until) = until {
+        // Nobody asks the body for more while the client takes nothing.
+        match &conversation.gate {
+            Some(gate) => gate.write_until(until),
+            None => stream::end_at(until),
+        }
+    }
     if let Some(gate) = &conversation.gate {
         gate.answered(response.status());
         let rest = received.is_some_and(|received| received.leaves_a_rest(gate));
@@ -171,6 +181,7 @@ struct Answered {
     status: StatusCode,
     outcome: Outcome,
     grpc_status: Option<u16>,
+    origin_headers: Option<HeaderMap>,
     downstream_headers: Option<HeaderMap>,
 }
 
@@ -183,6 +194,7 @@ impl Exchange {
                 host: Box::default(),
                 authority: None,
                 start,
+                request_id: None,
             },
             conversation: Arc::clone(conversation),
             method: Method::GET,
@@ -257,6 +269,12 @@ impl Exchange {
                 strip_forwarded_rfc7239: entry_point.facts.hardened,
             },
         );
+        if let Some(name) = &entry_point.request_id {
+            let given = headers.get(name).filter(|id| conversation.trusted && is_sane(id)).cloned();
+            let id = given.unwrap_or_else(request_id::new);
+            headers.insert(name, id.clone());
+            self.cx.request_id = Some(id);
+        }
         let text = host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
         self.cx.host = Box::from(&*canonical_host(text));
         self.cx.authority = host;
@@ -275,8 +293,10 @@ impl Exchange {
         let timeouts = &conversation.door.entry_point.timeouts;
         // On HTTP/1 the gate keeps the time, for a body and for everything else.
         if let (None, Some(limit)) = (&conversation.gate, timeouts.read) {
-            let per_read = timeouts.body == BodyTimeout::PerRead;
-            body = Body::boxed(TimedBody::new(body, self.cx.start, limit, per_read));
+            body = Body::boxed(match timeouts.body {
+                BodyTimeout::Total => TimedBody::until(body, self.cx.start + limit),
+                BodyTimeout::PerRead => TimedBody::per_read(body, limit),
+            });
         }
         let received = Arc::new(Received::of(&body));
         self.received = Some(Arc::clone(&received));
@@ -285,19 +305,28 @@ impl Exchange {
     }
 
     /// Finds the router and lets it answer.
-    async fn run(&mut self, request: Request) -> Response {
-        let table = self.conversation.door.shared.table.current();
-        let routers = table.entry_points.get(self.conversation.door.entry_point.position);
-        let secure = self.cx.connection.tls.is_some();
+    async fn run(&mut self, mut request: Request) -> Response {
+        let flat = match &self.conversation.door.shared.cname {
+            None => None,
+            // Boxed: hardly anybody has it switched on.
+            Some(flattener) => Box::pin(flattener.flat(&self.cx.host)).await,
+        };
+        if let Some(flat) = &flat {
+            request.extensions_mut().insert(FlatHost(Arc::clone(flat)));
+        }
         let path = routing_path(request.uri().path());
         let view = RequestView {
             host: &self.cx.host,
+            flat_host: flat.as_deref(),
             path: &path,
             query: request.uri().query(),
             method: request.method(),
             headers: request.headers(),
             client_ip: self.cx.connection.peer_ip,
         };
+        let table = self.conversation.door.shared.table.current();
+        let routers = table.entry_points.get(self.conversation.door.entry_point.position);
+        let secure = self.cx.connection.tls.is_some();
         let router = routers
             .map(|routes| if secure { &routes.https } else { &routes.http })
             .and_then(|routers| routers.find(&view));
@@ -342,9 +371,18 @@ impl Exchange {
                 .is_some_and(|routes| *routes.options_name_for(&self.cx.host) != tls.options)
     }
 
-    /// Hands the exchange over to the response: it is over when the response is.
-    fn attach(mut self: Box<Self>, response: &mut Response) {
+    /// Tells the client the name of its request, also of one that was refused before it had one.
+    fn name_response(&mut self, response: &mut Response) {
+        if let Some(name) = &self.conversation.door.entry_point.request_id {
+            let id = self.cx.request_id.get_or_insert_with(request_id::new);
+            response.headers_mut().insert(name, id.clone());
+        }
+    }
+
+    /// Hands the exchange over to the response: it is over when the response is. Returns when that must be.
+    fn attach(mut self: Box<Self>, response: &mut Response) -> Option<Instant> {
         let outcome = response.extensions_mut().remove::<Outcome>().unwrap_or_default();
+        let until = outcome.until;
         let headers = response.headers();
         if headers
             .get(CONTENT_TYPE)
@@ -353,11 +391,14 @@ impl Exchange {
             self.protocol = Protocol::Sse;
         }
         let shared = &self.conversation.door.shared;
-        let downstream_headers = shared.access_log.as_ref().and_then(|log| log.capture(headers));
+        let capture = |headers| shared.access_log.as_ref().and_then(|log| log.capture(headers));
+        let downstream_headers = capture(headers);
+        let origin_headers = outcome.origin_headers.as_deref().and_then(capture);
         self.result = Some(Answered {
             status: response.status(),
             outcome,
             grpc_status: headers.get("grpc-status").and_then(number),
+            origin_headers,
             downstream_headers,
         });
         if let Some(limit) = self.conversation.door.entry_point.timeouts.write {
@@ -366,6 +407,7 @@ impl Exchange {
             *response.body_mut() = Body::boxed(WriteDeadline::new(body, deadline));
         }
         on_end_boxed(response, self);
+        until
     }
 
     fn finish(&mut self, end: BodyEnd, trailers: Option<&HeaderMap>) {
@@ -436,6 +478,10 @@ impl Exchange {
     ) -> AccessRecord<'a> {
         let connection = &self.cx.connection;
         let outcome = &answered.outcome;
+        let exceeded = || {
+            let later = outcome.later.as_ref().and_then(|later| later.get().copied());
+            outcome.error.or(later).and_then(ProxyError::exceeded)
+        };
         let path = match &self.raw_target {
             Some(target) => target,
             None => self.uri.path_and_query().map_or(self.uri.path(), |target| target.as_str()),
@@ -459,15 +505,16 @@ impl Exchange {
             tls_subject: None,
             request_bytes,
             request_count: self.request_count,
+            request_id: self.cx.request_id.as_ref(),
             retries: outcome.retries,
             origin_status: outcome.origin_status.map(|status| status.as_u16()),
             origin_duration: outcome.origin_duration,
             origin_bytes: outcome.origin_status.map(|_| end.bytes),
             status: answered.status.as_u16(),
             response_bytes: end.bytes,
-            reason: self.reason,
+            reason: self.reason.or_else(exceeded),
             request_headers: self.request_headers.as_ref(),
-            origin_headers: None,
+            origin_headers: answered.origin_headers.as_ref(),
             downstream_headers: answered.downstream_headers.as_ref(),
         }
     }
@@ -491,6 +538,7 @@ impl Drop for Exchange {
                 status: ProxyError::ClientGone.status(),
                 outcome: Outcome { error: Some(ProxyError::ClientGone), ..Outcome::default() },
                 grpc_status: None,
+                origin_headers: None,
                 downstream_headers: None,
             });
             self.finish(BodyEnd { ending: Ending::Dropped, bytes: 0 }, None);

@@ -21,6 +21,7 @@ use super::connection::{Door, Stream};
 use super::cork::cork;
 use super::exchange::answer;
 use super::rest::{Home, Lent, REST_AFTER, rest};
+use super::stream::Stream as HttpStream;
 use crate::exchange::{Connection, Response};
 use crate::wire::{GateControl, GateTimeouts, HeadLimits, RequestGate};
 
@@ -287,6 +288,7 @@ where
     F::Output: 'static,
 {
     fn execute(&self, future: F) {
+        let future = HttpStream::new(future);
         match self.write {
             Some(limit) => drop(spawn_local(timeout(limit, future))),
             None => drop(spawn_local(future)),

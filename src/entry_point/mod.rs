@@ -2,6 +2,7 @@
 //!
 //! Invariant: whatever a client sends becomes either a refusal or one canonical request.
 
+mod cname;
 pub mod connection;
 mod cork;
 mod deadline;
@@ -12,6 +13,7 @@ mod proxy_protocol;
 mod reply;
 mod rest;
 mod shortage;
+mod stream;
 #[cfg(test)]
 mod tests;
 pub mod worker;
@@ -22,6 +24,7 @@ use std::time::Duration;
 
 use ::http::{HeaderName, HeaderValue};
 
+pub use cname::{Flattener, HostResolverConfig};
 pub use shortage::Shortage;
 
 use crate::exchange::canonical::{FieldLimits, TargetRules, UnderscoreStrategy};
@@ -46,6 +49,8 @@ pub struct EntryPoint {
     pub trusted: TrustedSources,
     /// Names that survive although the client lists them in `Connection`.
     pub connection_headers: Vec<HeaderName>,
+    /// Header with the name of each request, where requests get names.
+    pub request_id: Option<HeaderName>,
     /// Peers whose PROXY protocol header counts; `None`: no PROXY protocol.
     pub proxy_protocol: Option<TrustedSources>,
     /// How targets are rewritten.
@@ -108,4 +113,6 @@ pub struct Shared {
     pub access_log: Option<Arc<AccessLog>>,
     /// The machine's host name, for `X-Forwarded-Server`.
     pub server_name: HeaderValue,
+    /// Finds what hosts are aliases of, where that is switched on.
+    pub cname: Option<Arc<Flattener>>,
 }

@@ -27,12 +27,7 @@ fn door() -> Arc<Door> {
 }
 
 fn door_with(change: impl FnOnce(&mut EntryPoint)) -> Arc<Door> {
-    let facts = EntryPointFacts {
-        name: Arc::from("web"),
-        not_append_forwarded_for: false,
-        exact: false,
-        hardened: false,
-    };
+    let facts = EntryPointFacts { name: Arc::from("web"), ..EntryPointFacts::default() };
     let mut entry_point = EntryPoint {
         position: 0,
         facts: Arc::new(facts),
@@ -40,6 +35,7 @@ fn door_with(change: impl FnOnce(&mut EntryPoint)) -> Arc<Door> {
         reuse_port: false,
         trusted: TrustedSources::new(false, &[]),
         connection_headers: Vec::new(),
+        request_id: None,
         proxy_protocol: None,
         target: TargetRules::default(),
         underscores: UnderscoreStrategy::Keep,
@@ -65,6 +61,7 @@ fn door_with(change: impl FnOnce(&mut EntryPoint)) -> Arc<Door> {
         metrics: Arc::new(Metrics::new(&MetricsConfig::default()).unwrap()),
         access_log: None,
         server_name: HeaderValue::from_static("here"),
+        cname: None,
     };
     Arc::new(Door {
         shared: Arc::new(shared),
@@ -85,6 +82,7 @@ fn connection(door: &Door) -> Arc<Connection> {
         tls: None,
         opened: tokio::time::Instant::now(),
         work: OpenWork::default(),
+        own: std::sync::OnceLock::new(),
     })
 }
 

@@ -61,6 +61,9 @@ pub enum BodyError {
     /// It did not come in time.
     #[error("did not arrive in time")]
     Timeout,
+    /// It came more slowly than a router or service allows.
+    #[error("came too slowly")]
+    TooSlow,
     /// Another source failed.
     #[error("{0}")]
     Source(Box<dyn std::error::Error + Send + Sync>),

@@ -2,9 +2,10 @@
 //!
 //! Made once at the entry point, immutable afterwards, cheap to clone for what outlives a request.
 
+use std::any::Any;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use http::HeaderValue;
 use tokio::sync::Notify;
@@ -32,7 +33,7 @@ impl Scheme {
 }
 
 /// What of an entry point's configuration the inner layers may look at.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct EntryPointFacts {
     /// Name of the entry point, as configured.
     pub name: Arc<str>,
@@ -43,6 +44,8 @@ pub struct EntryPointFacts {
     pub exact: bool,
     /// Behave as the `hardened` profile asks: see `core.profile`.
     pub hardened: bool,
+    /// Remember what headers servers sent: the access log wants some of them.
+    pub origin_headers: bool,
 }
 
 /// What TLS said about the client's connection.
@@ -78,6 +81,8 @@ pub struct Connection {
     pub opened: Instant,
     /// Work that outlives requests (tunnels), which a shutdown waits for and then cuts.
     pub work: OpenWork,
+    /// What `upstream` keeps for this connection alone; nothing, as long as it wants nothing.
+    pub own: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 impl Connection {
@@ -98,6 +103,8 @@ pub struct Context {
     pub authority: Option<HeaderValue>,
     /// When the head of the request was complete.
     pub start: Instant,
+    /// Name of the request, where the entry point gives names (`requestId`).
+    pub request_id: Option<HeaderValue>,
 }
 
 /// Counts tunnels and other work that goes on after its request was answered.

@@ -3,11 +3,11 @@
 //! A `ProxyError` becomes a response in one function and travels on inside `Outcome`, so that
 //! `retry`, the access log and the metrics can ask for it. Statuses and bodies are Traefik's.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -53,6 +53,18 @@ pub enum ProxyError {
     /// The client's body did not come in time.
     #[error("the request body did not arrive in time")]
     RequestTimeout,
+    /// The client's body is longer than `requestBody.maxBytes`.
+    #[error("the request body is too large")]
+    BodyTooLarge,
+    /// The client's body came more slowly than `timeouts` allows.
+    #[error("the request body came too slowly")]
+    BodyTooSlow,
+    /// The server paused inside its answer for longer than `timeouts.idle`.
+    #[error("the server paused for too long inside its answer")]
+    AnswerStalled,
+    /// The exchange was not over within `timeouts.total`.
+    #[error("the exchange took too long")]
+    TotalTimeout,
     /// What the request needs is in error in the configuration.
     #[error("the router is in error")]
     BrokenRouter,
@@ -69,14 +81,41 @@ impl ProxyError {
             Self::ConnectFailed | Self::TlsAlert | Self::UpstreamClosed | Self::UpstreamInvalid => {
                 StatusCode::BAD_GATEWAY
             }
-            Self::ConnectTimeout | Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::ConnectTimeout
+            | Self::ResponseTimeout
+            | Self::AnswerStalled
+            | Self::TotalTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::TlsFailed | Self::UnexpectedUpgrade | Self::Panic => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
             Self::ClientGone => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
             Self::BadRequestBody => StatusCode::BAD_REQUEST,
-            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::RequestTimeout | Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         }
+    }
+
+    /// Whether the client is to blame, and what it sent.
+    pub fn is_clients(self) -> bool {
+        matches!(
+            self,
+            Self::ClientGone
+                | Self::BadRequestBody
+                | Self::RequestTimeout
+                | Self::BodyTooLarge
+                | Self::BodyTooSlow
+        )
+    }
+
+    /// Which limit of a router or service was exceeded, for the access log.
+    pub fn exceeded(self) -> Option<&'static str> {
+        Some(match self {
+            Self::BodyTooLarge => "request body over requestBody.maxBytes",
+            Self::BodyTooSlow => "request body slower than timeouts allow",
+            Self::AnswerStalled => "answer paused for longer than timeouts.idle",
+            Self::TotalTimeout => "exchange longer than timeouts.total",
+            _ => return None,
+        })
     }
 
     /// Whether nothing of the request can have reached a server.
@@ -93,6 +132,7 @@ impl ProxyError {
             Self::NoAvailableServer => text(self.status(), "no available server\n"),
             Self::BrokenRouter => text(self.status(), "Service Unavailable\n"),
             Self::Panic => text(self.status(), "Internal Server Error\n"),
+            Self::BodyTooLarge => too_large(),
             _ => bare(self.status()),
         };
         response.extensions_mut().insert(Outcome { error: Some(self), ..Outcome::default() });
@@ -113,6 +153,8 @@ pub struct Outcome {
     pub server: Option<Arc<str>>,
     /// Status that the server sent, before anything changed it.
     pub origin_status: Option<StatusCode>,
+    /// Headers that the server sent, if the access log wants any.
+    pub origin_headers: Option<Arc<HeaderMap>>,
     /// From sending the request to the head of the server's answer.
     pub origin_duration: Option<Duration>,
     /// How many times the request was sent again.
@@ -123,6 +165,10 @@ pub struct Outcome {
     pub sent: bool,
     /// When the service took the request over from the middlewares.
     pub service_start: Option<Instant>,
+    /// When the last byte must have been delivered (`timeouts.total`).
+    pub until: Option<Instant>,
+    /// Which limit cut the exchange short when its answer had begun already.
+    pub later: Option<Later>,
     /// Who wants to be told when the exchange is over, inner ones first.
     pub observers: SmallVec<[Arc<dyn Observer>; 1]>,
 }
@@ -132,6 +178,16 @@ impl Outcome {
     pub fn of(response: &mut Response) -> &mut Self {
         response.extensions_mut().get_or_insert_default::<Self>()
     }
+}
+
+/// Where is said which limit cut an exchange short, by whoever finds it out.
+pub type Later = Arc<OnceLock<ProxyError>>;
+
+/// The answer to a body that is too long: Go's name for this status is older than that of the `http` crate.
+pub fn too_large() -> Response {
+    let mut response = bare(StatusCode::PAYLOAD_TOO_LARGE);
+    *response.body_mut() = Body::from_static(b"Request Entity Too Large");
+    response
 }
 
 /// A response like Go's `http.Error` writes it: text, a newline at the end of `body`, no sniffing.

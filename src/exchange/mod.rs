@@ -12,6 +12,7 @@ pub mod error;
 pub mod forwarded;
 pub mod observe;
 pub mod replay;
+pub mod request_id;
 pub mod signal;
 pub mod tunnel;
 pub mod view;

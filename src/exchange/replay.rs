@@ -85,7 +85,9 @@ impl Replay {
 pub fn refusal(error: &BodyError) -> ProxyError {
     match error {
         BodyError::Timeout => ProxyError::RequestTimeout,
-        BodyError::Malformed(_) | BodyError::TooLarge(_) => ProxyError::BadRequestBody,
+        BodyError::TooSlow => ProxyError::BodyTooSlow,
+        BodyError::TooLarge(_) => ProxyError::BodyTooLarge,
+        BodyError::Malformed(_) => ProxyError::BadRequestBody,
         BodyError::Connection(_) | BodyError::Source(_) => ProxyError::ClientGone,
     }
 }

@@ -19,10 +19,10 @@ use self::spool::{Failure, Kept, Limits};
 use super::at_hand::discard;
 use super::retry::Budget;
 use super::{Build, BuildContext};
-use crate::exchange::error::bare;
+use crate::exchange::error::{bare, too_large};
 use crate::exchange::replay;
 use crate::exchange::{
-    Attempts, Body, Context, Middleware, Next, Outcome, ProxyError, Request, Response,
+    Attempts, Body, BodyError, Context, Middleware, Next, Outcome, ProxyError, Request, Response,
     ResponseFuture,
 };
 use crate::values::{BuildError, Profile, is_default};
@@ -209,8 +209,10 @@ impl Buffering {
                 warn!(%error, "a response cannot be kept on the disk");
                 (StatusCode::INTERNAL_SERVER_ERROR, None)
             }
-            Err(Failure::Source(_)) => {
-                let error = ProxyError::UpstreamClosed;
+            Err(Failure::Source(error)) => {
+                let stalled = matches!(error, BodyError::TooSlow);
+                let error =
+                    if stalled { ProxyError::AnswerStalled } else { ProxyError::UpstreamClosed };
                 (error.status(), Some(error))
             }
         };
@@ -252,12 +254,7 @@ fn describe(headers: &mut HeaderMap, kept: &Kept) {
 /// The answer to a request whose body was not kept.
 fn refusal(failure: &Failure) -> Response {
     match failure {
-        Failure::TooLarge => {
-            // Go's name for this status is older than that of the `http` crate.
-            let mut response = bare(StatusCode::PAYLOAD_TOO_LARGE);
-            *response.body_mut() = Body::from_static(b"Request Entity Too Large");
-            response
-        }
+        Failure::TooLarge => too_large(),
         Failure::Disk(error) => {
             warn!(%error, "a request cannot be kept on the disk");
             bare(StatusCode::INTERNAL_SERVER_ERROR)

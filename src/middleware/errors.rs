@@ -36,8 +36,8 @@ pub struct ErrorsConfig {
     /// The service that has the pages. Required.
     pub service: String,
     /// Path, and query, of a page: `{status}` becomes the status that the client gets,
-    /// `{originalStatus}` the one that is replaced, `{url}` the escaped URL of the request. Default:
-    /// `/`.
+    /// `{originalStatus}` the one that is replaced, `{url}` the escaped URL of the request. `{requestId}`
+    /// is Doorward's own: the name that the entry point's `requestId` gave it, or nothing. Default: `/`.
     #[serde(skip_serializing_if = "is_default")]
     pub query: String,
     /// The headers of the request that the service gets. Default: all of them; `[]`: none.
@@ -104,10 +104,15 @@ enum Part {
     Status,
     OriginalStatus,
     Url,
+    RequestId,
 }
 
-const PLACEHOLDERS: [(&str, Part); 3] =
-    [("{status}", Part::Status), ("{originalStatus}", Part::OriginalStatus), ("{url}", Part::Url)];
+const PLACEHOLDERS: [(&str, Part); 4] = [
+    ("{status}", Part::Status),
+    ("{originalStatus}", Part::OriginalStatus),
+    ("{url}", Part::Url),
+    ("{requestId}", Part::RequestId),
+];
 
 /// Takes `query` apart. What may not stand in a URL is escaped, a fragment is cut off.
 fn template(query: &str) -> Result<Vec<Part>, String> {
@@ -249,7 +254,7 @@ impl Errors {
         let status = rewrite.map_or(original, |(_, status)| *status);
         let first = std::mem::take(Outcome::of(&mut response));
         discard(response).await;
-        let mut page = match self.address(status, original, origin.url.as_deref()) {
+        let mut page = match self.address(cx, status, original, origin.url.as_deref()) {
             Some(address) => self.pages.handle(cx, request(address, origin)).await,
             None => plain(status),
         };
@@ -272,7 +277,13 @@ impl Errors {
     }
 
     /// Where the page for a status is; `None` when that is no address.
-    fn address(&self, status: StatusCode, original: StatusCode, url: Option<&str>) -> Option<Uri> {
+    fn address(
+        &self,
+        cx: &Context,
+        status: StatusCode,
+        original: StatusCode,
+        url: Option<&str>,
+    ) -> Option<Uri> {
         let mut address = String::new();
         for part in &self.template {
             match part {
@@ -280,6 +291,10 @@ impl Errors {
                 Part::Status => address.push_str(status.as_str()),
                 Part::OriginalStatus => address.push_str(original.as_str()),
                 Part::Url => query_escape(&mut address, url.unwrap_or_default()),
+                Part::RequestId => {
+                    let id = cx.request_id.as_ref().and_then(|id| id.to_str().ok());
+                    query_escape(&mut address, id.unwrap_or_default());
+                }
             }
         }
         Uri::try_from(address).ok()
@@ -358,6 +373,7 @@ mod tests {
             files: &setting.files,
             state: &setting.state,
             profile: setting.profile,
+            proxies: &crate::upstream::Proxies::default(),
             service: &mut |name: &str| match name {
                 "pages" => Ok(Arc::clone(pages) as Arc<dyn Handler>),
                 _ => Err(BuildError::new(format!("no service {name}"))),

@@ -264,6 +264,7 @@ impl ForwardAuthConfig {
             let option = if error.option.starts_with("rootCAs") { "tls.ca" } else { "tls.cert" };
             BuildError::at(option, error.message)
         })?;
+        let built = built.through(cx.proxies);
         let key = format!("forwardAuth|{}", STANDARD.encode(hash.finalize()));
         Ok(cx.state.carry_over(&key, || built))
     }

@@ -54,6 +54,7 @@ use serde::{Deserialize, Serialize};
 use crate::exchange::canonical::EncodedCharactersConfig;
 use crate::exchange::{Handler, Middleware};
 use crate::state::SharedState;
+use crate::upstream::Proxies;
 use crate::values::{BuildError, Files, Profile, QualifiedName};
 
 /// Builds, or finds, a service by its name.
@@ -71,6 +72,8 @@ pub struct BuildContext<'a> {
     pub state: &'a SharedState,
     /// How far to differ from Traefik.
     pub profile: Profile,
+    /// The proxies that other servers are reached through.
+    pub proxies: &'a Proxies,
     /// Builds, or finds, a service that the middleware sends requests to.
     pub service: &'a mut BuildService<'a>,
     /// Sentences for the user that do not keep the middleware from working.

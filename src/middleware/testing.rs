@@ -17,18 +17,14 @@ use crate::exchange::{
     Request, Response, ResponseFuture, ready,
 };
 use crate::state::SharedState;
+use crate::upstream::Proxies;
 use crate::values::{BuildError, Files, Profile, QualifiedName};
 
 /// A context of a clear-text connection from `peer`.
 pub(crate) fn context(peer: &str) -> Context {
     let ip: IpAddr = peer.parse().unwrap();
     let connection = Connection {
-        entry_point: Arc::new(EntryPointFacts {
-            name: "web".into(),
-            not_append_forwarded_for: false,
-            exact: false,
-            hardened: false,
-        }),
+        entry_point: Arc::new(EntryPointFacts { name: "web".into(), ..EntryPointFacts::default() }),
         peer: SocketAddr::new(ip, 40_000),
         peer_ip: ip.to_canonical(),
         peer_ip_text: HeaderValue::from_str(&ip.to_canonical().to_string()).unwrap(),
@@ -36,12 +32,14 @@ pub(crate) fn context(peer: &str) -> Context {
         tls: None,
         opened: Instant::now(),
         work: OpenWork::default(),
+        own: std::sync::OnceLock::new(),
     };
     Context {
         connection: Arc::new(connection),
         host: "a.test".into(),
         authority: Some(HeaderValue::from_static("a.test")),
         start: Instant::now(),
+        request_id: None,
     }
 }
 
@@ -117,6 +115,7 @@ impl Setting {
             files: &self.files,
             state: &self.state,
             profile: self.profile,
+            proxies: &Proxies::default(),
             service: &mut |name: &str| Err(BuildError::new(format!("no service {name}"))),
             warnings: &mut warnings,
         })?;

@@ -58,7 +58,7 @@ pub struct LogConfig {
     pub max_age: u64,
     /// How many rotated files to keep. 0: all.
     pub max_backups: usize,
-    /// Accepted without effect, as in Traefik; rotated files are not compressed.
+    /// Accepted without effect, as in Traefik: rotated files are always compressed.
     pub compress: bool,
     /// OpenTelemetry, not served yet.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -28,6 +28,10 @@ pub trait Document: Default + Clone + Send + Sync + 'static {
     fn absorb(&mut self, other: &Self);
     /// Adds what is wrong outside of any object.
     fn add_diagnostics(&mut self, diagnostics: Vec<Diagnostic>);
+    /// Why a document cannot take the place of what it said before: part of it cannot be read.
+    fn refusal(&self) -> Option<Vec<Diagnostic>> {
+        None
+    }
 }
 
 /// A source of dynamic configuration.

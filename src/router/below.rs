@@ -8,7 +8,7 @@ use http::StatusCode;
 use super::{HttpRouter, HttpRouters};
 use crate::exchange::canonical::routing_path;
 use crate::exchange::error::text;
-use crate::exchange::view::RequestView;
+use crate::exchange::view::{FlatHost, RequestView};
 use crate::exchange::{Context, Handler, Outcome, Request, Response, ResponseFuture, ready};
 
 /// Where a request goes that a router above has let through.
@@ -24,8 +24,10 @@ impl Below {
 
     fn find(&self, cx: &Context, request: &Request) -> Option<&Arc<HttpRouter>> {
         let path = routing_path(request.uri().path());
+        let flat = request.extensions().get::<FlatHost>();
         self.routers.find(&RequestView {
             host: &cx.host,
+            flat_host: flat.map(|flat| &*flat.0),
             path: &path,
             query: request.uri().query(),
             method: request.method(),

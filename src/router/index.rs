@@ -52,16 +52,37 @@ impl HostIndex {
     }
 
     /// Walks the candidates for this host in match order; the first for which `matches(position)`
-    /// is true wins. The host is in lower case, without port or trailing dot; empty if there is none.
-    pub fn find(&self, host: &str, mut matches: impl FnMut(usize) -> bool) -> Option<usize> {
+    /// is true wins. The host is in lower case, without port or trailing dot; empty if there is none. So is `flat`,
+    /// what the host is an alias of, where that counts too.
+    pub fn find(
+        &self,
+        host: &str,
+        flat: Option<&str>,
+        matches: impl FnMut(usize) -> bool,
+    ) -> Option<usize> {
         let (exact, wildcard) = if host.is_empty() {
             // Only a rule that may match any host matches a request without one.
             ([].as_slice(), [].as_slice())
         } else {
-            let parent = host.split_once('.').map_or("", |(_, parent)| parent);
-            (self.exact.get(&self.hasher, host), self.wildcard.get(&self.hasher, parent))
+            self.named(host)
         };
-        let mut lists = [exact, wildcard, self.any.as_slice()];
+        let Some(flat) = flat.filter(|_| !host.is_empty()) else {
+            return Self::walk([exact, wildcard, self.any.as_slice()], matches);
+        };
+        let (flat_exact, flat_wildcard) = self.named(flat);
+        Self::walk([exact, wildcard, flat_exact, flat_wildcard, self.any.as_slice()], matches)
+    }
+
+    /// Rules that name this host, and those that name its parent.
+    fn named(&self, host: &str) -> (&[u32], &[u32]) {
+        let parent = host.split_once('.').map_or("", |(_, parent)| parent);
+        (self.exact.get(&self.hasher, host), self.wildcard.get(&self.hasher, parent))
+    }
+
+    fn walk<const LISTS: usize>(
+        mut lists: [&[u32]; LISTS],
+        mut matches: impl FnMut(usize) -> bool,
+    ) -> Option<usize> {
         loop {
             let position = *lists.iter().filter_map(|list| list.first()).min()?;
             for list in &mut lists {
@@ -231,16 +252,17 @@ mod tests {
 
     fn candidates(rules: &[Rule], host: &str) -> Vec<usize> {
         let mut seen = Vec::new();
-        HostIndex::build(rules).find(host, |position| {
+        HostIndex::build(rules).find(host, None, |position| {
             seen.push(position);
             false
         });
         seen
     }
 
-    fn matches(rule: &Rule, host: &str, path: &str) -> bool {
+    fn matches(rule: &Rule, host: &str, flat: Option<&str>, path: &str) -> bool {
         rule.matches(&RequestView {
             host,
+            flat_host: flat,
             path,
             query: None,
             method: &Method::GET,
@@ -275,12 +297,12 @@ mod tests {
     fn the_first_that_matches_wins_and_ends_the_walk() {
         let rules = rules(&["Host(`a`) && Path(`/x`)", "Host(`a`)", "Host(`*`)"]);
         let mut asked = Vec::new();
-        let found = HostIndex::build(&rules).find("a", |position| {
+        let found = HostIndex::build(&rules).find("a", None, |position| {
             asked.push(position);
             position == 1
         });
         assert_eq!((found, asked), (Some(1), vec![0, 1]));
-        assert_eq!(HostIndex::build(&[]).find("a", |_| true), None);
+        assert_eq!(HostIndex::build(&[]).find("a", None, |_| true), None);
     }
 
     #[test]
@@ -291,13 +313,13 @@ mod tests {
         for n in [0, 9_999, 19_999] {
             let mut asked = 0;
             let host = format!("tenant{n}.example.com");
-            let found = index.find(&host, |position| {
+            let found = index.find(&host, None, |position| {
                 asked += 1;
-                matches(&rules[position], &host, "/")
+                matches(&rules[position], &host, None, "/")
             });
             assert_eq!((found, asked), (Some(n), 1));
         }
-        assert_eq!(index.find("tenant20000.example.com", |_| true), None);
+        assert_eq!(index.find("tenant20000.example.com", None, |_| true), None);
     }
 
     fn host_argument() -> impl Strategy<Value = String> {
@@ -331,17 +353,22 @@ mod tests {
         #[test]
         fn finds_what_a_scan_finds(
             texts in prop::collection::vec(rule_text(), 0..12),
-            requests in prop::collection::vec(("([ab](\\.[ab]){0,2})?", "/[xyz]?"), 1..12),
+            requests in prop::collection::vec(
+                ("([ab](\\.[ab]){0,2})?", prop::option::of("[ab](\\.[ab]){0,2}"), "/[xyz]?"),
+                1..12,
+            ),
         ) {
             let rules = rules(&texts);
             let index = HostIndex::build(&rules);
-            for (host, path) in &requests {
-                let scanned = rules.iter().position(|rule| matches(rule, host, path));
-                let found = index.find(host, |position| matches(&rules[position], host, path));
+            for (host, flat, path) in &requests {
+                let flat = flat.as_deref();
+                let scanned = rules.iter().position(|rule| matches(rule, host, flat, path));
+                let found = index.find(host, flat, |at| matches(&rules[at], host, flat, path));
                 prop_assert_eq!(found, scanned, "{} {} in {:?}", host, path, &texts);
                 for rule in &rules {
                     let view = RequestView {
                         host,
+                        flat_host: flat,
                         path,
                         query: None,
                         method: &Method::GET,

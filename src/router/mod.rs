@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::below::Below;
 pub use self::table::{EntryPointRoutes, HttpRouter, HttpRouters, LiveTable, RoutingTable};
+use crate::upstream::limits::{RequestBodyConfig, TimeoutsConfig};
 use crate::values::is_default;
 
 /// One entry of `http.routers`.
@@ -41,6 +42,13 @@ pub struct RouterConfig {
     /// What is observed. Default: as the entry point says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observability: Option<RouterObservabilityConfig>,
+    /// How long its exchanges may take: Doorward's own. Each value wins over the service's, and over those of routers
+    /// above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<TimeoutsConfig>,
+    /// How much clients may send: Doorward's own. Default: as the entry point says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_body: Option<RequestBodyConfig>,
 }
 
 /// `tls` of a router or of an entry point.

@@ -73,7 +73,7 @@ impl HttpRouters {
 
     /// The router for this request.
     pub fn find(&self, request: &RequestView<'_>) -> Option<&Arc<HttpRouter>> {
-        let position = self.index.find(request.host, |position| {
+        let position = self.index.find(request.host, request.flat_host, |position| {
             self.routers.get(position).is_some_and(|router| router.rule.matches(request))
         })?;
         self.routers.get(position)

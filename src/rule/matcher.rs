@@ -208,12 +208,13 @@ impl Matcher {
     pub(super) fn matches(&self, request: &RequestView<'_>) -> bool {
         match self {
             Self::AnyHost => true,
-            Self::Host(host) => !request.host.is_empty() && *request.host == **host,
-            Self::HostBelow(parent) => {
-                !request.host.is_empty() && host_parent(request.host) == &**parent
-            }
+            Self::Host(host) => any_host(request, |known| known == &**host),
+            Self::HostBelow(parent) => any_host(request, |known| host_parent(known) == &**parent),
             Self::NoHost(_) | Self::NoHeader => false,
-            Self::HostRegexp(regexp) => regexp.is_match(request.host),
+            Self::HostRegexp(regexp) => {
+                regexp.is_match(request.host)
+                    || request.flat_host.is_some_and(|host| regexp.is_match(host))
+            }
             Self::Path(path) => *request.path == **path,
             Self::PathPrefix(prefix) => request.path.starts_with(&**prefix),
             Self::PathRegexp(regexp) => regexp.is_match(request.path),
@@ -253,6 +254,11 @@ impl Matcher {
             Self::ClientIp(network) => network.contains(&request.client_ip),
         }
     }
+}
+
+/// Whether the host, or what it is an alias of, is as is asked for; a request without a host has none.
+fn any_host(request: &RequestView<'_>, is: impl Fn(&str) -> bool) -> bool {
+    !request.host.is_empty() && (is(request.host) || request.flat_host.is_some_and(is))
 }
 
 /// The labels after the first one; empty for a host of one label.

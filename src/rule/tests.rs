@@ -35,6 +35,7 @@ impl Request {
     fn view(&self) -> RequestView<'_> {
         RequestView {
             host: self.host,
+            flat_host: None,
             path: self.path,
             query: self.query,
             method: &self.method,

@@ -251,6 +251,7 @@ mod tests {
         headers.insert(HeaderName::from_static("x-app"), "one".parse().unwrap());
         rule(text).matches(&RequestView {
             host,
+            flat_host: None,
             path,
             query,
             method: &Method::GET,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::upstream::limits::TimeoutsConfig;
 use crate::values::{GoDuration, is_default};
 
 /// One entry of `http.services`: exactly one kind is set.
@@ -28,6 +29,9 @@ pub struct ServiceConfig {
     /// Middlewares in front of the service, behind those of routers, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub middlewares: Vec<String>,
+    /// How long exchanges may take, where the router does not say: Doorward's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<TimeoutsConfig>,
 }
 
 impl ServiceConfig {

@@ -118,8 +118,11 @@ impl Failover {
     }
 }
 
-/// Traefik's answer when the body cannot be read before anybody is asked.
+/// Traefik's answer when the body cannot be read before anybody is asked; limits of our own have theirs.
 fn unreadable(why: ProxyError) -> Response {
+    if why.exceeded().is_some() {
+        return why.into_response();
+    }
     let mut response = error::text(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error\n");
     Outcome::of(&mut response).error = Some(why);
     response

@@ -244,9 +244,7 @@ impl Service for LoadBalancer {
 /// or the server was not asked, so that no client can take a server out with bad requests.
 fn failed(outcome: &Outcome) -> Option<bool> {
     match outcome.error {
-        Some(ProxyError::ClientGone | ProxyError::BadRequestBody | ProxyError::RequestTimeout) => {
-            None
-        }
+        Some(error) if error.is_clients() => None,
         Some(_) => Some(true),
         None => outcome.origin_status.map(|status| status.is_server_error()),
     }

@@ -30,12 +30,8 @@ pub(super) fn local<T>(future: impl Future<Output = T>) -> T {
 }
 
 pub(super) fn context() -> Context {
-    let entry_point = Arc::new(EntryPointFacts {
-        name: "web".into(),
-        not_append_forwarded_for: false,
-        exact: false,
-        hardened: false,
-    });
+    let entry_point =
+        Arc::new(EntryPointFacts { name: "web".into(), ..EntryPointFacts::default() });
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     Context {
         connection: Arc::new(Connection {
@@ -47,10 +43,12 @@ pub(super) fn context() -> Context {
             tls: None,
             opened: Instant::now(),
             work: OpenWork::default(),
+            own: std::sync::OnceLock::new(),
         }),
         host: "test".into(),
         authority: Some(HeaderValue::from_static("test")),
         start: Instant::now(),
+        request_id: None,
     }
 }
 

@@ -1,4 +1,5 @@
-//! Makes one connection to a server: name resolution, TCP, TLS. Nothing is remembered here.
+//! Makes one connection to a server: name resolution, TCP, a proxy's tunnel, TLS. Nothing is
+//! remembered here.
 //!
 //! `Socket` is the lowest layer of every connection: it can be told to look at the socket itself,
 //! and not only at what the reactor has seen, before a connection that was idle is used again.
@@ -11,6 +12,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use rustix::net::RecvFlags;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -18,11 +21,14 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::proxy::{self, ForwardProxy, ProxyKind};
 use super::target::TargetScheme;
 use super::transport::{Origin, ServersTransport};
 use crate::exchange::ProxyError;
 
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// For a proxy to connect to the server, where `dialTimeout` sets no limit.
+const TUNNEL_TIMEOUT: Duration = Duration::from_mins(1);
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 /// However many addresses there are, each gets at least this long (as in Go's dialer).
 const MIN_DIAL_SHARE: Duration = Duration::from_secs(2);
@@ -43,36 +49,111 @@ pub(super) async fn connect(
     origin: &Origin,
     http1: bool,
 ) -> Result<Connected, ProxyError> {
-    let stream = match transport.timeouts.dial {
-        None => dial(origin, None).await,
-        Some(limit) => timeout(limit, dial(origin, Some(Instant::now() + limit)))
-            .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
-    };
-    let stream = stream.map_err(|error| {
-        tracing::debug!(host = &*origin.host, port = origin.port, %error, "cannot connect");
-        match error.kind() {
-            io::ErrorKind::TimedOut => ProxyError::ConnectTimeout,
-            _ => ProxyError::ConnectFailed,
-        }
-    })?;
-    let socket = Socket::new(stream);
+    if let Some(proxy) = &origin.proxy {
+        return Box::pin(connect_through(transport, origin, proxy, http1)).await;
+    }
+    let socket = open(transport, &origin.host, origin.port).await?;
     if origin.scheme != TargetScheme::Https {
-        let http2 = origin.scheme == TargetScheme::H2c && !http1;
-        return Ok(Connected { stream: Stream::Plain(socket), http2 });
+        return Ok(clear(origin, http1, Stream::Plain(socket)));
     }
     let stream = handshake(transport, origin, http1, socket).await?;
-    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let http2 = speaks_http2(&stream);
     Ok(Connected { stream: Stream::Tls(Box::new(stream)), http2 })
 }
 
-async fn dial(origin: &Origin, deadline: Option<Instant>) -> io::Result<TcpStream> {
-    if let Ok(ip) = origin.host.parse() {
-        return tcp(SocketAddr::new(ip, origin.port)).await;
+/// The same through a proxy: a tunnel, or, for requests in absolute form, the proxy itself.
+async fn connect_through(
+    transport: &ServersTransport,
+    origin: &Origin,
+    proxy: &ForwardProxy,
+    http1: bool,
+) -> Result<Connected, ProxyError> {
+    let mut socket = open(transport, &proxy.host, proxy.port).await?;
+    let tls = origin.scheme == TargetScheme::Https;
+    if proxy.kind != ProxyKind::Https {
+        tunnel(transport, origin, proxy, &mut socket).await?;
+        if !tls {
+            return Ok(clear(origin, http1, Stream::Plain(socket)));
+        }
+        let stream = handshake(transport, origin, http1, socket).await?;
+        let http2 = speaks_http2(&stream);
+        return Ok(Connected { stream: Stream::Tls(Box::new(stream)), http2 });
+    }
+    let name = (proxy.server_name.as_ref(), &*proxy.host);
+    let mut outer = secure(&transport.tls_http1, name, socket).await?;
+    tunnel(transport, origin, proxy, &mut outer).await?;
+    if !tls {
+        return Ok(clear(origin, http1, Stream::Tls(Box::new(outer))));
+    }
+    let stream = handshake(transport, origin, http1, outer).await?;
+    let http2 = speaks_http2(&stream);
+    Ok(Connected { stream: Stream::Nested(Box::new(stream)), http2 })
+}
+
+/// A connection without TLS to the server.
+fn clear(origin: &Origin, http1: bool, stream: Stream) -> Connected {
+    Connected { stream, http2: origin.scheme == TargetScheme::H2c && !http1 }
+}
+
+fn speaks_http2<S>(stream: &TlsStream<S>) -> bool {
+    stream.get_ref().1.alpn_protocol() == Some(b"h2")
+}
+
+/// Asks the proxy for a tunnel to the server, unless requests are to be told to the proxy itself.
+async fn tunnel<S>(
+    transport: &ServersTransport,
+    origin: &Origin,
+    proxy: &ForwardProxy,
+    stream: &mut S,
+) -> Result<(), ProxyError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    if origin.absolute.is_some() {
+        return Ok(());
+    }
+    let asking = async {
+        match proxy.kind {
+            ProxyKind::Socks5 => proxy::socks5(stream, proxy, &origin.host, origin.port).await,
+            _ => proxy::connect(stream, proxy, &origin.host, origin.port).await,
+        }
+    };
+    let asked = timeout(transport.timeouts.dial.unwrap_or(TUNNEL_TIMEOUT), asking).await;
+    asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(|error| {
+        let (host, port) = (&*origin.host, origin.port);
+        tracing::debug!(%proxy, host, port, %error, "no way through the proxy");
+        connect_failure(&error)
+    })
+}
+
+/// A TCP connection.
+async fn open(transport: &ServersTransport, host: &str, port: u16) -> Result<Socket, ProxyError> {
+    let stream = match transport.timeouts.dial {
+        None => dial(host, port, None).await,
+        Some(limit) => timeout(limit, dial(host, port, Some(Instant::now() + limit)))
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+    };
+    stream.map(Socket::new).map_err(|error| {
+        tracing::debug!(host, port, %error, "cannot connect");
+        connect_failure(&error)
+    })
+}
+
+fn connect_failure(error: &io::Error) -> ProxyError {
+    match error.kind() {
+        io::ErrorKind::TimedOut => ProxyError::ConnectTimeout,
+        _ => ProxyError::ConnectFailed,
+    }
+}
+
+async fn dial(host: &str, port: u16, deadline: Option<Instant>) -> io::Result<TcpStream> {
+    if let Ok(ip) = host.parse() {
+        return tcp(SocketAddr::new(ip, port)).await;
     }
     let addresses: Vec<SocketAddr> = {
         let _permit = LOOKUPS.acquire().await.map_err(io::Error::other)?;
-        tokio::net::lookup_host((&*origin.host, origin.port)).await?.collect()
+        tokio::net::lookup_host((host, port)).await?.collect()
     };
     let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for (index, &address) in addresses.iter().enumerate() {
@@ -104,22 +185,36 @@ async fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-async fn handshake(
+async fn handshake<S>(
     transport: &ServersTransport,
     origin: &Origin,
     http1: bool,
-    socket: Socket,
-) -> Result<TlsStream<Socket>, ProxyError> {
-    let Some(server_name) = origin.server_name.clone() else {
-        tracing::debug!(host = &*origin.host, "the host cannot be the name of a TLS server");
+    stream: S,
+) -> Result<TlsStream<S>, ProxyError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let config = if http1 { &transport.tls_http1 } else { &transport.tls };
+    secure(config, (origin.server_name.as_ref(), &origin.host), stream).await
+}
+
+async fn secure<S>(
+    config: &Arc<ClientConfig>,
+    (server_name, host): (Option<&ServerName<'static>>, &str),
+    stream: S,
+) -> Result<TlsStream<S>, ProxyError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let Some(server_name) = server_name.cloned() else {
+        tracing::debug!(host, "the host cannot be the name of a TLS server");
         return Err(ProxyError::TlsFailed);
     };
-    let config = if http1 { &transport.tls_http1 } else { &transport.tls };
-    let handshake = TlsConnector::from(Arc::clone(config)).connect(server_name, socket);
+    let handshake = TlsConnector::from(Arc::clone(config)).connect(server_name, stream);
     match timeout(TLS_HANDSHAKE_TIMEOUT, handshake).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => {
-            tracing::debug!(host = &*origin.host, port = origin.port, %error, "TLS failed");
+            tracing::debug!(host, %error, "TLS failed");
             Err(tls_failure(&error))
         }
         Err(_) => Err(ProxyError::ConnectTimeout),
@@ -262,6 +357,8 @@ impl AsyncWrite for Socket {
 pub(super) enum Stream {
     Plain(Socket),
     Tls(Box<TlsStream<Socket>>),
+    /// TLS to a server inside TLS to a proxy.
+    Nested(Box<TlsStream<TlsStream<Socket>>>),
 }
 
 impl Stream {
@@ -270,6 +367,7 @@ impl Stream {
         match self {
             Self::Plain(socket) => socket.look = true,
             Self::Tls(stream) => stream.get_mut().0.look = true,
+            Self::Nested(stream) => stream.get_mut().0.get_mut().0.look = true,
         }
     }
 }
@@ -283,6 +381,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Nested(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -296,6 +395,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Nested(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -307,6 +407,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Nested(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -314,6 +415,7 @@ impl AsyncWrite for Stream {
         match self {
             Self::Plain(stream) => stream.is_write_vectored(),
             Self::Tls(stream) => stream.is_write_vectored(),
+            Self::Nested(stream) => stream.is_write_vectored(),
         }
     }
 
@@ -321,6 +423,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Nested(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -328,6 +431,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Nested(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

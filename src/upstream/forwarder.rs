@@ -9,8 +9,11 @@ use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 
 use super::connect::Stream;
+use super::gunzip;
 use super::headers::{RequestFacts, UpgradeName, prepare_request, prepare_response, set_host};
 use super::http1::Answer;
+use super::limits::{Watch, answered_by};
+use super::owner::{self, Owner};
 use super::send::{Failure, Line, origin_form};
 use super::target::Target;
 use super::transport::{Origin, ServersTransport};
@@ -74,7 +77,13 @@ impl Forwarder {
             return ready(error::empty(StatusCode::NOT_IMPLEMENTED));
         }
         let mut request = request;
+        let watch = request.extensions_mut().remove::<Watch>().map(Box::new);
+        if watch.as_ref().is_some_and(|watch| watch.refuses(request.body())) {
+            return ready(ProxyError::BodyTooLarge.into_response());
+        }
         let upgrade = self.prepare(cx, &mut request);
+        let owner = owner::of_request(cx, request.headers());
+        let unpack = cx.connection.entry_point.exact && gunzip::ask(&mut request);
         let client = request.extensions().get::<Arc<GateControl>>().cloned();
         let upgrade = upgrade.map(|name| Box::new((name, hyper::upgrade::on(&mut request))));
         // What our own layers left there is not for hyper's HTTP/2 client.
@@ -85,9 +94,23 @@ impl Forwarder {
         Box::pin(async move {
             let asked = upgrade.is_some();
             let start = Instant::now();
-            let sent = self.line(start, asked).send(&mut request).await;
+            let mut line = self.line(start, asked, owner);
+            if let Some(first_byte) = watch.as_ref().and_then(|watch| watch.answer.first_byte) {
+                line.response_header = first_byte;
+            }
+            let sent = line.send(&mut request).await;
             drop(request);
-            self.answered(cx, start, sent, upgrade, client)
+            let mut response = self.answered(cx, start, sent, upgrade, client);
+            if let Some(watch) = watch
+                && let Some(idle) = watch.answer.idle.flatten()
+            {
+                let body = std::mem::take(response.body_mut());
+                *response.body_mut() = answered_by(body, idle, &watch.later);
+            }
+            if unpack {
+                gunzip::unpack(&mut response);
+            }
+            response
         })
     }
 
@@ -96,7 +119,7 @@ impl Forwarder {
         self.set_path(request.uri_mut(), false);
         set_host(request.headers_mut(), self.target.host_header(), true);
         let mut request = request.map(|body| Upload::new(body, false, None));
-        let answer = self.line(Instant::now(), false).send(&mut request).await;
+        let answer = self.line(Instant::now(), false, None).send(&mut request).await;
         answer.map(|answer| answer.response).map_err(|failure| failure.error)
     }
 
@@ -112,9 +135,17 @@ impl Forwarder {
         let outcome =
             Outcome { server: Some(Arc::clone(self.target.text())), ..Outcome::default() };
         let response = match sent {
-            Ok(Answer { response, at, switched }) => {
+            Ok(Answer { response, at, switched, owner }) => {
+                if let Some(owner) = owner {
+                    owner::adopt(cx, owner);
+                }
                 let outcome = Outcome {
                     origin_status: Some(response.status()),
+                    origin_headers: cx
+                        .connection
+                        .entry_point
+                        .origin_headers
+                        .then(|| Arc::new(response.headers().clone())),
                     origin_duration: Some(at.saturating_duration_since(start)),
                     sent: true,
                     ..outcome
@@ -140,9 +171,15 @@ impl Forwarder {
         response
     }
 
-    fn line(&self, start: Instant, upgrade: bool) -> Line<'_> {
+    fn line<'a>(
+        &'a self,
+        start: Instant,
+        upgrade: bool,
+        owner: Option<&'a Arc<Owner>>,
+    ) -> Line<'a> {
         let Self { transport, origin, target, .. } = self;
-        Line { transport, origin, target, start, upgrade }
+        let response_header = transport.timeouts.response_header;
+        Line { transport, origin, target, start, upgrade, response_header, owner }
     }
 
     /// Makes a client's request fit for the server; returns the upgrade that it asks for.

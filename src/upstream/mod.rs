@@ -8,9 +8,13 @@ mod client_tls;
 mod connect;
 pub mod copy;
 mod forwarder;
+mod gunzip;
 pub mod headers;
 mod http1;
+pub mod limits;
+mod owner;
 mod pool;
+mod proxy;
 mod relay;
 mod send;
 pub mod target;
@@ -22,6 +26,7 @@ mod upload;
 mod tests;
 
 pub use forwarder::{Forwarder, ForwarderOptions};
+pub use proxy::Proxies;
 pub use target::{Target, TargetScheme};
 pub use transport::{
     ClientCertificateConfig, ForwardingTimeoutsConfig, ServersTransport, ServersTransportConfig,

@@ -16,6 +16,7 @@ use http_body::Body as _;
 use tokio::time::Instant;
 
 use super::http1::{self, Answer, Connection, Unanswered};
+use super::owner::{Owner, is_bound_by};
 use super::pool::{self, Http2Lease, Lease, Wanted};
 use super::relay::{AtEnd, relay};
 use super::target::{Target, TargetScheme};
@@ -35,6 +36,10 @@ pub(super) struct Line<'a> {
     pub(super) start: Instant,
     /// The request asks for an upgrade.
     pub(super) upgrade: bool,
+    /// Who sends it, if it is not anybody.
+    pub(super) owner: Option<&'a Arc<Owner>>,
+    /// How long the head of the answer may take.
+    pub(super) response_header: Option<Duration>,
 }
 
 /// Why there is no answer.
@@ -52,7 +57,8 @@ impl Line<'_> {
         &self,
         request: &mut http::Request<Upload>,
     ) -> Result<Answer, Failure> {
-        let mut wanted = Wanted { http1: self.upgrade, fresh: false, at: self.start };
+        let (http1, owner) = (self.upgrade, self.owner);
+        let mut wanted = Wanted { http1, fresh: false, owner, at: self.start };
         loop {
             let lease = pool::lease(self.transport, self.origin, wanted)
                 .await
@@ -78,8 +84,10 @@ impl Line<'_> {
         let upload = request.body().state().cloned();
         let reused = connection.is_reused();
         let repeatable = reused && upload.is_none() && is_repeatable(request.method());
-        let limit = self.transport.timeouts.response_header;
-        let pending = pin!(http1::exchange(connection, request, self.upgrade, repeatable));
+        let limit = self.response_header;
+        let absolute = self.origin.absolute.as_ref();
+        let exchange = http1::exchange(connection, request, absolute, self.upgrade, repeatable);
+        let pending = pin!(exchange);
         let held = upload.as_deref().is_some_and(UploadState::is_held);
         let outcome = if limit.is_none() && !held {
             pending.await.map_err(Some)
@@ -112,12 +120,14 @@ impl Line<'_> {
         let spare = copy(request);
         let taken = std::mem::replace(request, http::Request::new(Upload::empty()));
         let pending = pin!(lease.sender.try_send_request(taken));
-        let waited = wait(pending, upload.as_deref(), self.transport.timeouts.response_header);
+        let waited = wait(pending, upload.as_deref(), self.response_header);
         match waited.await {
             Ok(response) => {
                 let at_end = AtEnd { upload, permit: Some(lease.permit) };
                 let response = response.map(|body| relay(body, at_end));
-                Ok(Answer { response, at: Instant::now(), switched: None })
+                let bound = self.owner.is_none() && is_bound_by(response.headers());
+                let owner = bound.then(Owner::new);
+                Ok(Answer { response, at: Instant::now(), switched: None, owner })
             }
             Err(None) => Err(TIMED_OUT),
             Err(Some(mut unsent)) => {

@@ -13,6 +13,7 @@ use rustls_pki_types::ServerName;
 use serde::{Deserialize, Serialize};
 
 use super::client_tls;
+use super::proxy::{AbsoluteForm, ForwardProxy, Proxies, ProxyKind};
 use super::target::{Target, TargetScheme};
 use crate::values::{
     BuildError, FileOrContent, Files, GoDuration, Profile, Unsupported, is_default,
@@ -205,6 +206,7 @@ pub struct ServersTransport {
     pub(super) tls_http1: Arc<ClientConfig>,
     server_name: Option<ServerName<'static>>,
     verifies_native: bool,
+    proxies: Proxies,
     origins: Mutex<HashMap<OriginKey, Weak<Origin>>>,
 }
 
@@ -250,8 +252,16 @@ impl ServersTransport {
             tls_http1,
             server_name: tls.server_name,
             verifies_native: tls.verifies_native,
+            proxies: Proxies::default(),
             origins: Mutex::default(),
         })
+    }
+
+    /// The same through these proxies. Without them, every server is reached directly.
+    #[must_use]
+    pub fn through(mut self, proxies: &Proxies) -> Self {
+        self.proxies = proxies.clone();
+        self
     }
 
     /// The name of the transport.
@@ -261,7 +271,9 @@ impl ServersTransport {
 
     /// What the workers share about the server of `target`.
     pub(super) fn origin(&self, target: &Target) -> Arc<Origin> {
-        if target.scheme() == TargetScheme::Https && self.verifies_native {
+        let proxy = self.proxies.to(target);
+        let tls_proxy = proxy.as_ref().is_some_and(|proxy| proxy.kind == ProxyKind::Https);
+        if (target.scheme() == TargetScheme::Https || tls_proxy) && self.verifies_native {
             // Reading the system's authorities takes long: here, and not in the first handshake.
             client_tls::load_native_roots();
         }
@@ -281,6 +293,8 @@ impl ServersTransport {
             host: target.host().into(),
             port: target.port(),
             server_name,
+            absolute: proxy.as_deref().and_then(|proxy| AbsoluteForm::to(target, proxy)),
+            proxy,
             idle: AtomicUsize::new(0),
         });
         origins.insert(key, Arc::downgrade(&origin));
@@ -308,6 +322,10 @@ pub(super) struct Origin {
     pub(super) port: u16,
     /// The name to ask for and to verify; `None` when the host cannot be one.
     pub(super) server_name: Option<ServerName<'static>>,
+    /// What stands on the way to it.
+    pub(super) proxy: Option<Arc<ForwardProxy>>,
+    /// Set where requests are told to the proxy and not sent through a tunnel.
+    pub(super) absolute: Option<AbsoluteForm>,
     /// Idle connections of all workers together.
     pub(super) idle: AtomicUsize,
 }

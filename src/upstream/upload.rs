@@ -135,7 +135,9 @@ impl Upload {
 
     fn blame(&self, error: &BodyError) -> ProxyError {
         match error {
-            BodyError::Malformed(_) | BodyError::TooLarge(_) => ProxyError::BadRequestBody,
+            BodyError::Malformed(_) => ProxyError::BadRequestBody,
+            BodyError::TooLarge(_) => ProxyError::BodyTooLarge,
+            BodyError::TooSlow => ProxyError::BodyTooSlow,
             BodyError::Timeout => ProxyError::RequestTimeout,
             BodyError::Connection(_) | BodyError::Source(_) => match &self.client {
                 Some(client) if client.body_timed_out() => ProxyError::RequestTimeout,

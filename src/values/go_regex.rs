@@ -261,10 +261,7 @@ impl<'p> Translator<'p> {
                     }
                     return Ok(());
                 }
-                None => {
-                    return Err(self.error_from("missing closing )", start).whole(self.pattern));
-                }
-                Some(_) => return Err(self.error_from("invalid or unsupported Perl syntax", start)),
+                _ => return Err(self.error_from("invalid or unsupported Perl syntax", start)),
             }
         }
     }
@@ -598,5 +595,37 @@ mod tests {
             assert!(compile(pattern).is_err());
         }
         assert!(start.elapsed() < Duration::from_secs(10), "generous: this build is not optimised");
+    }
+
+    /// Patterns with a text each, and what Go's `regexp` finds: the bounds of the match and of its groups, or the
+    /// sentence in which it refuses the pattern.
+    #[test]
+    fn results_are_those_of_go() {
+        let read = |text: &str| serde_json::from_str::<String>(text).unwrap();
+        let mut wrong = Vec::new();
+        for line in include_str!("go_regex/go.tsv").lines() {
+            let [pattern, text, wanted] = line.split('\t').collect::<Vec<_>>()[..] else {
+                panic!("{line}");
+            };
+            let (pattern, text) = (read(pattern), read(text));
+            let found = match compile(&pattern) {
+                Err(refused) => format!("E {}", refused.message),
+                Ok(regex) => match regex.captures(&text) {
+                    None => "null".to_owned(),
+                    Some(groups) => {
+                        let bound = |group: Option<regex::Match<'_>>| {
+                            group.map_or("-1,-1".to_owned(), |group| {
+                                format!("{},{}", group.start(), group.end())
+                            })
+                        };
+                        format!("[{}]", groups.iter().map(bound).collect::<Vec<_>>().join(","))
+                    }
+                },
+            };
+            if found != wanted {
+                wrong.push(format!("{pattern:?} in {text:?} found {found} and not {wanted}"));
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
 }

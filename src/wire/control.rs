@@ -143,6 +143,9 @@ impl GateControl {
         if let Some(limit) = self.write_limit {
             let until = (self.created.elapsed() + limit).as_millis();
             self.write_until.store(u64::try_from(until).unwrap_or(0), Ordering::Release);
+        } else if self.write_until.load(Ordering::Acquire) > 0 {
+            // What the response before this one had.
+            self.write_until.store(0, Ordering::Release);
         }
         // A refused head is the last one of its connection.
         if number == self.delivered.load(Ordering::Acquire)
@@ -170,6 +173,14 @@ impl GateControl {
     /// The request being answered stays an ordinary one: what follows it is the next request.
     pub fn no_tunnel(&self) {
         self.decide(NO_TUNNEL);
+    }
+
+    /// The current response must be written by then, if not before.
+    pub fn write_until(&self, until: Instant) {
+        let until = until.saturating_duration_since(self.created).as_millis();
+        let until = u64::try_from(until).unwrap_or(u64::MAX).max(1);
+        let sooner = |known: u64| (known == 0 || known > until).then_some(until);
+        let _ = self.write_until.fetch_update(Ordering::AcqRel, Ordering::Acquire, sooner);
     }
 
     /// How many request heads were passed on, a refused one included.

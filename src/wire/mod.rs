@@ -20,3 +20,4 @@ pub use control::{GateControl, InFlight, Rejection};
 pub use head::{FRAGMENT, HeadLimits};
 pub use request::{BodyTimeout, GateTimeouts, RequestGate};
 pub use response::{FinalHead, Part, ResponseBody, ResponseDecoder, Scanned, response_fields};
+pub use timer::LazySleep;

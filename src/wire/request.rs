@@ -471,16 +471,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RequestGate<S> {
         result: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         self.write_blocked = result.is_pending();
-        match self.timeouts.write {
-            // A client that always takes one more byte never makes us wait.
-            Some(_) if result.is_ready() && self.is_late() => Poll::Ready(Err(too_slow())),
-            Some(_) => self.in_time(cx, result),
-            None => result,
+        let Some(deadline) = self.track.control.write_deadline() else { return result };
+        // A client that always takes one more byte never makes us wait.
+        if result.is_ready() && deadline <= Instant::now() {
+            return Poll::Ready(Err(too_slow()));
         }
-    }
-
-    fn is_late(&self) -> bool {
-        self.track.control.write_deadline().is_some_and(|deadline| deadline <= Instant::now())
+        self.in_time(cx, result)
     }
 
     /// hyper asks neither for bytes to read nor the body for more while it cannot write, so the time is kept here.
@@ -489,7 +485,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RequestGate<S> {
         cx: &mut Context<'_>,
         result: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        if result.is_ready() || self.timeouts.write.is_none() {
+        if result.is_ready() {
             return result;
         }
         let Some(deadline) = self.track.control.write_deadline() else { return result };

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
+/// A timer that is moved as rarely as possible.
 #[derive(Debug, Default)]
-pub(super) struct LazySleep {
+pub struct LazySleep {
     sleep: Option<Pin<Box<Sleep>>>,
     armed: Option<Instant>,
 }
@@ -18,7 +19,7 @@ pub(super) struct LazySleep {
 impl LazySleep {
     /// Ready when `deadline` has passed. Without a deadline the timer looks again after `lull` at the latest, because a
     /// deadline can come into being (a request has been answered) without anyone polling.
-    pub(super) fn poll(
+    pub fn poll(
         &mut self,
         cx: &mut Context<'_>,
         deadline: Option<Instant>,

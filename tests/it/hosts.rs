@@ -1,9 +1,16 @@
 //! What a host is: every way that one comes in gives the same verdict over the same list.
 
+use std::fs;
 use std::io::{Read, Write};
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use serde_json::json;
 
 use crate::harness::client::socket;
-use crate::harness::{Ask, Client, Origin, Proxy, Reply};
+use crate::harness::{Ask, Client, Origin, Proxy, Reply, binary};
 
 /// The ways, each with whether the proxy took this host.
 type Way = (&'static str, fn(&Proxy, &str) -> bool);
@@ -178,4 +185,104 @@ fn by_authority(proxy: &Proxy, host: &str) -> bool {
             other => panic!("a frame of type {other} for {host}"),
         }
     }
+}
+
+/// A DNS server that knows these aliases, each for a minute, and counts questions.
+fn dns_server(aliases: &[(&'static str, &'static str)]) -> (SocketAddr, Arc<AtomicUsize>) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let (asked, aliases) = (Arc::new(AtomicUsize::new(0)), aliases.to_vec());
+    let count = Arc::clone(&asked);
+    thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            count.fetch_add(1, Ordering::AcqRel);
+            let mut reply = buffer[..length].to_vec();
+            let labels = |name: &str| {
+                let label = |label: &str| {
+                    [&[u8::try_from(label.len()).unwrap()], label.as_bytes()].concat()
+                };
+                [name.split('.').flat_map(label).collect(), vec![0]].concat()
+            };
+            reply[2] = 0x81;
+            reply[3] = 0x80;
+            let found = aliases
+                .iter()
+                .find(|(name, _)| buffer[12..length - 4].eq_ignore_ascii_case(&labels(name)));
+            if let Some((_, of)) = found {
+                let data = labels(of);
+                reply[7] = 1;
+                reply.extend([0xc0, 12, 0, 5, 0, 1, 0, 0, 0, 60, 0]);
+                reply.push(u8::try_from(data.len()).unwrap());
+                reply.extend(data);
+            }
+            socket.send_to(&reply, from).unwrap();
+        }
+    });
+    (address, asked)
+}
+
+/// RP-3.7, ST-12: a customer's own name, which is an alias of ours, goes where ours goes.
+#[test]
+fn hosts_are_what_they_are_aliases_of() {
+    let dns = [("www.customer.test", "shop.saas.test"), ("shop.saas.test", "lb.saas.test")];
+    let (address, asked) = dns_server(&dns);
+    let [origin, other, below] = ["shop", "other", "below"].map(Origin::named);
+    let dynamic = format!(
+        "
+        http:
+          routers:
+            shop: {{rule: 'Host(`lb.saas.test`) && Path(`/`)', service: shop}}
+            pattern: {{rule: 'HostRegexp(`^lb\\.`) && Path(`/pattern`)', service: shop}}
+            wild: {{rule: 'Host(`*.saas.test`) && Path(`/wild`)', service: shop}}
+            parent: {{rule: 'Host(`lb.saas.test`) && PathPrefix(`/tree`)'}}
+            child: {{rule: 'Host(`lb.saas.test`)', parentRefs: [parent], service: below}}
+            own: {{rule: 'Host(`www.customer.test`) && Path(`/own`)', service: other}}
+          services:
+            shop: {{loadBalancer: {{servers: [{{url: '{}'}}]}}}}
+            other: {{loadBalancer: {{servers: [{{url: '{}'}}]}}}}
+            below: {{loadBalancer: {{servers: [{{url: '{}'}}]}}}}
+        ",
+        origin.url(),
+        other.url(),
+        below.url(),
+    );
+    let mut setup = Proxy::with(json!({}));
+    let file = setup.directory().join("resolv.conf");
+    fs::write(&file, format!("nameserver [{}]:{}\n", address.ip(), address.port())).unwrap();
+    setup.set("hostResolver", &json!({"cnameFlattening": true, "resolvConfig": file}));
+    let proxy = setup.start(&dynamic);
+    for (place, want) in [
+        ("www.customer.test/", "shop"),
+        ("WWW.Customer.test:80/", "shop"),
+        ("www.customer.test/pattern", "shop"),
+        ("www.customer.test/wild", "shop"),
+        ("www.customer.test/tree/x", "below"),
+        ("www.customer.test/own", "other"),
+        ("lb.saas.test/", "shop"),
+    ] {
+        assert_eq!(proxy.who(place), (200, want.to_owned()), "{place}");
+    }
+    assert_eq!(origin.last().header("host"), Some("lb.saas.test"));
+    // www, shop and lb, each once; lb once more as a host of its own.
+    assert_eq!(asked.load(Ordering::Acquire), 4);
+    for place in ["nobody.test/", "10.0.0.1/", "localhost/"] {
+        assert_eq!(proxy.get(place).status, 404, "{place}");
+    }
+    assert_eq!(asked.load(Ordering::Acquire), 5);
+    let off = Proxy::start(&dynamic);
+    assert_eq!(off.get("www.customer.test/").status, 404);
+}
+
+/// ST-12
+#[test]
+fn a_resolver_without_its_file_stops_the_start() {
+    let options =
+        json!({"hostResolver": {"cnameFlattening": true, "resolvConfig": "/nonexistent"}});
+    let directory = tempfile::TempDir::new().unwrap();
+    let file = directory.path().join("static.json");
+    fs::write(&file, options.to_string()).unwrap();
+    let output = binary::run(&[&format!("--configFile={}", file.display())]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("hostResolver.resolvConfig"), "{said}");
 }

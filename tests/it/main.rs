@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod admin;
 #[cfg(test)]
+mod backends;
+#[cfg(test)]
 mod ban;
 #[cfg(test)]
 mod broken_router;
@@ -15,6 +17,10 @@ mod check;
 mod contract_entry_points;
 #[cfg(test)]
 mod contract_middlewares;
+#[cfg(test)]
+mod contract_observability;
+#[cfg(test)]
+mod contract_ops;
 #[cfg(test)]
 mod contract_routers;
 #[cfg(test)]
@@ -40,11 +46,15 @@ mod operations;
 #[cfg(test)]
 mod options;
 #[cfg(test)]
+mod own_limits;
+#[cfg(test)]
 mod pressure;
 #[cfg(test)]
 mod probe;
 #[cfg(test)]
 mod reload;
+#[cfg(test)]
+mod request_ids;
 #[cfg(test)]
 mod routing;
 #[cfg(test)]

@@ -274,7 +274,7 @@ fn lists_have_pages_and_errors_are_traefiks() {
         ("/api/http/routers/no@file", 404, "router not found: no@file"),
         ("/api/http/services/no@file", 404, "service not found: no@file"),
         ("/api/http/middlewares/no@file", 404, "middleware not found: no@file"),
-        ("/api/entrypoints/no", 404, "entryPoint not found: no"),
+        ("/api/entrypoints/no", 404, "entry point not found: no"),
         ("/api/http/routers?page=0", 400, "invalid request: page: 0"),
         ("/api/http/routers?page=9&per_page=10", 400, "invalid request: page: 9, per_page: 10"),
     ] {
@@ -505,6 +505,7 @@ fn commands() {
     }
     let unknown = run(&["chekc"]);
     assert_eq!(unknown.status.code(), Some(1));
+    assert!(String::from_utf8(unknown.stdout).unwrap().contains("doorward check FILE"));
     let said = String::from_utf8(unknown.stderr).unwrap();
     assert!(said.contains("command not found: chekc") && said.contains("`check`"), "{said}");
     let missing = run(&["--configFile=/does/not/exist.yml"]);

@@ -62,6 +62,7 @@ impl World {
                 resolvers: BTreeSet::new(),
                 internal_services: HashMap::new(),
                 precedence: vec!["internal".to_owned(), "file".to_owned()],
+                proxies: crate::upstream::Proxies::default(),
                 add_internals_metrics: false,
                 add_internals_access_log: false,
             },

@@ -270,15 +270,46 @@ fn flags_take_values_as_traefik_does() {
     let domain = &web.http.tls.as_ref().unwrap().domains[0];
     assert_eq!((domain.main.as_str(), domain.sans.len()), ("a.b", 2));
     let timeouts = &web.transport.responding_timeouts;
-    assert_eq!(timeouts.read_timeout, GoDuration::from_secs(5));
+    assert_eq!(timeouts.read_timeout, Some(GoDuration::from_secs(5)));
     assert_eq!(timeouts.idle_timeout, GoDuration::from_secs(90));
     assert!(loaded.config.api.is_none(), "nothing is read after two dashes");
 }
 
+/// CLI-36
 #[test]
-fn a_word_is_no_list_in_a_file() {
-    let text = "entryPoints:\n  web:\n    address: :80\n    http:\n      middlewares: a@file\n";
-    assert!(yaml(text).unwrap_err()[0].contains("expected a list"));
+fn a_text_is_cut_at_its_commas_where_a_list_is_expected() {
+    let text =
+        "entryPoints:\n  web:\n    address: :80\n    http:\n      middlewares: a@file, b@file\n";
+    let loaded = yaml(text).unwrap();
+    assert_eq!(loaded.config.entry_points["web"].http.middlewares, ["a@file", "b@file"]);
+    let text = "[entryPoints.web]\naddress = ':80'\n[metrics.prometheus]\nbuckets = '0.1,2'\n";
+    let loaded = file("f.toml", text).unwrap();
+    let metrics = loaded.config.metrics.unwrap();
+    assert_eq!(metrics.prometheus.unwrap().buckets, [0.1, 2.0]);
+}
+
+/// CLI-50 to CLI-56: what cannot be decoded hides nothing of what is wrong besides, and is said once.
+#[test]
+fn values_are_checked_beside_what_cannot_be_decoded() {
+    let errors = yaml(
+        "entryPoints:\n  web: {address: [80], asDefault: perhaps}\n  other: {address: nowhere}\n  third: 5\n\
+         ping: {entryPoint: third}\napi: {basePath: no slash}\ncore: {defaultRuleSyntax: v4}\nbogus: 1\n",
+    )
+    .unwrap_err();
+    for (line, says) in [
+        (2, "`entryPoints.web.address`: expected a text"),
+        (2, "`entryPoints.web.asDefault`: expected true or false"),
+        (3, "invalid address `nowhere`"),
+        (4, "`entryPoints.third`"),
+        (6, "basePath"),
+        (7, "unsupported default rule syntax configuration: `v4`"),
+    ] {
+        let place = format!("f.yml:{line}:");
+        let found = errors.iter().filter(|error| error.starts_with(&place) && error.contains(says));
+        assert_eq!(found.count(), 1, "{says}: {errors:#?}");
+    }
+    let wrong = errors.iter().filter(|error| error.contains(": error: "));
+    assert_eq!(wrong.count(), 6, "{errors:#?}");
 }
 
 #[test]
@@ -331,7 +362,7 @@ fn defaults_are_traefiks() {
     let seconds = GoDuration::from_secs;
     let timeouts = &web.transport.responding_timeouts;
     assert_eq!(
-        (timeouts.read_timeout, timeouts.write_timeout, timeouts.idle_timeout),
+        (timeouts.read_timeout(), timeouts.write_timeout, timeouts.idle_timeout),
         (seconds(60), seconds(0), seconds(180))
     );
     assert_eq!(web.transport.life_cycle.grace_time_out, seconds(10));

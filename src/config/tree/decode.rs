@@ -22,16 +22,28 @@ const ERROR_LIMIT: usize = 50;
 /// Names are matched to a struct's fields without regard to case, unknown ones are errors, and
 /// scalars are converted by the type that asks for them, as Traefik does.
 pub fn decode<T: DeserializeOwned>(node: &Node) -> Result<T, Vec<Diagnostic>> {
+    match decode_what_is_right(node) {
+        (Some(value), errors) if errors.is_empty() => Ok(value),
+        (_, errors) => Err(errors),
+    }
+}
+
+/// The same, with the value that there is without what is wrong.
+pub fn decode_what_is_right<T: DeserializeOwned>(node: &Node) -> (Option<T>, Vec<Diagnostic>) {
     let mut context = Context::default();
     let mut errors = Vec::new();
+    let mut rest = None;
     for _ in 0..PASS_LIMIT {
         let failure = {
             let reader = Reader::root(node, &context);
             match T::deserialize(reader) {
                 Ok(value) if errors.is_empty() && context.notes.borrow().is_empty() => {
-                    return Ok(value);
+                    return (Some(value), errors);
                 }
-                Ok(_) => break,
+                Ok(value) => {
+                    rest = Some(value);
+                    break;
+                }
                 Err(failure) => reader.locate(failure),
             }
         };
@@ -45,7 +57,7 @@ pub fn decode<T: DeserializeOwned>(node: &Node) -> Result<T, Vec<Diagnostic>> {
         errors.push(Diagnostic::error(message).at(&node.span));
     }
     errors.sort_by_key(|error| error.span.as_ref().map(|span| span.start));
-    Err(errors)
+    (rest, errors)
 }
 
 /// What earlier passes found out about single nodes, by the node's address: the tree is borrowed
@@ -454,7 +466,7 @@ mod tests {
     #[test]
     fn every_wrong_value_is_reported_at_its_place() {
         let errors = read::<Router>(
-            "priority: high\nweight: 256\nrule: [a]\nentryPoints: web\nlevel: Debug\nport: none\n\
+            "priority: high\nweight: 256\nrule: [a]\nentryPoints: {web: x}\nlevel: Debug\nport: none\n\
              enabled: maybe\nfoo: 1\ntls: {domains: [{sans: [x]}]}\n",
         )
         .unwrap_err();
@@ -465,8 +477,7 @@ mod tests {
                  2147483647, found `high`",
                 "f.yml:2:9: error: `weight`: expected a whole number from 0 to 255, found `256`",
                 "f.yml:3:1: error: `rule`: expected a text, found a list",
-                "f.yml:4:14: error: `entryPoints`: expected a list, found a single value \
-                 (write `- value` on lines of their own, or `[value]`)",
+                "f.yml:4:1: error: `entryPoints`: expected a list, found a mapping",
                 "f.yml:5:8: error: `level`: unknown value `Debug` (did you mean `debug`?)",
                 "f.yml:6:7: error: `port`: `none` is no port",
                 "f.yml:7:10: error: `enabled`: expected true or false, found `maybe`",
@@ -527,11 +538,19 @@ mod tests {
     }
 
     #[test]
-    fn a_section_is_no_single_word_in_a_file() {
-        for text in ["tls: true\n", "tls: ''\n", "nested: 1\n"] {
-            let errors = read::<Router>(text).unwrap_err();
-            assert!(errors[0].contains("cannot be a standalone element"), "{errors:?}");
+    fn a_section_may_be_a_single_word_if_it_may_be_absent() {
+        for (text, there) in [
+            ("tls: true\n", true),
+            ("tls: ''\n", true),
+            ("tls: 'TRUE'\n", true),
+            ("tls: false\n", false),
+        ] {
+            assert_eq!(read::<Router>(text).unwrap().tls.is_some(), there, "{text}");
         }
+        let errors = read::<Router>("nested: true\n").unwrap_err();
+        assert!(errors[0].contains("cannot be a standalone element"), "{errors:?}");
+        let errors = read::<Router>("tls: on\n").unwrap_err();
+        assert!(errors[0].contains("expected `true`, `false` or options"), "{errors:?}");
         assert!(
             read::<Router>("tls: [a]\n").unwrap_err()[0].contains("expected options, found a list")
         );
@@ -553,9 +572,14 @@ mod tests {
     }
 
     #[test]
-    fn lists_split_on_commas_outside_of_files() {
+    fn lists_split_on_commas() {
         let router: Router = decode(&labels(&[("entrypoints", "web, websecure")])).unwrap();
         assert_eq!(router.entry_points, ["web", "websecure"]);
+        let router = read::<Router>("entryPoints: web, websecure\n").unwrap();
+        assert_eq!(router.entry_points, ["web", "websecure"]);
+        let router = read::<Router>("entryPoints: ['web,x', websecure]\n").unwrap();
+        assert_eq!(router.entry_points, ["web,x", "websecure"]);
+        assert!(read::<Router>("entryPoints: ''\n").unwrap().entry_points.is_empty());
         let errors = lines(decode::<Vec<u8>>(labels(&[("a", "1,x,3")]).get("a").unwrap()));
         assert_eq!(
             errors.unwrap_err(),

@@ -15,7 +15,7 @@ mod yaml;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub use self::decode::decode;
+pub use self::decode::{decode, decode_what_is_right};
 pub use self::dotted::{from_environment, from_labels};
 pub use self::flags::{FlagKind, from_flags};
 pub use self::probe::flag_kind;

@@ -171,15 +171,11 @@ impl<'a> Reader<'a> {
         let items: Cow<'_, [Node]> = match &self.node.value {
             Value::Sequence(items) => Cow::Borrowed(items),
             Value::Null => Cow::Borrowed(&[]),
-            Value::Scalar(_) if !self.is_file() => {
+            // Traefik cuts a text at its commas in files too, in spite of what its documentation shows.
+            Value::Scalar(_) => {
                 let pieces = split_commas(self.node);
                 let items = Items::cut(self, &pieces);
                 return visitor.visit_seq(items).map_err(|failure| self.locate(failure));
-            }
-            Value::Scalar(_) => {
-                let failure = Failure::invalid("expected a list, found a single value")
-                    .with_help("write `- value` on lines of their own, or `[value]`");
-                return self.fail(failure);
             }
             Value::Mapping(_) => {
                 let Some(items) = numbered(self.node).filter(|_| !self.is_file()) else {
@@ -220,9 +216,9 @@ impl<'a> Reader<'a> {
         visitor.visit_map(Fields::new(self, fields)).map_err(|failure| self.locate(failure))
     }
 
-    /// A section written as a single word: `--ping`, `--providers.docker=false`, `tls=true`.
+    /// A section written as a single word: `--ping`, `--providers.docker=false`, `tls: true`.
     fn bare(&self, text: &str) -> Result<(), Failure> {
-        let allowed = !self.is_file() && (self.standalone || self.optional);
+        let allowed = self.optional || self.standalone && !self.is_file();
         if !allowed {
             let failure = Failure::invalid("cannot be a standalone element")
                 .with_help("write its options below it, or `{}` for the defaults");

@@ -83,6 +83,17 @@ fn trusted_addresses() {
 }
 
 #[test]
+fn names_of_requests_have_a_header() {
+    for header in ["X-Request-Id", "x-trace"] {
+        assert_eq!(lines(&web(&format!("http: {{requestId: {{header: {header}}}}}"))), [""; 0]);
+    }
+    assert_eq!(lines(&web("http: {requestId: {}}")), [""; 0]);
+    for (header, word) in [("'a b'", "no name"), ("''", "no name"), ("Host", "something else")] {
+        error(&web(&format!("http: {{requestId: {{header: {header}}}}}")), &[word]);
+    }
+}
+
+#[test]
 fn numbers() {
     error(
         &web("http2: {maxConcurrentStreams: -1}"),
@@ -136,7 +147,7 @@ fn references_of_entry_points() {
         &web("http: {redirections: {entryPoint: {to: wbe}}}"),
         &["f.yml:4:44", "there is no entry point `wbe`", "did you mean `web`?"],
     );
-    error(&web("http: {redirections: {entryPoint: {scheme: http}}}"), &["`to` is required"]);
+    error(&web("http: {redirections: {entryPoint: {scheme: http}}}"), &[".to` is required"]);
     error(&web("http: {redirections: {entryPoint: {to: ':x'}}}"), &["`:x` is no port"]);
     assert!(validate(&web("http: {redirections: {entryPoint: {to: ':443'}}}")).is_empty());
     warning(&web("http: {redirections: {entryPoint: {to: web}}}"), &["redirects to itself"]);

@@ -505,6 +505,7 @@ fn connections_are_shared_by_those_who_believe_the_same() {
             files: &setting.files,
             state: &setting.state,
             profile: setting.profile,
+            proxies: &crate::upstream::Proxies::default(),
             service: &mut |_: &str| Err(BuildError::new("none")),
             warnings: &mut warnings,
         };

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::fields::Policy;
 use crate::values::{GoDuration, Unsupported};
 
 /// `accessLog`.
@@ -27,6 +28,13 @@ pub struct AccessLogConfig {
     /// OpenTelemetry, not served yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub otlp: Option<Unsupported>,
+}
+
+impl AccessLogConfig {
+    /// Whether any header is written.
+    pub fn keeps_headers(&self) -> bool {
+        !Policy::new(&self.fields).drops_all_headers()
+    }
 }
 
 impl Default for AccessLogConfig {

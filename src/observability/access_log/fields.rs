@@ -46,6 +46,7 @@ fields! {
     RequestContentSize = "RequestContentSize",
     RequestCount = "RequestCount",
     RequestHost = "RequestHost",
+    RequestId = "RequestId",
     RequestMethod = "RequestMethod",
     RequestPath = "RequestPath",
     RequestPort = "RequestPort",

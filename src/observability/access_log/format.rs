@@ -252,6 +252,9 @@ fn request_fields(object: &mut Object<'_>, record: &AccessRecord<'_>) {
     if let Some((host, _)) = split {
         object.bytes(Field::RequestHost, host);
     }
+    if let Some(id) = record.request_id {
+        object.bytes(Field::RequestId, id.as_bytes());
+    }
     object.text(Field::RequestMethod, record.method.as_str());
     let path = record.path(object.policy.keeps_query());
     object.text(Field::RequestPath, path);

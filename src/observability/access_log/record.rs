@@ -47,6 +47,8 @@ pub struct AccessRecord<'a> {
     pub request_bytes: u64,
     /// See `AccessLog::count_request`.
     pub request_count: u64,
+    /// Name of the request, where requests get names.
+    pub request_id: Option<&'a HeaderValue>,
     /// How many times the request was sent again.
     pub retries: u32,
     /// Status of the server's answer; unset (or zero, as Traefik writes) when there is none.
@@ -163,6 +165,7 @@ pub(super) mod tests {
                 tls_subject: None,
                 request_bytes: 7,
                 request_count: 1,
+                request_id: None,
                 retries: 0,
                 origin_status: Some(200),
                 origin_duration: Some(Duration::from_millis(1)),

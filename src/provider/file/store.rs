@@ -230,7 +230,15 @@ impl<D: Document> Store<D> {
             return false;
         }
         match load::<D>(path, content, self.log_generated) {
-            Ok(document) => self.keep(path, (stamp, digest), document),
+            Ok(document) => {
+                let seen = (stamp, digest);
+                // A misspelt section is no reason to forget what stood in it.
+                let known = self.files.get(path).is_some_and(|kept| kept.good.is_some());
+                match document.refusal().filter(|_| known) {
+                    Some(problem) => self.fail(path, Some(seen), problem),
+                    None => self.keep(path, seen, document),
+                }
+            }
             Err(problem) => self.fail(path, Some((stamp, digest)), problem),
         }
         true

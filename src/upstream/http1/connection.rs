@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
 
 use crate::upstream::connect::Stream;
+use crate::upstream::owner::Owner;
 use crate::upstream::pool;
 use crate::upstream::transport::Origin;
 
@@ -21,6 +22,8 @@ const RESTED: Duration = Duration::from_millis(5);
 pub(in crate::upstream) struct Connection {
     pub(super) stream: Stream,
     origin: Weak<Origin>,
+    /// Whose it is, if it is not anybody's.
+    owner: Option<Weak<Owner>>,
     max_idle: usize,
     reused: bool,
     rested: bool,
@@ -28,8 +31,24 @@ pub(in crate::upstream) struct Connection {
 
 impl Connection {
     /// A connection that was just made.
-    pub(in crate::upstream) fn new(stream: Stream, origin: &Arc<Origin>, max_idle: usize) -> Self {
-        Self { stream, origin: Arc::downgrade(origin), max_idle, reused: false, rested: false }
+    pub(in crate::upstream) fn new(
+        stream: Stream,
+        origin: &Arc<Origin>,
+        max_idle: usize,
+        owner: Option<&Arc<Owner>>,
+    ) -> Self {
+        let (origin, owner) = (Arc::downgrade(origin), owner.map(Arc::downgrade));
+        Self { stream, origin, owner, max_idle, reused: false, rested: false }
+    }
+
+    /// Takes it away from everybody else; `None` when somebody owns it already.
+    pub(super) fn become_owned(&mut self) -> Option<Arc<Owner>> {
+        if self.owner.is_some() {
+            return None;
+        }
+        let owner = Owner::new();
+        self.owner = Some(Arc::downgrade(&owner));
+        Some(owner)
     }
 
     /// Whether a request went over it before.
@@ -76,8 +95,14 @@ impl Connection {
     /// Puts it into the pool, if there is room for it, or closes it.
     pub(super) fn release(self: Box<Self>, now: Instant) {
         let Some(origin) = self.origin.upgrade() else { return };
+        if let Some(owner) = &self.owner {
+            if let Some(owner) = owner.upgrade() {
+                pool::keep(&origin, Some(&owner), self, now);
+            }
+            return;
+        }
         if origin.idle.fetch_add(1, Ordering::Relaxed) >= self.max_idle
-            || !pool::keep(&origin, self, now)
+            || !pool::keep(&origin, None, self, now)
         {
             origin.idle.fetch_sub(1, Ordering::Relaxed);
         }

@@ -8,10 +8,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
-use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::header::{
+    CONTENT_LENGTH, HeaderName, HeaderValue, PROXY_AUTHORIZATION, TRANSFER_ENCODING,
+};
 use http_body::Body as _;
 use tokio::io::AsyncWrite;
 
+use crate::upstream::proxy::AbsoluteForm;
 use crate::upstream::upload::Upload;
 
 /// Capacity of a spare buffer that is kept.
@@ -54,11 +57,12 @@ enum Framing {
 }
 
 impl Sending {
-    /// Begins with the head of `request`. Its body gets the framing that its fields announce.
-    pub(super) fn new(request: &http::Request<Upload>) -> Self {
+    /// Begins with the head of `request`, in absolute form for a proxy. Its body gets the framing that its fields
+    /// announce.
+    pub(super) fn new(request: &http::Request<Upload>, absolute: Option<&AbsoluteForm>) -> Self {
         let mut out = SPARE.take();
         out.clear();
-        encode_head(request, &mut out);
+        encode_head(request, absolute, &mut out);
         let headers = request.headers();
         let framing = if request.body().state().is_none() {
             Framing::Over
@@ -216,13 +220,23 @@ impl Sending {
 }
 
 /// `method SP target SP HTTP/1.1`, and the fields with their names in title case: some old servers want them so.
-fn encode_head(request: &http::Request<Upload>, out: &mut Vec<u8>) {
+fn encode_head(
+    request: &http::Request<Upload>,
+    absolute: Option<&AbsoluteForm>,
+    out: &mut Vec<u8>,
+) {
     out.extend_from_slice(request.method().as_str().as_bytes());
     out.push(b' ');
+    if let Some(absolute) = absolute {
+        out.extend_from_slice(absolute.origin.as_bytes());
+    }
     out.extend_from_slice(request.uri().path_and_query().map_or("/", |it| it.as_str()).as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     for (name, value) in request.headers() {
         encode_field(name, value, out);
+    }
+    if let Some(authorization) = absolute.and_then(|absolute| absolute.authorization.as_ref()) {
+        encode_field(&PROXY_AUTHORIZATION, authorization, out);
     }
     out.extend_from_slice(b"\r\n");
 }

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -20,6 +21,8 @@ use super::upload_rest::upload_rest;
 use crate::exchange::{Body, Response};
 use crate::tls::PrefixedStream;
 use crate::upstream::connect::Stream;
+use crate::upstream::owner::{Owner, is_bound_by};
+use crate::upstream::proxy::AbsoluteForm;
 use crate::upstream::upload::Upload;
 use crate::wire::{FinalHead, HeadLimits, Part, ResponseDecoder, Scanned, response_fields};
 
@@ -51,6 +54,8 @@ pub(in crate::upstream) struct Answer {
     pub(in crate::upstream) at: Instant,
     /// The connection, when the server has switched protocols.
     pub(in crate::upstream) switched: Option<Box<PrefixedStream<Stream>>>,
+    /// Set when it made its connection somebody's own, for whoever that is. Where nobody is, it is closed.
+    pub(in crate::upstream) owner: Option<Arc<Owner>>,
 }
 
 /// Why there is no answer.
@@ -84,6 +89,7 @@ pub(in crate::upstream) enum Failure {
 pub(in crate::upstream) async fn exchange(
     mut connection: Box<Connection>,
     request: &mut http::Request<Upload>,
+    absolute: Option<&AbsoluteForm>,
     upgrade: bool,
     repeatable: bool,
 ) -> Result<Answer, Unanswered> {
@@ -102,7 +108,7 @@ pub(in crate::upstream) async fn exchange(
             intact: true,
         });
     }
-    let mut sending = Sending::new(request);
+    let mut sending = Sending::new(request, absolute);
     let mut receiving = Receiving::new(request.method(), upgrade);
     let received = poll_fn(|cx| {
         match sending.poll(cx, &mut connection.stream, request.body_mut()) {
@@ -248,6 +254,18 @@ impl Received {
 
     fn answer(
         self,
+        mut connection: Box<Connection>,
+        sending: Sending,
+        upload: &mut Upload,
+        upgrade: bool,
+    ) -> Answer {
+        let bound = is_bound_by(&self.fields);
+        let owner = if bound { connection.become_owned() } else { None };
+        Answer { owner, ..self.answer_over(connection, sending, upload, upgrade) }
+    }
+
+    fn answer_over(
+        self,
         connection: Box<Connection>,
         sending: Sending,
         upload: &mut Upload,
@@ -261,7 +279,7 @@ impl Received {
         *response.headers_mut() = fields;
         if upgrade && head.status == StatusCode::SWITCHING_PROTOCOLS {
             let stream = PrefixedStream::new(behind, connection.stream);
-            return Answer { response, at, switched: Some(Box::new(stream)) };
+            return Answer { response, at, switched: Some(Box::new(stream)), owner: None };
         }
         let mut body = head.body;
         if sending.is_over() {
@@ -271,27 +289,27 @@ impl Received {
                     connection.release(at);
                 }
                 *response.body_mut() = Body::from(behind);
-                return Answer { response, at, switched: None };
+                return Answer { response, at, switched: None, owner: None };
             }
             let source = Source::Whole { connection, persistent };
             *response.body_mut() = Download::body(source, body, behind);
-            return Answer { response, at, switched: None };
+            return Answer { response, at, switched: None, owner: None };
         }
         // The rest of the request is sent as long as the answer goes on, and the connection not used again.
         let upload = std::mem::replace(upload, Upload::empty());
         let Some(state) = upload.state().cloned() else {
-            return Answer { response, at, switched: None };
+            return Answer { response, at, switched: None, owner: None };
         };
         if body.left().is_some_and(|left| left <= behind.len() as u64) {
             if let Ok(Part::Data(data)) = body.take(&mut behind) {
                 *response.body_mut() = Body::from(data);
             }
-            return Answer { response, at, switched: None };
+            return Answer { response, at, switched: None, owner: None };
         }
         let (read, write) = tokio::io::split(connection.stream);
         tokio::task::spawn_local(upload_rest(sending, write, upload));
         *response.body_mut() =
             Download::body(Source::Half(Half { stream: read, upload: state }), body, behind);
-        Answer { response, at, switched: None }
+        Answer { response, at, switched: None, owner: None }
     }
 }

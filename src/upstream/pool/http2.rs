@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::{Lease, POOL};
 use crate::exchange::ProxyError;
 use crate::upstream::connect::{Connected, Stream};
+use crate::upstream::owner::Owner;
 use crate::upstream::transport::{Origin, ServersTransport};
 use crate::upstream::upload::Upload;
 
@@ -52,6 +53,7 @@ impl Http2 {
     pub(super) async fn open(
         transport: &ServersTransport,
         origin: &Arc<Origin>,
+        owner: Option<&Arc<Owner>>,
         connected: Connected,
     ) -> Result<Lease, ProxyError> {
         let (sender, connection) = http2::Builder::new(Local)
@@ -73,7 +75,7 @@ impl Http2 {
             used: Cell::new(false),
         });
         POOL.with_borrow_mut(|pool| {
-            let host = pool.host(transport, origin);
+            let host = pool.host(transport, origin, owner);
             host.speaks_http2 = true;
             // Requests that dialled at the same time, before it was known what the server
             // speaks, come together on one connection.

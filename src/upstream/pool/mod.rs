@@ -25,6 +25,7 @@ use self::http2::Http2;
 pub(super) use self::http2::{Http2Lease, StreamPermit};
 use super::connect::connect;
 use super::http1::Connection;
+use super::owner::{NOBODY, Owner};
 use super::target::TargetScheme;
 use super::transport::{Origin, ServersTransport};
 use crate::exchange::ProxyError;
@@ -46,11 +47,13 @@ pub(super) enum Lease {
 
 /// How a request wants its connection.
 #[derive(Clone, Copy)]
-pub(super) struct Wanted {
+pub(super) struct Wanted<'a> {
     /// HTTP/1.1, whatever the server offers.
     pub(super) http1: bool,
     /// Not one that was used before.
     pub(super) fresh: bool,
+    /// One that nobody else has used or will.
+    pub(super) owner: Option<&'a Arc<Owner>>,
     /// When it was asked for: reading the clock costs more than handing it on.
     pub(super) at: Instant,
 }
@@ -59,7 +62,7 @@ pub(super) struct Wanted {
 pub(super) async fn lease(
     transport: &ServersTransport,
     origin: &Arc<Origin>,
-    wanted: Wanted,
+    wanted: Wanted<'_>,
 ) -> Result<Lease, ProxyError> {
     match POOL.with_borrow_mut(|pool| pool.step(transport, origin, wanted)) {
         Step::Use(lease) => Ok(lease),
@@ -71,7 +74,7 @@ pub(super) async fn lease(
 async fn open(
     transport: &ServersTransport,
     origin: &Arc<Origin>,
-    mut wanted: Wanted,
+    mut wanted: Wanted<'_>,
     mut step: Step,
 ) -> Result<Lease, ProxyError> {
     loop {
@@ -87,16 +90,18 @@ async fn open(
         };
         let connected = connect(transport, origin, wanted.http1).await;
         let result = match connected {
-            Ok(connected) if connected.http2 => Http2::open(transport, origin, connected).await,
+            Ok(connected) if connected.http2 => {
+                Http2::open(transport, origin, wanted.owner, connected).await
+            }
             Ok(connected) => {
                 if origin.scheme == TargetScheme::Https {
                     POOL.with_borrow_mut(|pool| {
-                        pool.host(transport, origin).speaks_http2 = false;
+                        pool.host(transport, origin, wanted.owner).speaks_http2 = false;
                     });
                 }
-                let connection =
-                    Box::new(Connection::new(connected.stream, origin, transport.max_idle));
-                Ok(Lease::Http1(connection))
+                let max_idle = transport.max_idle;
+                let connection = Connection::new(connected.stream, origin, max_idle, wanted.owner);
+                Ok(Lease::Http1(Box::new(connection)))
             }
             Err(error) => Err(error),
         };
@@ -107,12 +112,26 @@ async fn open(
     }
 }
 
-/// Keeps a connection for the next request. `false` when it was closed instead.
-pub(super) fn keep(origin: &Origin, connection: Box<Connection>, now: Instant) -> bool {
+/// Keeps a connection for the next request, of its owner if it has one. `false` when it was closed instead.
+pub(super) fn keep(
+    origin: &Arc<Origin>,
+    owner: Option<&Arc<Owner>>,
+    connection: Box<Connection>,
+    now: Instant,
+) -> bool {
     POOL.try_with(|pool| {
-        pool.try_borrow_mut().is_ok_and(|mut pool| pool.keep(origin, connection, now))
+        pool.try_borrow_mut().is_ok_and(|mut pool| pool.keep(origin, owner, connection, now))
     })
     .unwrap_or(false)
+}
+
+/// Closes what this owner had, now that it is gone. Where this cannot be done at once, the tender does it.
+pub(super) fn disown(owner: u64) {
+    let _ = POOL.try_with(|pool| {
+        if let Ok(mut pool) = pool.try_borrow_mut() {
+            pool.hosts.retain(|key, _| key.1 != owner);
+        }
+    });
 }
 
 enum Step {
@@ -122,9 +141,16 @@ enum Step {
     Dial(Option<DialGuard>),
 }
 
+/// A server, and who alone may use these connections to it.
+type Key = (u64, u64);
+
+fn key(origin: &Origin, owner: Option<&Arc<Owner>>) -> Key {
+    (origin.id, owner.map_or(NOBODY, |owner| owner.id()))
+}
+
 #[derive(Default)]
 struct Pool {
-    hosts: HashMap<u64, Host, foldhash::fast::RandomState>,
+    hosts: HashMap<Key, Host, foldhash::fast::RandomState>,
     /// Set while something is idle.
     tender: Option<Tender>,
 }
@@ -143,6 +169,8 @@ struct Idle {
 
 struct Host {
     origin: Weak<Origin>,
+    /// The only one who gets connections from here, if it is not anybody.
+    owner: Option<Weak<Owner>>,
     idle_timeout: Option<Duration>,
     /// Longest idle first.
     idle: Vec<Idle>,
@@ -153,8 +181,13 @@ struct Host {
 }
 
 impl Pool {
-    fn step(&mut self, transport: &ServersTransport, origin: &Arc<Origin>, wanted: Wanted) -> Step {
-        let host = self.host(transport, origin);
+    fn step(
+        &mut self,
+        transport: &ServersTransport,
+        origin: &Arc<Origin>,
+        wanted: Wanted<'_>,
+    ) -> Step {
+        let host = self.host(transport, origin, wanted.owner);
         if host.speaks_http2 && !wanted.http1 {
             if let Some(lease) = host.share() {
                 return Step::Use(Lease::Http2(lease));
@@ -164,7 +197,7 @@ impl Pool {
             }
             let dialing = Rc::new(Dialing::default());
             host.dialing = Some(Rc::clone(&dialing));
-            return Step::Dial(Some(DialGuard { dialing, origin: origin.id }));
+            return Step::Dial(Some(DialGuard { dialing, host: key(origin, wanted.owner) }));
         }
         if !wanted.fresh
             && let Some(connection) = host.take_idle(origin, wanted.at)
@@ -174,19 +207,30 @@ impl Pool {
         Step::Dial(None)
     }
 
-    fn host(&mut self, transport: &ServersTransport, origin: &Arc<Origin>) -> &mut Host {
-        self.hosts.entry(origin.id).or_insert_with(|| Host {
-            origin: Arc::downgrade(origin),
-            idle_timeout: transport.timeouts.idle,
-            idle: Vec::new(),
-            http2: Vec::new(),
-            speaks_http2: origin.scheme == TargetScheme::H2c,
-            dialing: None,
-        })
+    fn host(
+        &mut self,
+        transport: &ServersTransport,
+        origin: &Arc<Origin>,
+        owner: Option<&Arc<Owner>>,
+    ) -> &mut Host {
+        let new = || Host::new(origin, owner, transport.timeouts.idle);
+        self.hosts.entry(key(origin, owner)).or_insert_with(new)
     }
 
-    fn keep(&mut self, origin: &Origin, mut connection: Box<Connection>, now: Instant) -> bool {
-        let Some(host) = self.hosts.get_mut(&origin.id) else { return false };
+    fn keep(
+        &mut self,
+        origin: &Arc<Origin>,
+        owner: Option<&Arc<Owner>>,
+        mut connection: Box<Connection>,
+        now: Instant,
+    ) -> bool {
+        if owner.is_some() && !self.hosts.contains_key(&key(origin, owner)) {
+            // It was made when anybody could have it.
+            let Some(host) = self.hosts.get(&key(origin, None)) else { return false };
+            let new = Host::new(origin, owner, host.idle_timeout);
+            self.hosts.insert(key(origin, owner), new);
+        }
+        let Some(host) = self.hosts.get_mut(&key(origin, owner)) else { return false };
         if let Some(Tender { waker: Some(waker), .. }) = &self.tender
             && connection.poll_surplus(&mut Context::from_waker(waker)).is_ready()
         {
@@ -233,10 +277,34 @@ impl Pool {
 }
 
 impl Host {
+    fn new(
+        origin: &Arc<Origin>,
+        owner: Option<&Arc<Owner>>,
+        idle_timeout: Option<Duration>,
+    ) -> Self {
+        Self {
+            origin: Arc::downgrade(origin),
+            owner: owner.map(Arc::downgrade),
+            idle_timeout,
+            idle: Vec::new(),
+            http2: Vec::new(),
+            speaks_http2: origin.scheme == TargetScheme::H2c,
+            dialing: None,
+        }
+    }
+
+    /// Whether nobody can ask for its connections any more.
+    fn is_orphaned(&self) -> bool {
+        self.origin.strong_count() == 0
+            || self.owner.as_ref().is_some_and(|owner| owner.strong_count() == 0)
+    }
+
     /// The connection that was used last: the others get a chance to expire.
     fn take_idle(&mut self, origin: &Origin, now: Instant) -> Option<Box<Connection>> {
         let Idle { mut connection, since } = self.idle.pop()?;
-        origin.idle.fetch_sub(1, Ordering::Relaxed);
+        if self.owner.is_none() {
+            origin.idle.fetch_sub(1, Ordering::Relaxed);
+        }
         connection.take(now.saturating_duration_since(since));
         Some(connection)
     }
@@ -247,12 +315,11 @@ impl Host {
     }
 
     fn tend(&mut self, now: Instant, cx: &mut Context<'_>) -> Option<Duration> {
-        let origin = self.origin.upgrade();
-        let limit = match (&origin, self.idle_timeout) {
-            // Nobody can ask for them any more.
-            (None, _) => Duration::ZERO,
-            (Some(_), None) => Duration::MAX,
-            (Some(_), Some(limit)) => limit,
+        let origin = self.origin.upgrade().filter(|_| self.owner.is_none());
+        let limit = match self.idle_timeout {
+            _ if self.is_orphaned() => Duration::ZERO,
+            None => Duration::MAX,
+            Some(limit) => limit,
         };
         let age = |since: Instant| now.saturating_duration_since(since);
         let before = self.idle.len();
@@ -275,7 +342,7 @@ impl Host {
     }
 
     fn is_unused(&self) -> bool {
-        self.origin.strong_count() == 0
+        self.is_orphaned()
             && self.idle.is_empty()
             && self.http2.is_empty()
             && self.dialing.is_none()
@@ -329,7 +396,7 @@ impl Dialing {
 
 struct DialGuard {
     dialing: Rc<Dialing>,
-    origin: u64,
+    host: Key,
 }
 
 impl DialGuard {
@@ -342,7 +409,7 @@ impl Drop for DialGuard {
     fn drop(&mut self) {
         let _ = POOL.try_with(|pool| {
             if let Ok(mut pool) = pool.try_borrow_mut()
-                && let Some(host) = pool.hosts.get_mut(&self.origin)
+                && let Some(host) = pool.hosts.get_mut(&self.host)
             {
                 host.dialing = None;
             }
@@ -354,11 +421,13 @@ impl Drop for DialGuard {
 /// Idle connections of this worker, for tests.
 #[cfg(test)]
 pub(super) fn idle_here(origin: &Origin) -> usize {
-    POOL.with_borrow(|pool| pool.hosts.get(&origin.id).map_or(0, |host| host.idle.len()))
+    POOL.with_borrow(|pool| pool.hosts.get(&key(origin, None)).map_or(0, |host| host.idle.len()))
 }
 
 /// Whether this worker has learned that a server speaks HTTP/2, for tests.
 #[cfg(test)]
 pub(super) fn speaks_http2(origin: &Origin) -> bool {
-    POOL.with_borrow(|pool| pool.hosts.get(&origin.id).is_some_and(|host| !host.http2.is_empty()))
+    POOL.with_borrow(|pool| {
+        pool.hosts.get(&key(origin, None)).is_some_and(|host| !host.http2.is_empty())
+    })
 }

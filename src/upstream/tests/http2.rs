@@ -115,3 +115,65 @@ async fn a_refused_connection_fails_everybody_who_waits_for_it() {
         (StatusCode::BAD_GATEWAY, StatusCode::BAD_GATEWAY, StatusCode::BAD_GATEWAY)
     );
 }
+
+/// A server whose process stands still: the system keeps the connection, nobody answers.
+async fn stand_still(mut stream: TcpStream, answered: usize) {
+    let mut connection = h2::server::handshake(&mut stream).await.unwrap();
+    for _ in 0..answered {
+        let (_, mut respond) = connection.accept().await.unwrap().unwrap();
+        respond.send_response(http::Response::new(()), true).unwrap();
+    }
+    // What was answered goes out; from then on nothing is read, so no ping is answered.
+    let flush = std::future::poll_fn(|cx| {
+        let _ = connection.poll_closed(cx);
+        std::task::Poll::Ready(())
+    });
+    flush.await;
+    std::future::pending::<()>().await;
+}
+
+fn asking_for_life() -> ServersTransportConfig {
+    ServersTransportConfig {
+        forwarding_timeouts: Some(ForwardingTimeoutsConfig {
+            read_idle_timeout: GoDuration::from_millis(100),
+            ping_timeout: GoDuration::from_millis(100),
+            ..ForwardingTimeoutsConfig::default()
+        }),
+        ..ServersTransportConfig::default()
+    }
+}
+
+/// RP-6.1 `readIdleTimeout`, `pingTimeout`: a request on a connection that is dead fails, and the next one gets another.
+#[tokio::test(flavor = "local")]
+async fn a_connection_that_answers_no_ping_is_given_up() {
+    let (address, accepted) = server(|number, stream| async move {
+        if number == 0 { stand_still(stream, 0).await } else { serve_h2(stream, 100, echo).await }
+    })
+    .await;
+    let (forwarder, cx) =
+        (forwarder_with(&format!("h2c://{address}"), &asking_for_life()), context());
+    let start = Instant::now();
+    let response = forwarder.forward(&cx, get("/")).await;
+    assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
+    assert_eq!(outcome(&response).error, Some(ProxyError::UpstreamClosed));
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert_eq!(forwarder.forward(&cx, get("/")).await.status(), StatusCode::OK);
+    assert_eq!(*accepted.borrow(), 2);
+}
+
+/// RP-6.1: also while nothing is asked, so that no request finds out.
+#[tokio::test(flavor = "local")]
+async fn a_dead_connection_is_removed_while_it_is_idle() {
+    let (address, accepted) = server(|number, stream| async move {
+        if number == 0 { stand_still(stream, 1).await } else { serve_h2(stream, 100, echo).await }
+    })
+    .await;
+    let (forwarder, cx) =
+        (forwarder_with(&format!("h2c://{address}"), &asking_for_life()), context());
+    assert_eq!(forwarder.forward(&cx, get("/")).await.status(), StatusCode::OK);
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let start = Instant::now();
+    assert_eq!(forwarder.forward(&cx, get("/")).await.status(), StatusCode::OK);
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert_eq!(*accepted.borrow(), 2);
+}

@@ -27,15 +27,13 @@ use crate::exchange::{
 };
 use crate::values::{Disk, GoDuration, Profile};
 
-fn context() -> Context {
+pub(in crate::upstream) fn context() -> Context {
     let peer = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)), 4711);
     Context {
         connection: Arc::new(Connection {
             entry_point: Arc::new(EntryPointFacts {
                 name: "web".into(),
-                not_append_forwarded_for: false,
-                exact: false,
-                hardened: false,
+                ..EntryPointFacts::default()
             }),
             peer,
             peer_ip: peer.ip(),
@@ -44,10 +42,12 @@ fn context() -> Context {
             tls: None,
             opened: Instant::now(),
             work: OpenWork::default(),
+            own: std::sync::OnceLock::new(),
         }),
         host: "odoo.example".into(),
         authority: Some(HeaderValue::from_static("odoo.example")),
         start: Instant::now(),
+        request_id: None,
     }
 }
 

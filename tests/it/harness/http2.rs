@@ -13,6 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 use super::certs::Tls;
 use super::origin::Origin;
@@ -24,17 +25,24 @@ pub(crate) async fn connect(to: SocketAddr) -> SendRequest<Full<Bytes>> {
 
 /// An HTTP/2 connection over TLS.
 pub(crate) async fn connect_tls(to: SocketAddr, name: &str) -> SendRequest<Full<Bytes>> {
+    over(tls(to, name).await).await
+}
+
+/// A TLS connection that agreed on HTTP/2.
+pub(crate) async fn tls(to: SocketAddr, name: &str) -> TlsStream<TcpStream> {
     let config = Arc::new(Tls::anyone().protocols(&["h2"]).config());
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let stream = TcpStream::connect(to).await.unwrap();
     let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
-    over(stream).await
+    stream
 }
 
-async fn over<S>(stream: S) -> SendRequest<Full<Bytes>>
+/// The same over `stream`, for bodies of any kind.
+pub(crate) async fn over<S, B>(stream: S) -> SendRequest<B>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    B: http_body::Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
 {
     let (sender, connection) =
         http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();

@@ -10,6 +10,8 @@ use base64::engine::general_purpose::STANDARD;
 use gtmpl_ng::{Func, FuncError, NumberKind, Value, limits};
 use sha2::{Digest, Sha256};
 
+use super::encodings::hexadecimal;
+
 pub(super) type Outcome = Result<Value, FuncError>;
 
 /// All functions of this file.
@@ -30,12 +32,24 @@ pub(super) const TABLE: &[(&str, Func)] = &[
         take(args).map(|[yes, no, choice]| if is_empty(choice) { no } else { yes }.clone())
     }),
     ("fail", |args| take(args).and_then(|[message]| error(text(message)))),
+    ("toStrings", |args| {
+        take(args).map(|[list]| match list {
+            Value::Array(items) => items.iter().map(text).collect::<Vec<_>>().into(),
+            other => vec![text(other)].into(),
+        })
+    }),
     ("toString", |args| take(args).map(|[value]| text(value).into())),
     ("upper", |args| take(args).map(|[value]| text(value).to_uppercase().into())),
     ("lower", |args| take(args).map(|[value]| text(value).to_lowercase().into())),
     ("title", |args| take(args).map(|[value]| title(&text(value)).into())),
     ("trim", |args| take(args).map(|[value]| text(value).trim().into())),
     ("trimAll", |args| {
+        take(args).map(|[set, value]| {
+            let set = text(set);
+            text(value).trim_matches(|character| set.contains(character)).into()
+        })
+    }),
+    ("trimall", |args| {
         take(args).map(|[set, value]| {
             let set = text(set);
             text(value).trim_matches(|character| set.contains(character)).into()
@@ -79,11 +93,14 @@ pub(super) const TABLE: &[(&str, Func)] = &[
     ("sub", |args| take(args).and_then(|[a, b]| number(int(a).checked_sub(int(b))))),
     ("div", |args| take(args).and_then(|[a, b]| number(int(a).checked_div(int(b))))),
     ("mod", |args| take(args).and_then(|[a, b]| number(int(a).checked_rem(int(b))))),
+    ("biggest", |args| fold(args, None, |a, b| Some(a.max(b)))),
     ("max", |args| fold(args, None, |a, b| Some(a.max(b)))),
     ("min", |args| fold(args, None, |a, b| Some(a.min(b)))),
     ("b64enc", |args| take(args).map(|[value]| STANDARD.encode(text(value)).into())),
     ("b64dec", |args| take(args).and_then(|[value]| decode(&text(value)))),
-    ("sha256sum", |args| take(args).map(|[value]| digest(&text(value)).into())),
+    ("sha256sum", |args| {
+        take(args).map(|[value]| hexadecimal(&Sha256::digest(text(value))).into())
+    }),
 ];
 
 /// Exactly so many arguments.
@@ -100,7 +117,7 @@ pub(super) fn error(message: impl Into<String>) -> Outcome {
 }
 
 /// Refuses a text that the template may not make, before it is made.
-fn check_length(length: Option<usize>) -> Result<(), FuncError> {
+pub(super) fn check_length(length: Option<usize>) -> Result<(), FuncError> {
     let limit = limits::active().function_output.unwrap_or(usize::MAX);
     if length.is_some_and(|length| length <= limit) {
         return Ok(());
@@ -180,7 +197,10 @@ fn title(value: &str) -> String {
         } else {
             result.extend(character.to_uppercase());
         }
-        inside = character.is_alphanumeric() || matches!(character, '_' | '\'');
+        // Go's `strings.Title`, to which an apostrophe separates.
+        inside = character.is_alphanumeric()
+            || character == '_'
+            || !character.is_ascii() && !character.is_whitespace();
     }
     result
 }
@@ -255,13 +275,6 @@ fn decode(value: &str) -> Outcome {
         .map_or_else(|_| error("b64dec: the result is not UTF-8"), |text| Ok(text.into()))
 }
 
-fn digest(value: &str) -> String {
-    Sha256::digest(value).iter().fold(String::with_capacity(64), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
-}
-
 /// Go's `os.ExpandEnv`: `$NAME` and `${NAME}`.
 fn expand(value: &str) -> String {
     let mut result = String::with_capacity(value.len());
@@ -310,7 +323,7 @@ mod tests {
             "shop-example"
         );
         assert_eq!(eval(r#"trimPrefix "a" "ab" | title"#), "B");
-        assert_eq!(eval(r#"title "two words it's""#), "Two Words It's");
+        assert_eq!(eval(r#"title "two words it's""#), "Two Words It'S");
         assert_eq!(eval(r#"quote "a\"b\n" 1"#), r#""a\"b\n" "1""#);
         assert_eq!(eval(r#"squote "x" | cat "y""#), "y 'x'");
         assert_eq!(eval(r#"contains "b" "abc""#), "true");

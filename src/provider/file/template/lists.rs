@@ -11,6 +11,35 @@ use super::functions::{Outcome, error, int, is_empty, take, text};
 /// All functions of this file.
 pub(super) const TABLE: &[(&str, Func)] = &[
     ("list", |args| Ok(Value::Array(args.to_vec()))),
+    ("tuple", |args| Ok(Value::Array(args.to_vec()))),
+    ("splitn", |args| {
+        take(args).map(|[separator, count, value]| split_to_names(separator, count, value))
+    }),
+    ("chunk", |args| take(args).and_then(|[size, list]| chunks(size, list))),
+    ("mustChunk", |args| take(args).and_then(|[size, list]| chunks(size, list))),
+    ("all", |args| Ok(args.iter().all(|value| !is_empty(value)).into())),
+    ("any", |args| Ok(args.iter().any(|value| !is_empty(value)).into())),
+    ("values", |args| {
+        take(args).and_then(|[map]| {
+            let map = sorted(entries(map)?);
+            Ok(map.into_iter().map(|(_, value)| value.clone()).collect::<Vec<_>>().into())
+        })
+    }),
+    ("pick", |args| some(args, |key, keys| keys.contains(key))),
+    ("omit", |args| some(args, |key, keys| !keys.contains(key))),
+    ("pluck", |args| {
+        let Some((key, maps)) = args.split_first() else {
+            return Err(FuncError::AtLeastXArgs("pluck".to_owned(), 1));
+        };
+        let maps = maps.iter().map(entries).collect::<Result<Vec<_>, _>>()?;
+        let key = text(key);
+        Ok(maps.iter().filter_map(|map| map.get(&key).cloned()).collect::<Vec<_>>().into())
+    }),
+    ("dig", dig),
+    ("merge", |args| merged(args, false)),
+    ("mustMerge", |args| merged(args, false)),
+    ("mergeOverwrite", |args| merged(args, true)),
+    ("mustMergeOverwrite", |args| merged(args, true)),
     ("split", |args| take(args).map(|[value, separator]| split(value, separator))),
     ("splitList", |args| take(args).map(|[separator, value]| split(value, separator))),
     ("join", |args| take(args).map(|[separator, list]| join(separator, list))),
@@ -95,6 +124,24 @@ pub(super) const TABLE: &[(&str, Func)] = &[
     }),
 ];
 
+/// Functions of this file that have a second name in sprig, for those who want errors instead of a crash. Here both
+/// say their errors.
+pub(super) const ALIASES: [(&str, &str); 13] = [
+    ("push", "append"),
+    ("mustPush", "append"),
+    ("mustAppend", "append"),
+    ("mustPrepend", "prepend"),
+    ("mustFirst", "first"),
+    ("mustLast", "last"),
+    ("mustRest", "rest"),
+    ("mustInitial", "initial"),
+    ("mustReverse", "reverse"),
+    ("mustCompact", "compact"),
+    ("mustUniq", "uniq"),
+    ("mustHas", "has"),
+    ("mustWithout", "without"),
+];
+
 fn items(value: &Value) -> Result<&[Value], FuncError> {
     match value {
         Value::Array(items) => Ok(items),
@@ -108,6 +155,90 @@ fn entries(value: &Value) -> Result<&HashMap<String, Value>, FuncError> {
         Value::Map(map) | Value::Object(map) => Ok(map),
         other => Err(FuncError::Generic(format!("`{other}` is not a dictionary"))),
     }
+}
+
+/// Entries in the order of their names: the same template must always give the same text.
+fn sorted(map: &HashMap<String, Value>) -> Vec<(&String, &Value)> {
+    let mut entries: Vec<_> = map.iter().collect();
+    entries.sort_unstable_by_key(|(key, _)| *key);
+    entries
+}
+
+/// A dictionary with some entries of another.
+fn some(args: &[Value], keeps: fn(&String, &[String]) -> bool) -> Outcome {
+    let Some((map, keys)) = args.split_first() else {
+        return Err(FuncError::AtLeastXArgs("the function".to_owned(), 1));
+    };
+    let keys: Vec<String> = keys.iter().map(text).collect();
+    let kept = entries(map)?.iter().filter(|(key, _)| keeps(key, &keys));
+    Ok(Value::Map(kept.map(|(key, value)| (key.clone(), value.clone())).collect()))
+}
+
+/// `dig "a" "b" default map`: what stands deep inside of a dictionary.
+fn dig(args: &[Value]) -> Outcome {
+    let [path @ .., default, map] = args else {
+        return Err(FuncError::AtLeastXArgs("dig".to_owned(), 3));
+    };
+    if path.is_empty() {
+        return Err(FuncError::AtLeastXArgs("dig".to_owned(), 3));
+    }
+    let mut found = map;
+    for key in path {
+        match entries(found)?.get(&text(key)) {
+            Some(inside) => found = inside,
+            None => return Ok(default.clone()),
+        }
+    }
+    Ok(found.clone())
+}
+
+/// Dictionaries laid over each other. An empty value counts as none.
+fn merged(args: &[Value], overwrite: bool) -> Outcome {
+    fn lay(map: &mut HashMap<String, Value>, over: &HashMap<String, Value>, overwrite: bool) {
+        for (key, value) in over {
+            match (map.get_mut(key), value) {
+                (
+                    Some(Value::Map(inner) | Value::Object(inner)),
+                    Value::Map(over) | Value::Object(over),
+                ) => lay(inner, over, overwrite),
+                (Some(there), value) => {
+                    if is_empty(there) || overwrite && !is_empty(value) {
+                        value.clone_into(there);
+                    }
+                }
+                (None, value) => {
+                    map.insert(key.clone(), value.clone());
+                }
+            }
+        }
+    }
+    let Some((first, others)) = args.split_first() else {
+        return Err(FuncError::AtLeastXArgs("merge".to_owned(), 1));
+    };
+    let mut map = entries(first)?.clone();
+    for over in others {
+        lay(&mut map, entries(over)?, overwrite);
+    }
+    Ok(Value::Map(map))
+}
+
+/// Pieces by the names `_0`, `_1` and so on.
+fn split_to_names(separator: &Value, count: &Value, value: &Value) -> Value {
+    let (value, separator) = (text(value), text(separator));
+    let most = match int(count) {
+        0 => return Value::Map(HashMap::new()),
+        count => usize::try_from(count).unwrap_or(usize::MAX),
+    };
+    let pieces = value.splitn(most, separator.as_str()).enumerate();
+    Value::Map(pieces.map(|(index, piece)| (format!("_{index}"), piece.into())).collect())
+}
+
+fn chunks(size: &Value, list: &Value) -> Outcome {
+    let Some(size) = usize::try_from(int(size)).ok().filter(|&size| size > 0) else {
+        return error("a chunk has at least one item");
+    };
+    let chunks = items(list)?.chunks(size);
+    Ok(Value::Array(chunks.map(|chunk| Value::Array(chunk.to_vec())).collect()))
 }
 
 fn split(value: &Value, separator: &Value) -> Value {

@@ -1,14 +1,20 @@
 //! Go templates: each file that contains `{{` is one, before it is parsed (Traefik file
 //! provider). What a template may consume is bounded, and its errors carry their place.
 
+mod encodings;
 mod functions;
 mod lists;
+mod numbers;
+mod patterns;
+mod raw;
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gtmpl_ng::{Context, ErrorContext, ExecError, Limits, ParseError, Template, TemplateError};
+
+use raw::Prepared;
 
 use crate::config::diagnostics::Diagnostic;
 use crate::config::tree::{Source, Span};
@@ -25,13 +31,13 @@ pub(super) fn generate(source: &Arc<Source>) -> Result<Arc<Source>, Diagnostic> 
         .with_function_output(FUNCTION_OUTPUT)
         .with_deadline(DEADLINE);
     let mut template = Template::with_limits(limits);
-    template.add_funcs(functions::TABLE);
-    template.add_funcs(lists::TABLE);
+    add_functions(&mut template);
+    let prepared = Prepared::new(&source.text);
     let text = template
-        .parse(&*source.text)
+        .parse(&*prepared.text)
         .map_err(TemplateError::from)
         .and_then(|()| template.render(&Context::from(false)).map_err(TemplateError::from))
-        .map_err(|error| diagnostic(source, &error))?;
+        .map_err(|error| diagnostic(source, &prepared, &error))?;
     let name = if keeps_lines(&source.text, &text) {
         Arc::clone(&source.name)
     } else {
@@ -39,6 +45,18 @@ pub(super) fn generate(source: &Arc<Source>) -> Result<Arc<Source>, Diagnostic> 
         format!("{} (generated text)", source.name).into()
     };
     Ok(Source::new(name, text, source.format))
+}
+
+fn add_functions(template: &mut Template) {
+    for table in [functions::TABLE, lists::TABLE, numbers::TABLE, encodings::TABLE, patterns::TABLE]
+    {
+        template.add_funcs(table);
+    }
+    for (alias, name) in lists::ALIASES {
+        if let Some((_, function)) = lists::TABLE.iter().find(|(known, _)| *known == name) {
+            template.add_func(alias, *function);
+        }
+    }
 }
 
 /// Whether each line of the template became the line of the same number.
@@ -54,7 +72,7 @@ fn keeps_lines(template: &str, generated: &str) -> bool {
     }
 }
 
-fn diagnostic(source: &Arc<Source>, error: &TemplateError) -> Diagnostic {
+fn diagnostic(source: &Arc<Source>, prepared: &Prepared<'_>, error: &TemplateError) -> Diagnostic {
     let (place, message) = match error {
         TemplateError::ParseError(ParseError::WithContext(place, message)) => {
             (Some(place), message.clone())
@@ -64,7 +82,8 @@ fn diagnostic(source: &Arc<Source>, error: &TemplateError) -> Diagnostic {
         }
         other => (None, other.to_string()),
     };
-    let bytes = place.map_or(0..0, |place| bytes(&source.text, place));
+    let bytes = place.map_or(0..0, |place| bytes(&prepared.text, place));
+    let bytes = prepared.written(bytes.start)..prepared.written(bytes.end);
     Diagnostic::error(format!("template: {message}"))
         .at(&Span::new(source, bytes))
         .help("a literal `{{` is written `{{ \"{{\" }}`")
@@ -120,6 +139,17 @@ mod tests {
         assert!(error.starts_with("error: f.yml:3:"), "{error}");
         assert!(error.contains("no tenant"), "{error}");
         assert!(render("{{ if }}").contains("f.yml:1:"), "{}", render("{{ if }}"));
+        let error = render("{{ `\\d\\d\\d` }}{{ nothing 1 }}");
+        assert!(error.starts_with("error: f.yml:1:18:"), "{error}");
+        for left_out in
+            ["now", "uuidv4", "randAlphaNum 4", "genPrivateKey `rsa`", "set (dict) `a` 1"]
+        {
+            let error = render(&format!("a\n{{{{ {left_out} }}}}"));
+            assert!(
+                error.starts_with("error: f.yml:2:") && error.contains("not defined"),
+                "{error}"
+            );
+        }
         assert!(render("a\n{{ range until 3 }}").starts_with("error: f.yml:"));
     }
 
@@ -147,5 +177,27 @@ mod tests {
             name("{{ range until 3 }}\na{{ . }}: 1\n{{ end }}\nb: 1\n"),
             "f.yml (generated text)"
         );
+    }
+
+    /// FILE-9: what Go's `text/template` makes of each of these with sprig 3.2.3 and Traefik's own functions.
+    #[test]
+    fn results_are_those_of_go() {
+        let read = |text: &str| serde_json::from_str::<String>(text).unwrap();
+        let mut wrong = Vec::new();
+        let mut count = 0;
+        for line in include_str!("sprig.tsv").lines() {
+            let (template, result) = line.split_once('\t').unwrap();
+            let (template, wanted) = (read(template), read(result));
+            let made = render(&template);
+            count += 1;
+            let same = match wanted.strip_prefix("ERROR: ") {
+                Some(_) => made.starts_with("error: "),
+                None => made == wanted,
+            };
+            if !same {
+                wrong.push(format!("{template:?} made {made:?} and not {wanted:?}"));
+            }
+        }
+        assert!(count > 200 && wrong.is_empty(), "{count} tried\n{}", wrong.join("\n"));
     }
 }
