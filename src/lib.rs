@@ -52,7 +52,7 @@
 //! | 3 | `middleware`, `service` (neither sees the other) |
 //! | 4 | `router` |
 //! | 5 | `config` (all but the static configuration and its loader) |
-//! | 6 | `compile`, `provider`, `entry_point` (none sees another); `api` reads what `compile` reports |
+//! | 6 | `compile`, `provider`, `entry_point`, `admin` (none sees another); `api` reads what `compile` reports |
 //! | 7 | `reload`, `config::static_config` and what belongs to it |
 //! | 8 | `app`, `demo`, then `main` |
 //!
@@ -73,6 +73,7 @@
 //! | Every queue has a bound, every wait a time limit | clippy bans unbounded channels |
 //! | Secrets are never printed | [`values::Secret`], `tests/it/secrets.rs` |
 
+pub mod admin;
 pub mod api;
 pub mod app;
 pub mod compile;

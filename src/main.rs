@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::bail;
+use doorward::admin::Admin;
 use doorward::app::{self, App};
 use doorward::config::diagnostics::{Diagnostic, Severity, did_you_mean};
 use doorward::config::loader::{self, Loaded};
@@ -29,6 +30,7 @@ Usage: doorward [flags]               serve; what is not in a file comes from fl
        doorward diff OLD NEW          say which requests get something else under another configuration
        doorward explain URL [FILE...]  say which router takes a request, and why not the others
        doorward healthcheck [flags]   ask a running proxy for /ping
+       doorward bans [flags] ...      show, end and make bans of a running proxy
        doorward demo [flags]          a small fleet to look at
        doorward version
        doorward COMMAND --help
@@ -36,7 +38,8 @@ Usage: doorward [flags]               serve; what is not in a file comes from fl
 ";
 
 const STOPPING: &str = "stopping; a second signal ends it at once";
-const COMMANDS: [&str; 7] = ["check", "demo", "diff", "explain", "healthcheck", "help", "version"];
+const COMMANDS: [&str; 8] =
+    ["bans", "check", "demo", "diff", "explain", "healthcheck", "help", "version"];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
             app::explain::command(&args[1..], &environment(), &mut out.lock(), &mut err.lock())
         }
         Some("healthcheck") => healthcheck(&args[1..]),
+        Some("bans") => bans(&args[1..]),
         Some("demo") => run_demo(&args[1..]),
         Some(word) if !word.starts_with('-') => unknown_command(word),
         _ => run(&args),
@@ -87,6 +91,7 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
 /// `--help` of a command, or of the proxy.
 fn help(command: Option<&str>) -> anyhow::Result<ExitCode> {
     match command {
+        Some("bans") => print(app::bans::USAGE),
         Some("check") => print(app::check::USAGE),
         Some("demo") => print(demo::HELP),
         Some("diff") => print(app::diff::USAGE),
@@ -210,6 +215,9 @@ async fn serve(loaded: Loaded, mut signals: Signals) -> anyhow::Result<Option<Ap
     for (name, address) in app.addresses() {
         info!(entryPointName = %name, %address, "listening");
     }
+    if let Some(address) = app.admin().and_then(Admin::address) {
+        info!(%address, "the admin API listens");
+    }
     if !stopped {
         run_until_stop(&app, &mut signals).await;
         info!("{STOPPING}");
@@ -233,9 +241,18 @@ async fn run_until_stop(app: &App, signals: &mut Signals) {
             _ = signals.terminate.recv() => return,
             _ = signals.interrupt.recv() => return,
             _ = signals.hang_up.recv() => {
+                if let Some(admin) = app.admin() {
+                    info!("SIGHUP: reading the tokens and certificates of the admin API again");
+                    admin.reload();
+                }
                 if !app.has_file_provider() {
-                    // Without a file provider Traefik dies of it, as any process does.
-                    return;
+                    if app.admin().is_none() {
+                        // Without anything to read again, Traefik dies of it, as any process does.
+                        return;
+                    }
+                    tell_of_reload();
+                    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+                    continue;
                 }
                 info!("SIGHUP: looking at the dynamic files again");
                 tell_of_reload();
@@ -364,6 +381,18 @@ fn run_demo(args: &[String]) -> anyhow::Result<ExitCode> {
         Ok(())
     }))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// `doorward bans`: asks a running proxy who is banned.
+fn bans(args: &[String]) -> anyhow::Result<ExitCode> {
+    let (flags, words): (Vec<String>, Vec<String>) =
+        args.iter().cloned().partition(|arg| arg.starts_with('-'));
+    let loaded = match load(&flags) {
+        Ok(loaded) => loaded,
+        Err(code) => return Ok(code),
+    };
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    print(&app::bans::command(&loaded.config, &words)?)
 }
 
 /// `doorward healthcheck`: asks a running proxy for `/ping`.

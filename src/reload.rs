@@ -21,6 +21,7 @@ use crate::config::dynamic_config::DynamicConfig;
 use crate::config::merge::merge;
 use crate::config::tree::Node;
 use crate::entry_point::Shared;
+use crate::middleware::ban::Bans;
 use crate::observability::metrics::CertificateMetric;
 use crate::provider::file_cache::FileCache;
 use crate::provider::{ConfigReceiver, Document, ProviderHealth, Update};
@@ -73,6 +74,8 @@ pub struct Reload {
     pub facts: Arc<StaticFacts>,
     /// What outlives a reload.
     pub state: Arc<SharedState>,
+    /// Bans, which outlive it too.
+    pub bans: Arc<Bans>,
     /// Files that options name.
     pub files: Arc<FileCache>,
     /// Where the table goes.
@@ -198,7 +201,7 @@ impl Reload {
         let previous = known.memo.take();
         let (facts, state) = (Arc::clone(&self.facts), Arc::clone(&self.state));
         let (files, shared) = (Arc::clone(&self.files), Arc::clone(&self.shared));
-        let server_up = Arc::clone(&self.server_up);
+        let (server_up, bans) = (Arc::clone(&self.server_up), Arc::clone(&self.bans));
         let compiled = tokio::task::spawn_blocking(move || {
             let config = merge(&parts);
             let environment = Environment {
@@ -208,7 +211,12 @@ impl Reload {
                 server_up: &server_up,
                 facts: &facts,
             };
-            compile(&config, previous.as_ref(), &environment)
+            let compiled = compile(&config, previous.as_ref(), &environment);
+            bans.configured(|name| {
+                let object = config.middlewares.get(name);
+                object.is_some_and(|object| object.config.ban.is_some() || !object.is_good())
+            });
+            compiled
         });
         let compiled = match compiled.await {
             Ok(compiled) => compiled,

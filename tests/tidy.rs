@@ -24,6 +24,7 @@ const RANKS: &[(&str, u8)] = &[
     ("provider", 6),
     ("entry_point", 6),
     ("api", 6),
+    ("admin", 6),
     ("reload", 7),
     ("app", 8),
     ("demo", 8),

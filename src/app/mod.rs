@@ -1,5 +1,6 @@
 //! The composition root: builds every part once, in order, and shuts down in reverse.
 
+pub mod bans;
 pub mod check;
 pub mod diff;
 pub mod explain;
@@ -26,6 +27,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::admin::{Admin, BansResource};
 use crate::api::ping::{Live, Ping, Readiness, Ready};
 use crate::api::{Api, Dashboard, LiveReport, Noop, StaticView};
 use crate::compile::{Report, StaticFacts};
@@ -34,8 +36,9 @@ use crate::config::tree::Node;
 use crate::entry_point::worker::{self, Listening, Stage};
 use crate::entry_point::{EntryPoint, Flattener, Shared, listener};
 use crate::exchange::{Body, Context, Handler, Request, Response, ResponseFuture, ready};
+use crate::middleware::ban::Bans;
 use crate::observability::access_log::AccessLog;
-use crate::observability::metrics::{self, Metrics};
+use crate::observability::metrics::{self, BanCounts, Metrics};
 use crate::provider::file::FileProvider;
 use crate::provider::file_cache::FileCache;
 use crate::provider::{ConfigSender, LookAgain, Provider};
@@ -43,6 +46,7 @@ use crate::reload::{Reload, Source, empty_report};
 use crate::router::{LiveTable, RoutingTable};
 use crate::service::health::HealthMonitor;
 use crate::state::SharedState;
+use crate::values::Disk;
 
 /// Threads for providers, compiling and the like.
 const CONTROL_THREADS: usize = 2;
@@ -63,6 +67,7 @@ pub struct App {
     again: Arc<LookAgain>,
     reloaded: watch::Receiver<u64>,
     has_file_provider: bool,
+    admin: Option<Admin>,
 }
 
 impl App {
@@ -106,12 +111,15 @@ impl App {
         let shutdown = CancellationToken::new();
         let again = Arc::new(LookAgain::default());
         let (in_force, reloaded) = watch::channel(0);
-        let first = {
+        let (first, admin) = {
             let _entered = control.enter();
             let source = start_provider(config, &again, &shutdown);
             let reload =
                 reload((config, written), source, &facts, &shared, &report, &readiness, in_force)?;
-            start_reload(reload, &shutdown)
+            tokio::spawn(Arc::clone(&reload.bans).watch(shutdown.clone()));
+            // Before anything is served, so that what is wrong with it is known.
+            let admin = start_admin(config, &reload.bans, &shared.metrics, &shutdown)?;
+            (start_reload(reload, &shutdown), admin)
         };
         // Sockets first, so that a taken port is known before anything is served from others.
         let (addresses, listening) = bind(config, &entry_points, inherited)?;
@@ -134,6 +142,7 @@ impl App {
             again,
             reloaded,
             has_file_provider: config.providers.file.is_some(),
+            admin,
         })
     }
 
@@ -170,6 +179,11 @@ impl App {
     /// Whether there is a file provider, which SIGHUP tells to look again.
     pub fn has_file_provider(&self) -> bool {
         self.has_file_provider
+    }
+
+    /// The admin API, if it is on.
+    pub fn admin(&self) -> Option<&Admin> {
+        self.admin.as_ref()
     }
 
     /// Tells the file provider to look at its files again; see [`App::reloaded`].
@@ -354,6 +368,19 @@ fn start_provider(
     Some(Source { name: "file", updates })
 }
 
+fn start_admin(
+    config: &StaticConfig,
+    bans: &Arc<Bans>,
+    metrics: &Metrics,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Option<Admin>> {
+    let Some(config) = &config.admin else { return Ok(None) };
+    let bans = Arc::new(BansResource::new(Arc::clone(bans)));
+    let admin = Admin::start(config, Arc::new(Disk), vec![bans], shutdown)?;
+    metrics.watch_admin(admin.failures());
+    Ok(Some(admin))
+}
+
 fn reload(
     (config, written): (&StaticConfig, Option<&Node>),
     source: Option<Source>,
@@ -363,12 +390,16 @@ fn reload(
     readiness: &Arc<Readiness>,
     in_force: watch::Sender<u64>,
 ) -> anyhow::Result<Reload> {
+    let state = Arc::new(SharedState::default());
+    let bans = Bans::of(&state);
+    shared.metrics.watch_bans(Arc::clone(&bans) as Arc<dyn BanCounts>);
     Ok(Reload {
         internal: internal::shared(config, written),
         source,
         throttle: config.providers.providers_throttle_duration.or_zero(),
         facts: Arc::clone(facts),
-        state: Arc::new(SharedState::default()),
+        state,
+        bans,
         files: Arc::new(FileCache::default()),
         shared: Arc::clone(shared),
         report: Arc::clone(report),

@@ -19,7 +19,7 @@ pub fn print_help() -> String {
 }
 
 /// Name in file casing, default, description; sorted without regard to case.
-const FLAGS: [(&str, &str, &str); 165] = [
+const FLAGS: [(&str, &str, &str); 183] = [
     ("accessLog", "false", "Write a line for every request."),
     ("accessLog.addInternals", "false", "Write requests for internal services too."),
     ("accessLog.bufferingSize", "0", "Lines that may wait for the writer; 0 is a size of our own."),
@@ -42,6 +42,36 @@ const FLAGS: [(&str, &str, &str); 165] = [
     ("accessLog.filters.retryAttempts", "false", "Write requests that were tried again."),
     ("accessLog.filters.statusCodes", "", "Write requests with these statuses or ranges of them."),
     ("accessLog.format", "common", "Format: common, genericCLF or json."),
+    ("admin", "false", "Serve the admin API, which changes things. Doorward's own."),
+    ("admin.address", "", "IP address and port of the admin API."),
+    (
+        "admin.auditLog",
+        "",
+        "File that gets a line for every change; what it does not take is not done.",
+    ),
+    ("admin.clientCertificates[n].commonName", "", "Common name of this client's certificate."),
+    ("admin.clientCertificates[n].name", "", "Name of this client in the audit log."),
+    (
+        "admin.clientCertificates[n].role",
+        "",
+        "What this client may do: write, or read, which is the default.",
+    ),
+    (
+        "admin.clientCertificates[n].san",
+        "",
+        "Host, URI or e-mail address in this client's certificate.",
+    ),
+    ("admin.hosts", "", "Values of Host that are answered; those of this machine when empty."),
+    ("admin.origins", "", "Values of Origin that are answered; none when empty."),
+    ("admin.socket", "", "Unix socket of the admin API."),
+    ("admin.tls", "false", "TLS of the admin API."),
+    ("admin.tls.certFile", "", "Its certificate (file or PEM)."),
+    ("admin.tls.clientCAFiles", "", "Authorities of clients' certificates (files or PEM)."),
+    ("admin.tls.keyFile", "", "The key of its certificate (file or PEM)."),
+    ("admin.tokens[n].name", "", "Name of this token in the audit log."),
+    ("admin.tokens[n].role", "", "What this token may do: write, or read, which is the default."),
+    ("admin.tokens[n].tokenFile", "", "File that holds the token."),
+    ("admin.tokens[n].tokenHash", "", "SHA-256 of the token in hexadecimal."),
     ("api", "false", "Serve API and dashboard."),
     ("api.basePath", "/", "Path that API and dashboard stand below."),
     ("api.dashboard", "true", "Serve the dashboard."),

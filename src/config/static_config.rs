@@ -1,5 +1,5 @@
 //! `StaticConfig`: what is read once at the start. Names and defaults are Traefik's; Doorward's own options stand in
-//! `core`, and as `http.maxHeaderFields` at entry points.
+//! `core` and `admin`, and as `http.maxHeaderFields` at entry points.
 //!
 //! What Traefik has and Doorward does not serve yet is no field here: `not_supported` takes it out of the tree, with
 //! an error, before the tree is decoded.
@@ -9,6 +9,7 @@ use std::thread;
 
 use serde::{Deserialize, Serialize};
 
+use crate::admin::AdminConfig;
 use crate::config::diagnostics::did_you_mean;
 use crate::config::entry_points::EntryPointConfig;
 use crate::config::resolvers::CertificatesResolverConfig;
@@ -39,6 +40,9 @@ pub struct StaticConfig {
     /// API and dashboard. Absent: off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api: Option<ApiConfig>,
+    /// The API that changes things, Doorward's own. Absent: off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin: Option<AdminConfig>,
     /// `/ping`. Absent: off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ping: Option<PingConfig>,
@@ -289,7 +293,7 @@ impl Default for PingConfig {
 pub const TRAEFIK: &str = "traefik";
 
 /// The sections that a static document may begin with, and those that are refused later.
-const ROOTS: [&str; 18] = [
+const ROOTS: [&str; 19] = [
     "global",
     "core",
     "experimental",
@@ -298,6 +302,7 @@ const ROOTS: [&str; 18] = [
     "entryPoints",
     "providers",
     "api",
+    "admin",
     "ping",
     "log",
     "accessLog",

@@ -26,6 +26,7 @@ impl StaticConfig {
         check.entry_points();
         check.addresses();
         check.api();
+        check.admin();
         check.ping();
         check.metrics();
         check.logs();
@@ -337,6 +338,15 @@ impl Check<'_> {
                 "api.basePath",
                 "`api.basePath` cannot be used together with `api.insecure`",
             );
+        }
+    }
+
+    fn admin(&mut self) {
+        let config = self.config;
+        let Some(admin) = &config.admin else { return };
+        for error in admin.check() {
+            let path = format!("admin.{}", error.option);
+            self.error(path.trim_end_matches('.'), error.message);
         }
     }
 

@@ -28,8 +28,8 @@ use crate::exchange::forwarded::{self, ForwardedFacts, X_FORWARDED_FOR};
 use crate::exchange::request_id::{self, is_sane};
 use crate::exchange::view::{FlatHost, RequestView};
 use crate::exchange::{
-    Body, BodyEnd, Context, EndHook, Ending, Handler, Observation, Outcome, Protocol, ProxyError,
-    Request, Response, on_end_boxed,
+    Body, BodyEnd, ClientTls, Context, EndHook, Ending, Handler, Observation, Outcome, Protocol,
+    ProxyError, Request, Response, on_end_boxed,
 };
 use crate::observability::access_log::AccessRecord;
 use crate::router::{HttpRouter, RoutingTable};

@@ -28,20 +28,7 @@ pub struct IpAllowListConfig {
 
 impl Build for IpAllowListConfig {
     fn build(&self, _cx: &mut BuildContext<'_>) -> Result<Arc<dyn Middleware>, BuildError> {
-        let status = match self.reject_status_code {
-            None | Some(0) => Some(StatusCode::FORBIDDEN),
-            Some(code) => u16::try_from(code)
-                .ok()
-                .and_then(|code| StatusCode::from_u16(code).ok())
-                // An answer below 200 would not be the last one.
-                .filter(|status| !status.is_informational() && status.canonical_reason().is_some()),
-        };
-        let reject = status.ok_or_else(|| {
-            BuildError::at(
-                "rejectStatusCode",
-                "invalid HTTP status code: write one that has a name, such as 403",
-            )
-        })?;
+        let reject = reject_status(self.reject_status_code)?;
         if self.source_range.is_empty() {
             return Err(BuildError::at(
                 "sourceRange",
@@ -58,6 +45,24 @@ impl Build for IpAllowListConfig {
             reject,
         }))
     }
+}
+
+/// Reads `rejectStatusCode`; 403 by default.
+pub(super) fn reject_status(code: Option<i64>) -> Result<StatusCode, BuildError> {
+    let status = match code {
+        None | Some(0) => Some(StatusCode::FORBIDDEN),
+        Some(code) => u16::try_from(code)
+            .ok()
+            .and_then(|code| StatusCode::from_u16(code).ok())
+            // An answer below 200 would not be the last one.
+            .filter(|status| !status.is_informational() && status.canonical_reason().is_some()),
+    };
+    status.ok_or_else(|| {
+        BuildError::at(
+            "rejectStatusCode",
+            "invalid HTTP status code: write one that has a name, such as 403",
+        )
+    })
 }
 
 struct IpAllowList {

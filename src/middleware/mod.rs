@@ -6,6 +6,7 @@
 mod add_prefix;
 mod at_hand;
 mod auth;
+pub mod ban;
 mod basic_auth;
 mod buffering;
 mod circuit_breaker;
@@ -146,6 +147,7 @@ macro_rules! middlewares {
 
 middlewares! {
     add_prefix: add_prefix::AddPrefixConfig = "addPrefix",
+    ban: ban::BanConfig = "ban",
     basic_auth: basic_auth::BasicAuthConfig = "basicAuth",
     buffering: buffering::BufferingConfig = "buffering",
     circuit_breaker: circuit_breaker::CircuitBreakerConfig = "circuitBreaker",

@@ -37,7 +37,7 @@ pub struct SourceCriterionConfig {
 }
 
 /// Whom a request counts for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Source {
     /// An address.
     Ip(IpAddr),
@@ -113,6 +113,11 @@ impl Criterion {
             },
         };
         Ok(Self { by })
+    }
+
+    /// Whether sources are addresses.
+    pub(super) fn is_address(&self) -> bool {
+        matches!(self.by, By::Ip(_))
     }
 
     /// Whom a request counts for.

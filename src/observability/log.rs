@@ -81,6 +81,9 @@ impl Default for LogConfig {
     }
 }
 
+/// Target of what the admin API changes: it is written at every level of the log.
+pub const AUDIT: &str = "doorward::audit";
+
 /// Writes what is left of the log when it is dropped.
 pub struct LogGuard {
     writer: Arc<LineWriter>,
@@ -201,13 +204,17 @@ thread_local! {
 
 impl<S: Subscriber> Layer<S> for Lines {
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        if metadata.target() == AUDIT {
+            return true;
+        }
         let ours = metadata.target().starts_with(env!("CARGO_CRATE_NAME"));
         let most = if ours { self.level } else { self.level.min(LevelFilter::WARN) };
         *metadata.level() <= most
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(self.level)
+        // The audit log speaks at this level.
+        Some(self.level.max(LevelFilter::INFO))
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {

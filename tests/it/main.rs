@@ -4,7 +4,11 @@
 //! them are told in: `Origin::start()`, `Proxy::start(text)`, `proxy.get("/")`, `proxy.reload(text)`.
 
 #[cfg(test)]
+mod admin;
+#[cfg(test)]
 mod backends;
+#[cfg(test)]
+mod ban;
 #[cfg(test)]
 mod broken_router;
 #[cfg(test)]

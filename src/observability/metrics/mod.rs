@@ -11,7 +11,7 @@ mod series;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use http::{HeaderMap, HeaderName};
 use jiff::Timestamp;
@@ -67,6 +67,24 @@ pub struct Metrics {
     certificates: Mutex<Vec<CertificateMetric>>,
     reloads: Reloads,
     drops: Mutex<Vec<(&'static str, &'static str, Arc<AtomicU64>)>>,
+    bans: OnceLock<Arc<dyn BanCounts>>,
+}
+
+/// Bans of one middleware.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BanCount {
+    /// Its name.
+    pub middleware: String,
+    /// Bans so far.
+    pub total: u64,
+    /// Bans in force.
+    pub in_force: usize,
+}
+
+/// Counts bans when somebody looks.
+pub trait BanCounts: Send + Sync {
+    /// The counts of every middleware, in the order of their names.
+    fn counts(&self) -> Vec<BanCount>;
 }
 
 #[derive(Default)]
@@ -114,6 +132,7 @@ impl Metrics {
             certificates: Mutex::default(),
             reloads: Reloads::default(),
             drops: Mutex::default(),
+            bans: OnceLock::new(),
         })
     }
 
@@ -224,6 +243,18 @@ impl Metrics {
         lock(&self.drops).push(("doorward_log_dropped_total", help, dropped));
     }
 
+    /// Shows how many authentications at the admin API have failed: `Admin::failures`.
+    pub fn watch_admin(&self, failures: Arc<AtomicU64>) {
+        let help = "Failed authentications at the admin API.";
+        let name = "doorward_admin_failed_authentications_total";
+        lock(&self.drops).push((name, help, failures));
+    }
+
+    /// Shows how many bans there are. The first one to be named counts.
+    pub fn watch_bans(&self, bans: Arc<dyn BanCounts>) {
+        let _ = self.bans.set(bans);
+    }
+
     /// Everything in the text format 0.0.4. Counts as a scrape.
     pub fn render(&self) -> String {
         let mut out = String::with_capacity(16 << 10);
@@ -241,6 +272,7 @@ impl Metrics {
         render_retries(&mut out, &services);
         self.render_servers(&mut out);
         self.render_certificates(&mut out);
+        self.render_bans(&mut out);
         out
     }
 
@@ -284,6 +316,24 @@ impl Metrics {
         for ((service, url), up) in &servers {
             let labels = labels(&mut [("service", &**service), ("url", &**url)]);
             sample(out, name, &labels, up.load(Ordering::Relaxed));
+        }
+    }
+
+    fn render_bans(&self, out: &mut String) {
+        let counts = self.bans.get().map(|bans| bans.counts()).unwrap_or_default();
+        if counts.is_empty() {
+            return;
+        }
+        let labels = |count: &BanCount| labels(&mut [("middleware", &*count.middleware)]);
+        let name = "doorward_banned";
+        family(out, name, "gauge", "How many sources a middleware has banned now.");
+        for count in &counts {
+            sample(out, name, &labels(count), count.in_force);
+        }
+        let name = "doorward_bans_total";
+        family(out, name, "counter", "How many bans a middleware has made.");
+        for count in &counts {
+            sample(out, name, &labels(count), count.total);
         }
     }
 
