@@ -7,7 +7,6 @@
 //! let in by a flood of others: nobody can aim at a shard, and 57,000 of them would have to ask as
 //! often.
 
-use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::num::NonZeroU32;
@@ -20,6 +19,7 @@ use governor::middleware::{NoOpMiddleware, StateInformationMiddleware};
 use governor::nanos::Nanos;
 use governor::state::StateStore;
 use governor::{Quota, RateLimiter};
+use hashbrown::HashTable;
 use tokio::time::Instant;
 
 use super::rate_limit::Left;
@@ -151,7 +151,7 @@ impl Buckets {
     /// How many buckets are remembered.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.shards.parts.maps.iter().map(|map| map.lock().unwrap().len()).sum()
+        self.shards.parts.tables.iter().map(|table| table.lock().unwrap().len()).sum()
     }
 }
 
@@ -183,8 +183,11 @@ struct Shards {
 #[derive(Default)]
 struct Parts {
     hasher: RandomState,
-    maps: [Mutex<HashMap<Source, Bucket>>; SHARDS],
+    tables: [Mutex<Table>; SHARDS],
 }
+
+/// A source is hashed once, for its shard and for its place there.
+type Table = HashTable<(Source, Bucket)>;
 
 /// When it is full again, and above that how often it was asked since it is known, up to 15: those
 /// that come first in order are forgotten first.
@@ -215,11 +218,11 @@ impl Bucket {
 
 impl Shards {
     fn sweep(&self, shard: usize, now: Nanos) {
-        if let Some(map) = self.parts.maps.get(shard) {
-            let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
-            map.retain(|_, bucket| bucket.full_at() > now);
-            if map.len() < map.capacity() / 4 {
-                map.shrink_to_fit();
+        if let Some(table) = self.parts.tables.get(shard) {
+            let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
+            table.retain(|(_, bucket)| bucket.full_at() > now);
+            if table.len() < table.capacity() / 4 {
+                table.shrink_to_fit(|(source, _)| self.parts.hasher.hash_one(source));
             }
         }
     }
@@ -232,39 +235,42 @@ impl StateStore for Shards {
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
-        let shard = usize::try_from(self.parts.hasher.hash_one(key) >> 32).unwrap_or_default();
-        let Some(map) = self.parts.maps.get(shard % SHARDS) else {
+        let hash = self.parts.hasher.hash_one(key);
+        // The table looks at the lowest bits, and at the highest.
+        let shard = usize::try_from(hash >> 32).unwrap_or_default();
+        let Some(table) = self.parts.tables.get(shard % SHARDS) else {
             return decide(None).map(|(outcome, _)| outcome);
         };
-        let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(bucket) = map.get_mut(key) {
+        let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, bucket)) = table.find_mut(hash, |(source, _)| source == key) {
             bucket.asked();
             let (outcome, next) = decide(Some(bucket.full_at()))?;
             bucket.fill_at(next);
             return Ok(outcome);
         }
         let (outcome, next) = decide(None)?;
-        if map.len() >= CAPACITY / SHARDS {
-            make_room(&mut map);
+        if table.len() >= CAPACITY / SHARDS {
+            make_room(&mut table);
         }
-        map.insert(*key, Bucket::new(next));
+        let hasher = |(source, _): &(Source, Bucket)| self.parts.hasher.hash_one(source);
+        table.insert_unique(hash, (*key, Bucket::new(next)), hasher);
         Ok(outcome)
     }
 }
 
 /// Forgets the eighth of the buckets that comes first.
-fn make_room(map: &mut HashMap<Source, Bucket>) {
-    let mut buckets: Vec<Bucket> = map.values().copied().collect();
+fn make_room(table: &mut Table) {
+    let mut buckets: Vec<Bucket> = table.iter().map(|(_, bucket)| *bucket).collect();
     let surplus = buckets.len() / 8 + 1;
     if surplus >= buckets.len() {
-        map.clear();
+        table.clear();
         return;
     }
     let (before, limit, _) = buckets.select_nth_unstable(surplus);
     let limit = *limit;
     // Of equals only as many as there must be.
     let mut equals = before.iter().filter(|&&bucket| bucket == limit).count();
-    map.retain(|_, bucket| {
+    table.retain(|(_, bucket)| {
         if *bucket == limit && equals > 0 {
             equals -= 1;
             return false;

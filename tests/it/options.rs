@@ -21,7 +21,8 @@ enum Shape {
     /// Not read at all.
     Ignored,
     Bool,
-    Number,
+    Integer,
+    Fraction,
     Text,
     List,
     /// Names that the user gives.
@@ -108,8 +109,9 @@ impl<'de> Deserializer<'de> for Walk<'_> {
 
     leaves! {
         Bool: deserialize_bool;
-        Number: deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_u8 deserialize_u16
-            deserialize_u32 deserialize_u64 deserialize_f32 deserialize_f64;
+        Integer: deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_u8
+            deserialize_u16 deserialize_u32 deserialize_u64;
+        Fraction: deserialize_f32 deserialize_f64;
         Text: deserialize_str deserialize_string deserialize_any;
         Ignored: deserialize_ignored_any;
     }
@@ -191,7 +193,8 @@ fn wrong(shape: Shape) -> &'static [&'static str] {
     match shape {
         Shape::Ignored => &[],
         Shape::Bool => &["maybe", "2", "[true]", "{a: 1}"],
-        Shape::Number => &["many", "99999999999999999999", "[1]", "{a: 1}"],
+        Shape::Integer => &["many", "99999999999999999999", "[1]", "{a: 1}"],
+        Shape::Fraction => &["many", "[1]", "{a: 1}"],
         Shape::Text => &["[[a]]", "{a: 1}"],
         Shape::List => &["{a: 1}"],
         Shape::Names => &["[a]", "plain"],
@@ -318,7 +321,7 @@ fn an_option_of_the_wrong_type_is_an_error_at_its_line() {
 
 /// Values of the right type that cannot be meant, and options that contradict each other: the middleware, and a part of
 /// what is said.
-const SENSELESS: [(&str, &str); 77] = [
+const SENSELESS: [(&str, &str); 92] = [
     ("{}", "invalid middleware"),
     ("{addPrefix: {prefix: /a}, stripPrefix: {prefixes: [/a]}}", "multi-types middleware"),
     ("{addPrefix: {}}", "prefix"),
@@ -420,6 +423,21 @@ const SENSELESS: [(&str, &str); 77] = [
     ("{adPrefix: {prefix: /a}}", "adPrefix"),
     ("{contentType: {autoDetect: perhaps}}", "autoDetect"),
     ("{encodedCharacters: {allowEncodedSlash: 3}}", "allowEncodedSlash"),
+    ("{ban: {}}", "conditions"),
+    ("{ban: {conditions: [{}]}}", "condition"),
+    ("{ban: {conditions: [{status: [abc]}]}}", "abc"),
+    ("{ban: {conditions: [{path: '('}]}}", "missing closing )"),
+    ("{ban: {conditions: [{status: ['401']}], threshold: 0}}", "threshold"),
+    ("{ban: {conditions: [{status: ['401']}], window: -1s}}", "window"),
+    ("{ban: {conditions: [{status: ['401']}], duration: 0}}", "duration"),
+    ("{ban: {conditions: [{status: ['401']}], escalation: {factor: 0.5}}}", "factor"),
+    ("{ban: {conditions: [{status: ['401']}], allow: [x]}}", "such as 10.0.0.0/8"),
+    ("{ban: {conditions: [{status: ['401']}], ipv6Subnet: 129}}", "128"),
+    ("{forwardAuth: {address: 'http://a.test/', cache: {ttl: -1s}}}", "ttl"),
+    ("{forwardAuth: {address: 'http://a.test/', cache: {maxEntries: -1}}}", "maxEntries"),
+    ("{rateLimit: {average: 1, scope: planet}}", "router"),
+    ("{retry: {attempts: 2, budget: {percent: 101}}}", "percent"),
+    ("{plugin: {jwt: {}}}", "Traefik Hub"),
 ];
 
 #[test]
