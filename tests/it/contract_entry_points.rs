@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use http::Request;
@@ -133,6 +133,66 @@ fn of_two_sockets_with_one_name_somebody_is_told() {
     let mut client = Client::connect(address).unwrap();
     assert_eq!(client.send(&Ask::get("/")).unwrap().status, 200);
     until("somebody is told", || process.log().contains("several sockets have this name"));
+}
+
+/// What the server says on a connection after so many requests one after another, until it closes it: statuses, and
+/// last streams and codes of GOAWAY (RFC 9113, 6.8).
+fn farewell(proxy: &Proxy, requests: usize) -> (Vec<u8>, Vec<(u32, u32)>) {
+    const HEADERS: u8 = 1;
+    const SETTINGS: u8 = 4;
+    const PING: u8 = 6;
+    const GOAWAY: u8 = 7;
+    let mut stream = socket(proxy.address("web")).unwrap();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+    let (mut statuses, mut goaways) = (Vec::new(), Vec::new());
+    let ask = |stream: &mut TcpStream, number: usize| {
+        // GET, http, `/` and the authority, in HPACK; the request ends with its head.
+        let mut frame = b"\0\0\x0b\x01\x05\0\0\0\0\x82\x86\x84\x41\x06a.test".to_vec();
+        frame[8] = u8::try_from(2 * number + 1).unwrap();
+        stream.write_all(&frame).unwrap();
+    };
+    ask(&mut stream, 0);
+    loop {
+        let mut head = [0; 9];
+        match stream.read_exact(&mut head) {
+            Ok(()) => {}
+            Err(_) => return (statuses, goaways),
+        }
+        let length = usize::from(head[1]) << 8 | usize::from(head[2]);
+        let mut payload = vec![0; length];
+        stream.read_exact(&mut payload).unwrap();
+        let word = |at: usize| u32::from_be_bytes(payload[at..at + 4].try_into().unwrap());
+        match (head[3], head[4] & 1) {
+            (SETTINGS, 0) => stream.write_all(b"\0\0\0\x04\x01\0\0\0\0").unwrap(),
+            (PING, 0) => {
+                stream.write_all(&[b"\0\0\x08\x06\x01\0\0\0\0", &payload[..]].concat()).unwrap();
+            }
+            (HEADERS, _) => statuses.extend(payload.iter().find(|&&byte| byte & 0x80 != 0)),
+            (GOAWAY, _) => goaways.push((word(0), word(4))),
+            _ => {}
+        }
+        // The answer is over.
+        if head[3] <= HEADERS && head[4] & 1 == 1 && statuses.len() < requests {
+            ask(&mut stream, statuses.len());
+        }
+    }
+}
+
+/// RP-2.2.6, RP-2.2.7: the farewell is an orderly one, after which nothing that was asked is lost.
+#[test]
+fn a_connection_of_http2_ends_with_goaway() {
+    for (limit, requests) in
+        [(json!({"keepAliveMaxRequests": 3}), 3), (json!({"keepAliveMaxTime": "100ms"}), 1)]
+    {
+        let (proxy, _origin) = web(&json!({"transport": limit}), ALL);
+        let (statuses, goaways) = farewell(&proxy, requests);
+        // `:status: 200` is the eighth entry of HPACK's table.
+        assert_eq!(statuses, vec![0x88; requests], "{limit}");
+        let last = u32::try_from(2 * requests - 1).unwrap();
+        let (stream, _) = goaways.last().expect("it says that it goes");
+        assert_eq!(*stream, last, "{limit}: {goaways:?}");
+        assert!(goaways.iter().all(|(_, code)| *code == 0), "{limit}: {goaways:?}");
+    }
 }
 
 /// RP-2.2.6, RP-2.2.7: over HTTP/2 it is GOAWAY that says so.
