@@ -65,14 +65,11 @@ fn types_of_other_providers_are_unknown() {
     let origin = Origin::start();
     let mut text = through(&origin.url(), "fine", "fine: {compress: {}}");
     for name in HIDDEN {
-        let router = format!(
-            "routers:\n            {name}: {{rule: PathPrefix(`/{name}`), service: app, middlewares: [{name}]}}"
-        );
-        text = text.replace("routers:", &router);
-        text = text.replace(
-            "middlewares: {fine",
-            &format!("middlewares: {{{name}: {{{name}: {{}}}}, fine"),
-        );
+        let router =
+            format!("{name}: {{rule: PathPrefix(`/{name}`), service: app, middlewares: [{name}]}}");
+        text = text
+            .replace("routers:", &format!("routers:\n            {router}"))
+            .replace("middlewares: {", &format!("middlewares: {{{name}: {{{name}: {{}}}}, "));
     }
     let proxy = Proxy::start(&text);
     assert_eq!(proxy.get("/a").status, 200);

@@ -100,10 +100,11 @@ fn files_of_logs_have_traefiks_modes() {
         until("it listens", || text().contains("listening"));
         child.kill().unwrap();
         child.wait().unwrap();
-        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let octal = |mode: u32| format!("{mode:o}");
+        let mode = |path: &Path| octal(fs::metadata(path).unwrap().permissions().mode() & 0o777);
         let below = access_log.parent().unwrap();
         let modes = [&*access_log, below, below.parent().unwrap(), &*program_log].map(mode);
-        assert_eq!(modes, [access, folder, folder, log], "umask {umask}: {modes:o?}");
+        assert_eq!(modes, [access, folder, folder, log].map(octal), "umask {umask}");
     }
 }
 
