@@ -177,6 +177,39 @@ const TARGETS: [&str; 26] = [
     "%25", "%3f", "%23", "%C3%A9", "%zz", "%", "?", "&a=b", "=", ";", "x.old", "~",
 ];
 
+/// What hosts are made of, and what would end or replace one.
+const HOSTS: [&str; 29] = [
+    "a",
+    "a.test",
+    "A.Test",
+    "evil.test",
+    "xn--a",
+    ".",
+    "..",
+    "-",
+    "_",
+    ",",
+    ":",
+    ":80",
+    ":443",
+    ":8080",
+    ":99999",
+    "[",
+    "]",
+    "[::1]",
+    "::1",
+    "127.0.0.1",
+    "@",
+    "%2e",
+    "%",
+    "/",
+    "\\",
+    "?",
+    "#",
+    " ",
+    "\u{e9}",
+];
+
 fn value() -> impl Strategy<Value = String> {
     let piece = prop_oneof![4 => select(&PIECES[..]).prop_map(str::to_owned), 1 => "[ -~]{0,12}"];
     vec(piece, 0..8).prop_map(|pieces| pieces.concat())
@@ -308,7 +341,7 @@ fn leads_to(host: &str, answer: &Answer) -> bool {
     let [location] = answer.all("location")[..] else { return false };
     let uri = location.parse::<http::Uri>();
     location.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')
-        && location.starts_with(&format!("https://{host}/"))
+        && location.to_ascii_lowercase().starts_with(&format!("https://{host}/"))
         && uri.is_ok_and(|uri| uri.authority().is_some_and(|authority| authority == host))
 }
 
@@ -369,4 +402,42 @@ fn every_request_has_one_answer_and_the_backend_hears_only_what_is_true() {
     });
     run.unwrap_or_else(|error| panic!("{error}"));
     assert!(app.count() > 0 && redirected.get() > 0);
+}
+
+/// RP-7.2.2: whatever stands in `Host`, a redirect leads to that host, or there is none.
+#[test]
+fn a_redirect_stays_with_the_host_that_was_asked() {
+    let app = Origin::named("app");
+    let proxy = Proxy::start(&format!(
+        "
+        http:
+          routers: {{all: {{rule: PathPrefix(`/`), service: app, middlewares: [scheme]}}}}
+          middlewares: {{scheme: {{redirectScheme: {{scheme: https}}}}}}
+          services: {{app: {{loadBalancer: {{servers: [{{url: '{}'}}]}}}}}}
+        ",
+        app.url()
+    ));
+    let host = vec(select(&HOSTS[..]), 0..4).prop_map(|pieces| pieces.concat());
+    let redirected = std::cell::Cell::new(0);
+    let run = runner(512).run(&(host, target()), |(host, target)| {
+        let mut ask = Ask::get("/").target(&target);
+        ask.host.clone_from(&host);
+        let answer = proxy.send(&ask);
+        if answer.status != 302 {
+            prop_assert!((400..500).contains(&answer.status), "{answer:?}");
+            prop_assert!(answer.header("location").is_none());
+            return Ok(());
+        }
+        let host = host.trim_matches(' ').to_ascii_lowercase();
+        let name = match host.find(']') {
+            Some(bracket) => &host[..=bracket],
+            None => host.split(':').next().unwrap_or_default(),
+        };
+        prop_assert!(leads_to(name, &answer), "{name}: {answer:?}");
+        redirected.set(redirected.get() + 1);
+        Ok(())
+    });
+    run.unwrap_or_else(|error| panic!("{error}"));
+    assert!(redirected.get() > 0);
+    assert_eq!(app.count(), 0);
 }
