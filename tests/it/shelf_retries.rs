@@ -45,7 +45,7 @@ fn routers_share_a_limit_that_is_of_the_middleware() {
     assert_eq!(passed.status, 200);
     assert_eq!(passed.header("ratelimit-policy"), Some("\"one@file\";q=1;w=3600"));
     assert_eq!(passed.header("ratelimit"), Some("\"one@file\";r=0;t=3600"));
-    proxy.reload(&format!("{}\n# changed", text("middleware")));
+    proxy.reload(&text("middleware").replace("service: b,", "priority: 7, service: b,"));
     let refused = proxy.get("/b");
     assert_eq!(refused.status, 429);
     let left = format!("\"one@file\";r=0;t={}", refused.header("retry-after").unwrap());
@@ -185,7 +185,7 @@ fn a_service_gets_no_more_retries_than_its_budget() {
     }
     assert_eq!(other.count(), 6);
     // Reloads do not fill it.
-    proxy.reload(&format!("{text}\n# changed"));
+    proxy.reload(&text.replace("service: b,", "priority: 7, service: b,"));
     assert_eq!(proxy.get("/a").status, 503);
     assert_eq!(failing.count(), 31);
     let shown = proxy.api("/api/http/middlewares/one@file");
