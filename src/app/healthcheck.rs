@@ -1,6 +1,6 @@
 //! `doorward healthcheck`: one HEAD request for `/ping`, in clear text, within five seconds.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
@@ -52,8 +52,9 @@ fn head(place: impl ToSocketAddrs, host: &str) -> anyhow::Result<u16> {
         stream.set_write_timeout(Some(TIMEOUT))?;
         let request = format!("HEAD /ping HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes())?;
+        // The first line is all that is needed, and not everybody closes behind the head.
         let mut answer = Vec::new();
-        stream.take(4096).read_to_end(&mut answer)?;
+        BufReader::new(stream.take(4096)).read_until(b'\n', &mut answer)?;
         let answer = String::from_utf8_lossy(&answer);
         let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
         return status.ok_or_else(|| anyhow!("the answer is not HTTP"));

@@ -476,7 +476,7 @@ fn healthcheck_sends_head_past_any_proxy() {
     for (status, code, says) in
         [(200, 0, "OK: http://"), (503, 1, "Bad healthcheck status: 503"), (204, 1, "204")]
     {
-        let origin = Origin::with(move |_| Reply::status(status).close());
+        let origin = Origin::with(move |_| Reply::status(status));
         let asked = command(Path::new("."))
             .envs(["HTTP_PROXY", "http_proxy", "ALL_PROXY"].map(|name| (name, detour.url())))
             .args(["healthcheck", "--ping", "--api.basePath=/base"])
