@@ -174,7 +174,7 @@ impl Compiler<'_> {
         }
         let mut problems = own_problems(draft, built);
         self.resolver_warning(built);
-        tracing_problems(built, &mut problems);
+        warn_of_tracing(built);
         let mut middlewares = self.middlewares_of(built, &mut problems);
         if let Some(keeper) = self.keeper_of(draft, built, &mut problems) {
             middlewares.insert(0, keeper);
@@ -406,22 +406,25 @@ impl Compiler<'_> {
 
 /// What is wrong with a router without a look at what it leads to.
 /// What a router asks of tracing, which is not there. Its state stays as in Traefik.
-fn tracing_problems(built: &mut BuiltRouter, problems: &mut Vec<Problem>) {
+fn warn_of_tracing(built: &mut BuiltRouter) {
     let object = Arc::clone(&built.object);
     let Some(observed) = &object.config.observability else { return };
-    let mut without_effect = |option: &str| {
-        let message = format!("`{option}` has no effect: there is no tracing yet");
+    let mut warn = |option: &str, message: String| {
         built.diagnose(Severity::Warning, &BuildError::at(option, message));
     };
+    let no_effect = |option: &str| format!("`{option}` has no effect: there is no tracing yet");
     if observed.tracing == Some(true) {
-        without_effect("observability.tracing");
+        warn("observability.tracing", no_effect("observability.tracing"));
     }
     match observed.trace_verbosity.as_deref() {
         None | Some("minimal") => {}
-        Some("detailed") => without_effect("observability.traceVerbosity"),
+        Some("detailed") => {
+            warn("observability.traceVerbosity", no_effect("observability.traceVerbosity"));
+        }
+        // Traefik takes it for `minimal`.
         Some(word) => {
             let message = format!("unknown value `{word}`: write `minimal` or `detailed`");
-            problems.push(Problem::at("observability.traceVerbosity", message));
+            warn("observability.traceVerbosity", message);
         }
     }
 }

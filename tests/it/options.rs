@@ -590,7 +590,7 @@ fn what_makes_no_sense_elsewhere_is_told_at_its_line() {
         ),
         (router("observability: {tracing: true}"), "warning", "no tracing yet"),
         (router("observability: {traceVerbosity: detailed}"), "warning", "no tracing yet"),
-        (router("observability: {traceVerbosity: much}"), "error", "`minimal` or `detailed`"),
+        (router("observability: {traceVerbosity: much}"), "warning", "`minimal` or `detailed`"),
         (
             "tls:\n  options:\n    o: {preferServerCipherSuites: true}\n".to_owned(),
             "warning",
