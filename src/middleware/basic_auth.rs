@@ -170,7 +170,8 @@ impl Middleware for BasicAuth {
     ) -> ResponseFuture<'a> {
         Box::pin(async move {
             let Some(user) = self.authenticate(request.headers()).await else {
-                return auth::refusal(self.challenge.clone());
+                let is_first = auth::is_first(request.headers());
+                return auth::refusal(self.challenge.clone(), is_first);
             };
             if let Some(name) = &self.header_field {
                 auth::set_identity(request.headers_mut(), name, &user.header);

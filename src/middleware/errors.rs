@@ -284,6 +284,7 @@ impl Errors {
         outcome.service_start = first.service_start.or(outcome.service_start);
         outcome.user = first.user.or(outcome.user.take());
         outcome.retries += first.retries;
+        outcome.challenge = first.challenge;
         if first.sent {
             // What was done must not be done again because there is no page for it.
             outcome.sent = true;
