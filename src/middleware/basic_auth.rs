@@ -307,6 +307,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn only_who_brings_credentials_has_guessed() {
+        let bench = Bench::new(vec![build(&config(&[TEST])).unwrap()]);
+        for (header, blameless) in
+            [(None, true), (Some(""), true), (Some("Basic x"), false), (Some("Bearer x"), false)]
+        {
+            let request = header.map_or(get("/"), |value| with(get("/"), "authorization", value));
+            let mut response = bench.send(request).await;
+            assert_eq!(response.status(), 401);
+            assert_eq!(Outcome::of(&mut response).challenge, blameless, "{header:?}");
+        }
+        let mut response = bench.send(login("test:wrong")).await;
+        assert!(!Outcome::of(&mut response).challenge);
+    }
+
+    #[tokio::test]
     async fn the_backend_gets_one_identity() {
         let config = BasicAuthConfig {
             header_field: "x-auth-user".into(),

@@ -422,6 +422,7 @@ mod tests {
             let mut response = bare(code.parse().unwrap());
             response.headers_mut().insert("x-app", HeaderValue::from_static("1"));
             Outcome::of(&mut response).retries = 2;
+            Outcome::of(&mut response).challenge = true;
             response
         })
     }
@@ -439,6 +440,7 @@ mod tests {
             assert_eq!(response.headers().contains_key("x-page"), caught);
             assert_eq!(response.headers().contains_key("x-app"), !caught);
             assert_eq!(Outcome::of(&mut response).retries, 2);
+            assert!(Outcome::of(&mut response).challenge);
             if caught {
                 assert_eq!(body(response).await, "page");
                 let asked = pages.last();

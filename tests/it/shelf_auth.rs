@@ -236,7 +236,7 @@ fn forward_auth_answers_head_without_a_body() {
 #[test]
 fn forward_auth_remembers_what_was_allowed() {
     let (origin, keeper) = (Origin::start(), Origin::with(remembering));
-    let cache = "cache: {ttl: 1h, maxEntries: 100, keyHeaders: [X-Forwarded-Method]}";
+    let cache = "cache: {ttl: 1h, maxEntries: 100, ignoreHeaders: [X-Forwarded-Uri]}";
     let middleware = format!(
         "forwardAuth: {{address: '{}', trustForwardHeader: false, authResponseHeaders: [X-User], \
          {cache}}}",
