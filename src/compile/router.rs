@@ -174,6 +174,7 @@ impl Compiler<'_> {
         }
         let mut problems = own_problems(draft, built);
         self.resolver_warning(built);
+        tracing_problems(built, &mut problems);
         let mut middlewares = self.middlewares_of(built, &mut problems);
         if let Some(keeper) = self.keeper_of(draft, built, &mut problems) {
             middlewares.insert(0, keeper);
@@ -404,6 +405,27 @@ impl Compiler<'_> {
 }
 
 /// What is wrong with a router without a look at what it leads to.
+/// What a router asks of tracing, which is not there. Its state stays as in Traefik.
+fn tracing_problems(built: &mut BuiltRouter, problems: &mut Vec<Problem>) {
+    let object = Arc::clone(&built.object);
+    let Some(observed) = &object.config.observability else { return };
+    let mut without_effect = |option: &str| {
+        let message = format!("`{option}` has no effect: there is no tracing yet");
+        built.diagnose(Severity::Warning, &BuildError::at(option, message));
+    };
+    if observed.tracing == Some(true) {
+        without_effect("observability.tracing");
+    }
+    match observed.trace_verbosity.as_deref() {
+        None | Some("minimal") => {}
+        Some("detailed") => without_effect("observability.traceVerbosity"),
+        Some(word) => {
+            let message = format!("unknown value `{word}`: write `minimal` or `detailed`");
+            problems.push(Problem::at("observability.traceVerbosity", message));
+        }
+    }
+}
+
 fn own_problems(draft: &Draft, built: &BuiltRouter) -> Vec<Problem> {
     let config = &draft.object.config;
     let mut problems = Vec::new();
