@@ -356,7 +356,7 @@ impl ForwardAuth {
             Ok(split) => split,
             Err(refusal) => return refusal,
         };
-        let told = match self.learn(self.question(cx, &request, body)).await {
+        let told = match self.learn(cx, self.question(cx, &request, body)).await {
             Ok(told) => told,
             Err(status) => return empty(status),
         };
