@@ -49,6 +49,10 @@ pub struct ErrorsConfig {
 
 impl Build for ErrorsConfig {
     fn build(&self, cx: &mut BuildContext<'_>) -> Result<Arc<dyn Middleware>, BuildError> {
+        if self.status.is_empty() {
+            let message = "`status` is empty: no answer is replaced; list statuses such as 500-599";
+            cx.warnings.push(BuildError::at("status", message));
+        }
         let mut statuses = Vec::with_capacity(self.status.len());
         for (at, text) in self.status.iter().enumerate() {
             statuses.push(range(&format!("status[{at}]"), text)?);
