@@ -18,6 +18,8 @@ pub struct Attempts(Arc<Mutex<Notes>>);
 struct Notes {
     /// URLs of servers, the last one at the end.
     tried: Servers,
+    /// URLs of servers that could not be reached when they were tried last.
+    lost: Servers,
     /// `tried` is only the last server of a round that is over.
     round_is_over: bool,
     proven: SmallVec<[(usize, HeaderValue); 1]>,
@@ -50,7 +52,22 @@ impl Attempts {
                 notes.tried.remove(0);
             }
             notes.tried.push(Arc::clone(server));
+            notes.lost.retain(|lost| lost != server);
         });
+    }
+
+    /// Takes note that the server of this attempt could not be reached.
+    pub fn lose(&self, server: &Arc<str>) {
+        self.with(|notes| {
+            if notes.lost.len() < MOST_SERVERS && !notes.lost.contains(server) {
+                notes.lost.push(Arc::clone(server));
+            }
+        });
+    }
+
+    /// The servers that could not be reached when they were tried last.
+    pub fn lost(&self) -> SmallVec<[Arc<str>; 4]> {
+        self.with(|notes| notes.lost.clone())
     }
 
     /// What `pick` finds when it is told whom to avoid: servers that were tried. When there are no
@@ -131,6 +148,23 @@ mod tests {
             attempts.note(&server("last"));
         }
         assert_eq!(Attempts::pick(Some(&attempts), |avoid| Some(avoid.len())), Some(MOST_SERVERS));
+        for number in 0..100 {
+            attempts.lose(&server(&number.to_string()));
+        }
+        assert_eq!(attempts.lost().len(), MOST_SERVERS);
+    }
+
+    #[test]
+    fn who_is_tried_again_is_not_lost_yet() {
+        let attempts = Attempts::default();
+        let (a, b) = (server("a"), server("b"));
+        for one in [&a, &b, &a] {
+            attempts.note(one);
+            attempts.lose(one);
+        }
+        assert_eq!(attempts.lost()[..], [b.clone(), a.clone()]);
+        attempts.note(&b);
+        assert_eq!(attempts.lost()[..], [a]);
     }
 
     #[test]

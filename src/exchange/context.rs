@@ -86,7 +86,7 @@ pub struct MadeOfCertificates {
 }
 
 impl MadeOfCertificates {
-    /// More makers than these make theirs anew for each request.
+    /// Of more makers than these the oldest are forgotten: each reload makes new ones.
     const MOST: usize = 16;
 
     /// What `maker`, a number that nobody else has, has made before or makes now.
@@ -100,9 +100,10 @@ impl MadeOfCertificates {
             return Some(value.clone());
         }
         let value = make()?;
-        if known.len() < Self::MOST {
-            known.push((maker, value.clone()));
+        if known.len() >= Self::MOST {
+            known.remove(0);
         }
+        known.push((maker, value.clone()));
         Some(value)
     }
 }
@@ -220,5 +221,26 @@ impl Drop for OpenWorkItem {
         if self.shared.open.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.shared.idle.notify_waiters();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As on a connection that outlives reload after reload.
+    #[test]
+    fn the_latest_makers_are_remembered() {
+        let made = MadeOfCertificates::default();
+        let value = |maker: u64| HeaderValue::from(maker);
+        for reload in 0..100 {
+            for maker in [2 * reload, 2 * reload + 1] {
+                assert_eq!(made.by(maker, || Some(value(maker))), Some(value(maker)));
+                assert_eq!(made.by(maker, || None), Some(value(maker)), "{maker} is remembered");
+            }
+        }
+        assert_eq!(made.made.lock().unwrap().len(), MadeOfCertificates::MOST);
+        assert_eq!(made.by(0, || None), None, "the oldest are forgotten");
+        assert_eq!(made.by(200 - MadeOfCertificates::MOST as u64, || None), Some(value(184)));
     }
 }

@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 
 use super::at_hand::discard;
+use super::retry::Replaced;
 use super::{Build, BuildContext, redirect};
 use crate::exchange::forwarded::ForwardedForRemoved;
 use crate::exchange::{
@@ -271,6 +272,7 @@ impl Errors {
         let original = response.status();
         let rewrite = self.rewrites.iter().find(|(range, _)| is_in(*range, original));
         let status = rewrite.map_or(original, |(_, status)| *status);
+        let replaced = Replaced::of(&response);
         let first = std::mem::take(Outcome::of(&mut response));
         discard(response).await;
         let mut page = match self.address(cx, status, original, origin.url.as_deref()) {
@@ -282,6 +284,7 @@ impl Errors {
             page.headers_mut().remove(CONTENT_LENGTH);
             *page.body_mut() = Body::empty();
         }
+        page.extensions_mut().insert(replaced);
         // Both services have had a request, and both want to hear of its end.
         let outcome = Outcome::of(&mut page);
         outcome.observers.insert_many(0, first.observers);
@@ -596,15 +599,21 @@ mod tests {
 
     #[tokio::test]
     async fn both_services_are_told_of_the_end() {
-        fn observed() -> Response {
+        fn observed(service: &str) -> Response {
             let mut response = bare(StatusCode::NOT_FOUND);
-            Outcome::of(&mut response).observers.push(Arc::new(Counter));
+            let outcome = Outcome::of(&mut response);
+            outcome.observers.push(Arc::new(Counter));
+            outcome.service = Some(service.into());
             response
         }
-        let middleware = build(&config(&["404"]), &Pages::with(observed)).unwrap();
-        let bench = Bench::answering(vec![middleware], |_, _| observed());
+        let pages = Pages::with(|| observed("pages"));
+        let middleware = || build(&config(&["404"]), &pages).unwrap();
+        let bench = Bench::answering(vec![middleware(), middleware()], |_, _| observed("app"));
         let mut response = bench.send(get("/")).await;
-        assert_eq!(Outcome::of(&mut response).observers.len(), 2);
+        let outcome = Outcome::of(&mut response);
+        assert_eq!((outcome.observers.len(), outcome.service.as_deref()), (3, Some("pages")));
+        // Who sends the request again does so at the cost of the first, through any number of pages.
+        assert_eq!(Replaced::of(&response).0.as_deref(), Some("app"));
     }
 
     #[test]

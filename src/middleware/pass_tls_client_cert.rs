@@ -484,8 +484,12 @@ mod tests {
         for maker in 1000..1100 {
             assert_eq!(made.by(maker, || Some(value.clone())), Some(value.clone()));
         }
-        assert_eq!(made.by(1000, || panic!("it is there")), Some(value));
-        assert_eq!(made.by(1099, || None), None, "only so many are remembered");
+        assert_eq!(made.by(1099, || panic!("it is there")), Some(value));
+        assert_eq!(made.by(1000, || None), None, "only so many are remembered");
+        // After any number of reloads what is made now is remembered.
+        assert!(told(&one, CERT_INFO.as_str()).await.unwrap().starts_with("NA"));
+        assert_eq!(made.by(1085, || None), Some(HeaderValue::from_static("x")));
+        assert_eq!(made.by(1084, || None), None, "it made room");
     }
 
     /// The information about certificates before it was escaped.

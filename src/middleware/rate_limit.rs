@@ -54,7 +54,9 @@ pub struct RateLimitConfig {
     #[serde(skip_serializing_if = "is_default")]
     pub scope: String,
     /// Doorward's own: tell clients of the limit in `RateLimit-Policy` and `RateLimit`
-    /// (draft-ietf-httpapi-ratelimit-headers-10). Default: false.
+    /// (draft-ietf-httpapi-ratelimit-headers-10): `q` is the larger of what passes in `w` seconds and
+    /// `burst`; `r` more pass at once, or within the coming second (`t=1`) where more than one passes in
+    /// a second. Default: false.
     #[serde(skip_serializing_if = "is_default")]
     pub response_headers: bool,
 }
@@ -113,9 +115,9 @@ impl Build for RateLimitConfig {
         };
         let period = self.period.positive().unwrap_or(Duration::from_secs(1));
         let interval = Duration::from_nanos_u128(period.as_nanos() / u128::from(average));
-        let teller = self.response_headers.then(|| Teller::new(cx.name.as_str(), average, period));
-        let teller = teller.transpose()?;
         let burst = u32::try_from(self.burst.max(1)).unwrap_or(u32::MAX);
+        let teller = || Teller::new(cx.name.as_str(), (average, period), burst.into());
+        let teller = self.response_headers.then(teller).transpose()?;
         let max_delay = max_delay(period, average);
         if let Some(config) = &self.redis {
             let prefix = match scope {
@@ -247,6 +249,7 @@ impl Middleware for RateLimit {
         if let Some(teller) = &self.teller {
             let left = self.buckets.left(&taken);
             return Box::pin(async move {
+                let passed = !matches!(taken.verdict, Verdict::Refused(_));
                 let mut response = match taken.verdict {
                     Verdict::Now => next.run(cx, request).await,
                     Verdict::After(wait) => {
@@ -255,7 +258,7 @@ impl Middleware for RateLimit {
                     }
                     Verdict::Refused(wait) => refusal(wait),
                 };
-                teller.tell(&mut response, left);
+                teller.tell(&mut response, left, passed);
                 response
             });
         }
@@ -295,16 +298,17 @@ impl Middleware for SharedLimit {
                 let status = StatusCode::INTERNAL_SERVER_ERROR;
                 return text(status, "Could not insert/update bucket\n");
             };
-            let mut response = if taken.wait > self.rate.max_delay {
-                refusal(taken.wait)
-            } else {
+            let passed = taken.wait <= self.rate.max_delay;
+            let mut response = if passed {
                 if !taken.wait.is_zero() {
                     tokio::time::sleep(taken.wait).await;
                 }
                 next.run(cx, request).await
+            } else {
+                refusal(taken.wait)
             };
             if let Some(teller) = &self.teller {
-                teller.tell(&mut response, taken.left(&self.rate));
+                teller.tell(&mut response, taken.left(&self.rate), passed);
             }
             response
         })
@@ -480,6 +484,20 @@ mod tests {
         // Who waits for the last half second has the next token to itself.
         tokio::time::advance(Duration::from_millis(5_500)).await;
         told(200, "r=0;t=10").await;
+        // Of what comes faster than seconds go by it is told what a second has.
+        let config = RateLimitConfig { response_headers: true, ..limit(100, 1) };
+        let bench = Bench::new(vec![build(&config).unwrap()]);
+        let told = async || {
+            let response = bench.send(get("/")).await;
+            assert_eq!(response.headers()["ratelimit-policy"], "\"mid@file\";q=100;w=1");
+            (response.status().as_u16(), response.headers()["ratelimit"].clone())
+        };
+        for _ in 0..3 {
+            assert_eq!(told().await, (200, HeaderValue::from_static("\"mid@file\";r=100;t=1")));
+            tokio::time::advance(Duration::from_millis(10)).await;
+        }
+        told().await;
+        assert_eq!(told().await, (429, HeaderValue::from_static("\"mid@file\";r=0;t=1")));
         // Nothing is told unasked.
         let silent = Bench::new(vec![build(&limit(6, 3)).unwrap()]);
         assert!(silent.send(get("/")).await.headers().is_empty());

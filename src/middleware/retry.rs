@@ -97,6 +97,10 @@ impl Build for RetryConfig {
             cx.warnings.push(BuildError::at("maxRequestBodyBytes", sentence));
         }
         let services = self.budget.as_ref().map(|budget| budget.build(cx)).transpose()?;
+        if attempts == 1 && services.is_some() {
+            let sentence = "`budget` has no effect with `attempts: 1`: nothing is ever sent again";
+            cx.warnings.push(BuildError::at("budget", sentence));
+        }
         let budget = (cx.profile != Profile::Exact && services.is_none())
             .then(|| cx.carry_over(&format!("{self:?}"), Budget::default));
         Ok(Arc::new(Retry {
@@ -173,13 +177,13 @@ impl Retry {
             if let (0, Some(services)) = (retries, &self.services) {
                 services.count(service_of(&response));
             }
-            if retries + 1 < self.attempts && self.is_worth_it(&response, on_status) {
+            let why = self.reason(&response, on_status);
+            if let (true, Some(why)) = (retries + 1 < self.attempts, why) {
                 let pause = pauses.next();
                 let in_time = self.timeout.is_none_or(|timeout| start.elapsed() + pause <= timeout);
                 again = if in_time { replay.request() } else { None };
-                if let (Some(services), true) = (&self.services, again.is_some())
-                    && !services.spend(service_of(&response))
-                {
+                // What is not sent again must not cost those that could be.
+                if again.is_some() && !self.is_afforded(why, &response) {
                     again = None;
                 }
                 if again.is_some() {
@@ -207,25 +211,59 @@ impl Retry {
         self.any_method || !matches!(method.as_str(), "POST" | "PATCH" | "LOCK")
     }
 
-    fn is_worth_it(&self, response: &Response, on_status: bool) -> bool {
+    /// Why another try is worth it, if it is.
+    fn reason(&self, response: &Response, on_status: bool) -> Option<Reason> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return false;
+            return None;
         }
         // An error of the last attempt alone: of several, one may have reached a server.
         let unsent = response.extensions().get::<Outcome>().is_some_and(|outcome| {
             !outcome.sent && outcome.error.is_some_and(crate::exchange::ProxyError::nothing_sent)
         });
         if self.on_network_error && unsent {
-            return true;
+            return Some(Reason::Unsent);
         }
-        on_status
-            && self.statuses.contains(response.status())
-            && self.budget.as_ref().is_none_or(|budget| budget.spend())
+        (on_status && self.statuses.contains(response.status())).then_some(Reason::Status)
+    }
+
+    /// Whether the budget allows this retry, which it then pays for.
+    fn is_afforded(&self, why: Reason, response: &Response) -> bool {
+        if let Some(services) = &self.services {
+            return services.spend(service_of(response));
+        }
+        match (why, &self.budget) {
+            (Reason::Status, Some(budget)) => budget.spend(),
+            _ => true,
+        }
     }
 }
 
-/// The service that answered; empty for an answer from before one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    /// No server has seen the request.
+    Unsent,
+    Status,
+}
+
+/// In the extensions of an answer that a page replaced: the service whose answer it was, which another
+/// try would go to, if it was one of a service.
+#[derive(Debug, Clone)]
+pub(super) struct Replaced(pub(super) Option<Arc<str>>);
+
+impl Replaced {
+    /// Whose answer `response` is before a page replaces it.
+    pub(super) fn of(response: &Response) -> Self {
+        let outcome = || response.extensions().get::<Outcome>();
+        let replaced = response.extensions().get::<Self>().cloned();
+        replaced.unwrap_or_else(|| Self(outcome().and_then(|outcome| outcome.service.clone())))
+    }
+}
+
+/// The service that answered, or whose answer a page replaced; empty for an answer from before one.
 fn service_of(response: &Response) -> &str {
+    if let Some(Replaced(service)) = response.extensions().get() {
+        return service.as_deref().unwrap_or_default();
+    }
     let outcome = response.extensions().get::<Outcome>();
     outcome.and_then(|outcome| outcome.service.as_deref()).unwrap_or_default()
 }
@@ -423,6 +461,31 @@ mod tests {
         assert!((2..=8).contains(&bench.calls()), "{}", bench.calls());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_too_late_to_be_sent_again_costs_nothing() {
+        let config = RetryConfig { timeout: GoDuration::from_millis(10), ..on_status(2, "503") };
+        let hang = Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let hangs = Arc::clone(&hang);
+        let bench = Bench::waiting(vec![build(&config).unwrap()], move |_, _| {
+            let hangs = hangs.load(Ordering::Relaxed);
+            Box::pin(async move {
+                if hangs {
+                    tokio::time::sleep(Duration::from_millis(11)).await;
+                }
+                bare(StatusCode::SERVICE_UNAVAILABLE)
+            })
+        });
+        for _ in 0..300 {
+            bench.send(get("/")).await;
+        }
+        assert_eq!(bench.calls(), 300);
+        hang.store(false, Ordering::Relaxed);
+        for _ in 0..100 {
+            bench.send(get("/")).await;
+        }
+        assert_eq!(bench.calls(), 500, "the whole reserve is left");
+    }
+
     #[derive(Default)]
     struct Counter(AtomicUsize);
 
@@ -542,6 +605,43 @@ mod tests {
             one.status(get("/")).await;
             assert_eq!(one.calls() + two.calls(), 122, "{profile:?}");
         }
+    }
+
+    /// What `errors` puts in its place changes nothing of whose budget it is.
+    #[tokio::test]
+    async fn a_page_is_sent_again_at_the_cost_of_the_service_that_it_stands_for() {
+        let setting = Setting::default();
+        let budget = Some(RetryBudgetConfig { percent: 0, min_per_second: 1 });
+        let config = RetryConfig { budget, ..on_status(2, "503") };
+        let bench = |replaced: Option<Replaced>| {
+            let middleware = setting.build(&config).unwrap().0;
+            Bench::answering(vec![middleware], move |_, _| {
+                let mut page = of_service("pages@file", StatusCode::SERVICE_UNAVAILABLE);
+                if let Some(replaced) = replaced.clone() {
+                    page.extensions_mut().insert(replaced);
+                }
+                page
+            })
+        };
+        let benches = [None, Some(Some("app@file".into())), Some(None)];
+        for bench in benches.map(|replaced| bench(replaced.map(Replaced))) {
+            for _ in 0..20 {
+                bench.status(get("/")).await;
+            }
+            assert_eq!(bench.calls(), 20 + 10, "each has its own reserve");
+        }
+    }
+
+    #[test]
+    fn a_budget_for_nothing_is_warned_of() {
+        let budget = Some(RetryBudgetConfig::default());
+        let warned = |attempts, budget| {
+            let config = RetryConfig { budget, ..retry(attempts) };
+            let (_, warnings) = Setting::default().build(&config).unwrap();
+            warnings.into_iter().map(|warning| warning.option).collect::<Vec<_>>()
+        };
+        assert_eq!(warned(1, budget.clone()), ["budget"]);
+        assert!(warned(2, budget).is_empty() && warned(1, None).is_empty());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::load_balancer::{warn_of_weights, weight};
-use super::sticky::{Holder, Sticky};
+use super::sticky::{Holder, Sticky, Visit};
 use super::strategy::Edf;
 use super::{Service, ServiceContext, WeightedConfig};
 use crate::exchange::{Attempts, Context, Handler, ProxyError, Request, ResponseFuture, ready};
@@ -28,6 +28,15 @@ pub(super) struct Weighted {
 struct Child {
     service: Arc<dyn Service>,
     eligible: bool,
+}
+
+/// The child for one request.
+struct Choice<'a> {
+    service: &'a dyn Service,
+    /// Whom the cookie names that the client gets, if it gets one.
+    names: Option<usize>,
+    /// The client's cookie names another, which is up but was tried.
+    visits: bool,
 }
 
 impl Weighted {
@@ -75,41 +84,54 @@ impl Weighted {
             && has_other_than(avoid, &*child.service)
     }
 
-    /// The child for this request, and whether the client gets a cookie that names it.
-    fn choose(&self, request: &Request) -> Option<(usize, &dyn Service, bool)> {
+    /// The child for this request.
+    fn choose(&self, request: &Request) -> Option<Choice<'_>> {
         Attempts::pick(Attempts::of(request), |avoid| self.choose_but(avoid, request))
     }
 
     /// The same, with a server that is none of `avoid`.
-    fn choose_but(
-        &self,
-        avoid: &[Arc<str>],
-        request: &Request,
-    ) -> Option<(usize, &dyn Service, bool)> {
+    fn choose_but(&self, avoid: &[Arc<str>], request: &Request) -> Option<Choice<'_>> {
         let holder = self.sticky.as_ref().and_then(|sticky| sticky.holder(request.headers()));
+        let mut kept = None;
         if let Some(Holder { index, outdated }) = holder
             && let Some(child) = self.children.get(index)
-            && self.is_available(child, avoid)
+            && self.is_available(child, &[])
         {
-            return Some((index, &*child.service, outdated));
+            let names = outdated.then_some(index);
+            if has_other_than(avoid, &*child.service) {
+                return Some(Choice { service: &*child.service, names, visits: false });
+            }
+            // Of one that is down or cannot be reached nothing is left to go back to.
+            let lost = Attempts::of(request).map(Attempts::lost).unwrap_or_default();
+            let is_up = child.service.is_up() && has_other_than(&lost, &*child.service);
+            kept = is_up.then_some(names);
         }
         let index = self.schedule.pick(|at| {
             self.children.get(at).is_some_and(|child| self.is_available(child, avoid))
         })?;
-        Some((index, &*self.children.get(index)?.service, self.sticky.is_some()))
+        let service = &*self.children.get(index)?.service;
+        // Who is elsewhere only for this attempt belongs where it did, as in Traefik.
+        let stays = || self.sticky.is_some() && !Visit::is(request);
+        let names = kept.unwrap_or_else(|| stays().then_some(index));
+        Some(Choice { service, names, visits: kept.is_some() })
     }
 }
 
 impl Handler for Weighted {
-    fn handle<'a>(&'a self, cx: &'a Context, request: Request) -> ResponseFuture<'a> {
-        match (self.choose(&request), &self.sticky) {
-            (None, _) => ready(ProxyError::NoAvailableServer.into_response()),
-            (Some((index, service, true)), Some(sticky)) => Box::pin(async move {
+    fn handle<'a>(&'a self, cx: &'a Context, mut request: Request) -> ResponseFuture<'a> {
+        let Some(Choice { service, names, visits }) = self.choose(&request) else {
+            return ready(ProxyError::NoAvailableServer.into_response());
+        };
+        if visits {
+            request.extensions_mut().insert(Visit);
+        }
+        match (names, &self.sticky) {
+            (Some(named), Some(sticky)) => Box::pin(async move {
                 let mut response = service.handle(cx, request).await;
-                sticky.attach(index, &mut response);
+                sticky.attach(named, &mut response);
                 response
             }),
-            (Some((_, service, _)), _) => service.handle(cx, request),
+            _ => service.handle(cx, request),
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Least time: the server whose answers begin soonest, weighed by what it has to do and its weight.
 //!
 //! Times are whole milliseconds, as in Traefik: quicker servers are equals and take turns. But who
-//! does not answer at all is not the quickest one: such a server is tried once in a while only.
+//! does not answer at all is not the quickest one: such a server is tried once in a while only. That it
+//! cannot serve counts when it is said again and again, or a client could take it out by a URL that fails.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,11 +19,27 @@ const SAMPLES: usize = 100;
 /// A server that failed gets one request in this time, until it answers.
 const TRIED_EACH: Duration = Duration::from_secs(10);
 
+/// So many answers in a row that it cannot serve are taken for those of the server, and not of a URL.
+const REFUSALS: u32 = 3;
+
+/// What a server said to a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// An answer.
+    Answer,
+    /// That it cannot serve, or nothing that makes sense in time.
+    Refusal,
+    /// It cannot be reached, or closes the connection.
+    Nothing,
+}
+
 /// How long one server takes until its answers begin, on average.
 pub(super) struct Times {
     epoch: Instant,
     /// When the server may be tried again, in milliseconds after `epoch`; zero when it did not fail.
     next_try: AtomicU64,
+    /// Refusals in a row, up to [`REFUSALS`].
+    refusals: AtomicU32,
     /// In milliseconds, as the bits of a float; zero before the first answer.
     average: AtomicU64,
     samples: Mutex<Samples>,
@@ -41,18 +58,39 @@ impl Times {
         Self {
             epoch: Instant::now(),
             next_try: AtomicU64::new(0),
+            refusals: AtomicU32::new(0),
             average: AtomicU64::new(0),
             samples: Mutex::default(),
         }
     }
 
-    /// Takes note of whether the server did what it is there for.
-    pub(super) fn worked(&self, worked: bool) {
-        if !worked {
-            self.try_later();
-        } else if self.next_try.load(Ordering::Relaxed) != 0 {
-            self.next_try.store(0, Ordering::Relaxed);
+    /// Takes note of what the server said to a request.
+    pub(super) fn heard(&self, heard: Heard) {
+        match heard {
+            Heard::Nothing => self.try_later(),
+            Heard::Refusal => {
+                let count = |before: u32| (before < REFUSALS).then_some(before + 1);
+                let before =
+                    self.refusals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count);
+                if before.is_ok_and(|before| before + 1 < REFUSALS) && !self.has_failed() {
+                    return;
+                }
+                self.try_later();
+            }
+            // Mostly there is nothing to forget, and nothing is written.
+            Heard::Answer => {
+                if self.refusals.load(Ordering::Relaxed) != 0 {
+                    self.refusals.store(0, Ordering::Relaxed);
+                }
+                if self.has_failed() {
+                    self.next_try.store(0, Ordering::Relaxed);
+                }
+            }
         }
+    }
+
+    fn has_failed(&self) -> bool {
+        self.next_try.load(Ordering::Relaxed) != 0
     }
 
     fn try_later(&self) {
@@ -131,7 +169,7 @@ impl LeastTime {
             return self.turns.pick(available);
         };
         if let Some(times) = self.times(picked)
-            && times.next_try.load(Ordering::Relaxed) != 0
+            && times.has_failed()
         {
             // This request tries it, and the next ones wait for what comes of it.
             times.try_later();
@@ -230,17 +268,17 @@ mod tests {
     async fn who_fails_is_not_taken_for_quick() {
         let dead = choice(&[(0, 1), (20, 1)]);
         assert_eq!(picks(&dead, 1, &[0; 2]), [0]);
-        dead.times(0).unwrap().worked(false);
+        dead.times(0).unwrap().heard(Heard::Nothing);
         assert_eq!(picks(&dead, 3, &[0; 2]), [1; 3]);
         for _ in 0..2 {
             tokio::time::advance(TRIED_EACH).await;
             assert_eq!(picks(&dead, 3, &[0; 2]), [0, 1, 1], "one request tries it");
         }
-        dead.times(0).unwrap().worked(true);
+        dead.times(0).unwrap().heard(Heard::Answer);
         assert_eq!(picks(&dead, 2, &[0; 2]), [0; 2]);
         // When all fail, they take turns.
         for at in 0..2 {
-            dead.times(at).unwrap().worked(false);
+            dead.times(at).unwrap().heard(Heard::Nothing);
         }
         let mut picked = picks(&dead, 4, &[0; 2]);
         picked.sort_unstable();
@@ -249,6 +287,36 @@ mod tests {
         // Traefik asks the dead one for ever.
         let exact = LeastTime { exact: true, ..dead };
         assert_eq!(picks(&exact, 3, &[0; 2]), [0; 3]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_url_that_fails_does_not_take_its_server_out() {
+        let some = choice(&[(0, 1), (20, 1)]);
+        let first = || some.times(0).unwrap();
+        for _ in 0..20 {
+            for heard in [Heard::Refusal, Heard::Refusal, Heard::Answer] {
+                first().heard(heard);
+                assert_eq!(picks(&some, 1, &[0; 2]), [0]);
+            }
+        }
+        for want in [0, 0, 1, 1] {
+            first().heard(Heard::Refusal);
+            assert_eq!(picks(&some, 1, &[0; 2]), [want]);
+        }
+        // What it says to the one that tries it counts at once.
+        tokio::time::advance(TRIED_EACH).await;
+        assert_eq!(picks(&some, 1, &[0; 2]), [0]);
+        first().heard(Heard::Refusal);
+        tokio::time::advance(TRIED_EACH / 2).await;
+        assert_eq!(picks(&some, 1, &[0; 2]), [1]);
+        tokio::time::advance(TRIED_EACH / 2).await;
+        first().heard(Heard::Answer);
+        first().heard(Heard::Refusal);
+        assert_eq!(picks(&some, 2, &[0; 2]), [0; 2], "it counts anew");
+        // The same if it was dead before.
+        first().heard(Heard::Nothing);
+        first().heard(Heard::Refusal);
+        assert_eq!(picks(&some, 2, &[0; 2]), [1; 2]);
     }
 
     #[test]

@@ -13,9 +13,9 @@ use tokio::time::Instant;
 
 use super::config::{PassiveHealthCheckConfig, WeightedServiceConfig};
 use super::health::{HealthPlan, PassiveSettings, Series, ServerHealth};
-use super::least_time::{LeastTime, Times};
+use super::least_time::{Heard, LeastTime, Times};
 use super::rendezvous::Rendezvous;
-use super::sticky::{Holder, Sticky};
+use super::sticky::{Holder, Sticky, Visit};
 use super::strategy::{Edf, P2c};
 use super::{LoadBalancerConfig, ServerStatus, Service, ServiceContext};
 use crate::exchange::{
@@ -69,8 +69,8 @@ enum Strategy {
 struct Choice<'a> {
     index: usize,
     server: &'a Server,
-    /// The client gets a cookie that names it.
-    names_it: bool,
+    /// Whom the cookie names that the client gets, if it gets one.
+    names: Option<usize>,
     /// The client's cookie named it, and not the strategy.
     by_cookie: bool,
 }
@@ -139,11 +139,17 @@ impl LoadBalancer {
         request: &Request,
     ) -> Option<Choice<'_>> {
         let holder = self.sticky.as_ref().and_then(|sticky| sticky.holder(request.headers()));
+        let mut kept = None;
         if let Some(Holder { index, outdated }) = holder
             && let Some(server) = self.servers.get(index)
-            && server.is_available_but(avoid)
+            && server.is_available()
         {
-            return Some(Choice { index, server, names_it: outdated, by_cookie: true });
+            let names = outdated.then_some(index);
+            if !avoid.contains(&server.url) {
+                return Some(Choice { index, server, names, by_cookie: true });
+            }
+            let lost = Attempts::of(request).is_some_and(|all| all.lost().contains(&server.url));
+            kept = (!lost).then_some(names);
         }
         let available =
             |at: usize| self.servers.get(at).is_some_and(|one| one.is_available_but(avoid));
@@ -156,7 +162,10 @@ impl LoadBalancer {
             Strategy::LeastTime(choice) => choice.pick(available, in_flight),
         }?;
         let server = self.servers.get(index)?;
-        Some(Choice { index, server, names_it: self.sticky.is_some(), by_cookie: false })
+        // Who is elsewhere only for this attempt belongs where it did, as in Traefik.
+        let stays = || self.sticky.is_some() && !Visit::is(request);
+        let names = kept.unwrap_or_else(|| stays().then_some(index));
+        Some(Choice { index, server, names, by_cookie: false })
     }
 
     async fn serve(&self, cx: &Context, request: Request) -> Response {
@@ -168,7 +177,7 @@ impl LoadBalancer {
             outcome.service_start = Some(start);
             return response;
         };
-        let Choice { index, server, names_it, by_cookie } = choice;
+        let Choice { index, server, names, by_cookie } = choice;
         // Who does not ask how busy a server is does not pay for counting. What a cookie decided
         // says nothing to Traefik's least time.
         let counts = match &self.strategy {
@@ -177,14 +186,20 @@ impl LoadBalancer {
             Strategy::Wrr(_) | Strategy::Hrw(_) => false,
         };
         let counted = counts.then(|| server.in_flight.enter());
+        let attempts = Attempts::of(&request).cloned();
         let mut response = server.handler.handle(cx, request).await;
         if let Some(counted) = counted {
             on_end(&mut response, counted);
         }
-        if let (true, Some(sticky)) = (names_it, &self.sticky) {
-            sticky.attach(index, &mut response);
+        if let (Some(named), Some(sticky)) = (names, &self.sticky) {
+            sticky.attach(named, &mut response);
         }
         let outcome = Outcome::of(&mut response);
+        if let (Some(attempts), Some(error)) = (attempts, outcome.error)
+            && error.nothing_sent()
+        {
+            attempts.lose(&server.url);
+        }
         if let Strategy::LeastTime(choice) = &self.strategy
             && let Some(times) = choice.times(index)
         {
@@ -192,7 +207,7 @@ impl LoadBalancer {
                 times.note(time);
             }
             if let Some(worked) = worked(outcome) {
-                times.worked(worked);
+                times.heard(worked);
             }
         }
         if server.health.is_passive()
@@ -256,16 +271,33 @@ fn failed(outcome: &Outcome) -> Option<bool> {
     }
 }
 
-/// Whether the server did what it is there for. An application's error is an answer; one that says that
-/// it cannot serve is none, however quick it is.
-fn worked(outcome: &Outcome) -> Option<bool> {
-    let unfit = matches!(
-        outcome.origin_status,
-        Some(
-            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
-        )
-    );
-    failed(outcome).map(|_| outcome.error.is_none() && !unfit)
+/// How the server did what it is there for. An application's error is an answer; one that says that it
+/// cannot serve is none, however quick it is, but may be one of a single URL, as an answer may be that
+/// is late or garbled.
+fn worked(outcome: &Outcome) -> Option<Heard> {
+    failed(outcome)?;
+    Some(match (outcome.error, outcome.origin_status) {
+        (
+            Some(
+                ProxyError::ConnectFailed
+                | ProxyError::ConnectTimeout
+                | ProxyError::TlsFailed
+                | ProxyError::TlsAlert
+                | ProxyError::UpstreamClosed,
+            ),
+            _,
+        ) => Heard::Nothing,
+        (Some(_), _)
+        | (
+            None,
+            Some(
+                StatusCode::BAD_GATEWAY
+                | StatusCode::SERVICE_UNAVAILABLE
+                | StatusCode::GATEWAY_TIMEOUT,
+            ),
+        ) => Heard::Refusal,
+        _ => Heard::Answer,
+    })
 }
 
 /// Requests that one server has, counted until the exchange is over.

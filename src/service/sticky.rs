@@ -13,7 +13,7 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use super::{StickyConfig, StickyCookieConfig};
-use crate::exchange::Response;
+use crate::exchange::{Request, Response};
 use crate::values::{BuildError, Profile};
 
 /// The cookie of one balancer, and whom its values name.
@@ -21,6 +21,18 @@ pub(super) struct Sticky {
     name: Box<str>,
     holders: HashMap<Box<str>, Holder>,
     set_cookie: Box<[HeaderValue]>,
+}
+
+/// In the extensions of an attempt that a service above sent here although the client's cookie names
+/// another, which is up: nobody below gives the client a cookie for it.
+#[derive(Clone, Copy)]
+pub(super) struct Visit;
+
+impl Visit {
+    /// Whether this attempt is one.
+    pub(super) fn is(request: &Request) -> bool {
+        request.extensions().get::<Self>().is_some()
+    }
 }
 
 /// Whom a cookie names.

@@ -157,7 +157,7 @@ fn a_router_may_have_buckets_of_its_own_in_redis() {
     for place in ["/a", "/b"] {
         let answer = proxy.get(&format!("a.test{place}"));
         assert_eq!(answer.status, 200);
-        assert_eq!(answer.header("ratelimit-policy"), Some("\"one@file\";q=1;w=60"));
+        assert_eq!(answer.header("ratelimit-policy"), Some("\"one@file\";q=2;w=60"));
         assert_eq!(answer.header("ratelimit"), Some("\"one@file\";r=1;t=60"));
         assert!(
             proxy.get(&format!("a.test{place}")).header("ratelimit").unwrap().contains(";r=0;t=")

@@ -3,7 +3,8 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::json;
 
@@ -78,6 +79,41 @@ fn no_server_gets_a_request_twice_while_another_is_up() {
             assert_eq!(passed == 20, wants, "{profile} {middleware}: {statuses:?}");
         }
     }
+}
+
+/// RP-7.6: a session stays with its server, which was only tried, and leaves one that cannot be
+/// reached.
+#[test]
+fn one_failing_answer_moves_no_session() {
+    let fails = Arc::new(AtomicBool::new(false));
+    let failing = Arc::clone(&fails);
+    let first = Origin::with(move |_| {
+        Reply::status(if failing.load(Ordering::Relaxed) { 503 } else { 200 })
+    });
+    let other = Origin::start();
+    let sticky = |urls: [&str; 2]| {
+        through("retry: {attempts: 2, status: ['503']}", &urls, &[NOBODY])
+            .replace("a: {loadBalancer: {", "a: {loadBalancer: {sticky: {cookie: {name: lb}}, ")
+    };
+    let proxy = Proxy::start(&sticky([&first.url(), &other.url()]));
+    let cookie =
+        proxy.get("/a").header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    let again = || proxy.send(&Ask::get("/a").header("Cookie", &cookie));
+    assert_eq!((first.count(), other.count()), (1, 0));
+    fails.store(true, Ordering::Relaxed);
+    let elsewhere = again();
+    assert_eq!((elsewhere.status, elsewhere.header("set-cookie")), (200, None));
+    assert_eq!((first.count(), other.count()), (2, 1));
+    fails.store(false, Ordering::Relaxed);
+    assert_eq!((again().status, first.count(), other.count()), (200, 3, 1));
+    // The cookie names the server by its URL, whose value of earlier releases is the URL itself.
+    proxy.reload(&sticky([NOBODY, &other.url()]));
+    let dead = Ask::get("/a").header("Cookie", &format!("lb={NOBODY}"));
+    let moved = proxy.send(&dead);
+    let cookie = moved.header("set-cookie").unwrap().split(';').next().unwrap();
+    assert_eq!((moved.status, other.count()), (200, 2));
+    let stays = proxy.send(&Ask::get("/a").header("Cookie", cookie));
+    assert_eq!((stays.status, stays.header("set-cookie"), other.count()), (200, None, 3));
 }
 
 /// Reads a request to its end and goes away without an answer.

@@ -8,8 +8,8 @@ use http::header::SET_COOKIE;
 use serde_json::json;
 
 use super::*;
-use crate::exchange::{Body, Outcome, Request};
-use crate::service::tests::{Fake, Origin, World, ask, local, request};
+use crate::exchange::{Body, Outcome, Request, Response};
+use crate::service::tests::{Fake, Origin, World, ask, local, nowhere, request};
 use crate::values::Profile;
 
 fn world(checks: bool) -> (World, Arc<Fake>, Arc<Fake>) {
@@ -124,6 +124,90 @@ fn a_cookie_keeps_a_client_at_its_child() {
         let (body, response) = ask(&*service, request(cookie)).await;
         assert_eq!(body, "b");
         assert!(response.headers().contains_key(SET_COOKIE));
+    });
+}
+
+#[test]
+fn a_session_leaves_a_child_that_cannot_be_reached() {
+    local(async {
+        let alive = Origin::start();
+        let mut world = World::new();
+        for (name, url) in [("dead", nowhere()), ("alive", alive.url.clone())] {
+            let config = json!({"loadBalancer": {"servers": [{"url": url}]}});
+            world.build(name, config).unwrap();
+        }
+        let config = json!({"weighted": {
+            "services": [{"name": "dead"}, {"name": "alive"}],
+            "sticky": {"cookie": {"name": "lb"}},
+        }});
+        let service = world.build("w", config).unwrap();
+        let (_, response) = ask(&*service, request(None)).await;
+        assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
+        let line = response.headers()[SET_COOKIE].to_str().unwrap();
+        let cookie = line.split(';').next().unwrap().to_owned();
+        let attempts = Attempts::default();
+        for (status, moves) in [(502, false), (200, true)] {
+            let mut request = request(Some(&cookie));
+            request.extensions_mut().insert(attempts.clone());
+            let (_, response) = ask(&*service, request).await;
+            let told = response.headers().contains_key(SET_COOKIE);
+            assert_eq!((response.status().as_u16(), told), (status, moves));
+        }
+    });
+}
+
+/// A child that was only tried keeps its clients, also against cookies of the same name below.
+#[test]
+fn an_attempt_at_another_child_moves_no_session() {
+    local(async {
+        let (a, b, c) = (Origin::start(), Origin::start(), Origin::start());
+        let mut world = World::new();
+        let leaf = |servers: &[&Origin]| {
+            let servers: Vec<_> = servers.iter().map(|one| json!({"url": one.url})).collect();
+            json!({"loadBalancer": {
+                "servers": servers,
+                "sticky": {"cookie": {"name": "below"}},
+                "passiveHealthCheck": {"failureWindow": "1h", "maxFailedAttempts": 1},
+            }})
+        };
+        world.build("one", leaf(&[&a])).unwrap();
+        world.build("two", leaf(&[&b, &c])).unwrap();
+        let config = json!({"weighted": {
+            "services": [{"name": "one"}, {"name": "two"}],
+            "sticky": {"cookie": {"name": "above"}},
+        }});
+        let service = world.build("w", config).unwrap();
+        let cookies = |response: &Response| {
+            let lines = response.headers().get_all(SET_COOKIE).iter();
+            let pairs = lines.map(|line| line.to_str().unwrap().split(';').next().unwrap());
+            pairs.map(str::to_owned).collect::<Vec<_>>().join("; ")
+        };
+        let after = |tried: &[&Origin], cookie: &str| {
+            let mut again = request(Some(cookie));
+            let attempts = Attempts::default();
+            for one in tried {
+                attempts.note(&one.url.as_str().into());
+            }
+            again.extensions_mut().insert(attempts);
+            again
+        };
+        let (body, response) = ask(&*service, request(None)).await;
+        let to_one = cookies(&response);
+        assert_eq!((body, to_one.matches('=').count()), (a.name.clone(), 2), "{to_one}");
+        let (body, response) = ask(&*service, after(&[&a], &to_one)).await;
+        assert_ne!(body, a.name);
+        assert_eq!(cookies(&response), "");
+        let (body, response) = ask(&*service, request(Some(&to_one))).await;
+        assert_eq!((body, cookies(&response)), (a.name.clone(), String::new()));
+        // One whose servers are all down lets go of them.
+        a.answer(500);
+        assert_eq!(ask(&*service, request(Some(&to_one))).await.1.status(), 500);
+        let (body, response) = ask(&*service, after(&[&a], &to_one)).await;
+        assert_ne!(body, a.name);
+        let to_two = cookies(&response);
+        assert_eq!(to_two.matches('=').count(), 2, "{to_two}");
+        let (again, response) = ask(&*service, request(Some(&to_two))).await;
+        assert_eq!((again, cookies(&response)), (body, String::new()));
     });
 }
 
