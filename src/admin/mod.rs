@@ -11,6 +11,9 @@ mod call;
 mod config;
 mod failures;
 mod gate;
+mod guests;
+mod head;
+mod json;
 mod listener;
 mod server;
 mod tls;
@@ -65,7 +68,7 @@ impl Admin {
             keys: ArcSwap::from_pointee(keys),
             gate: Gate::new(config, address),
             failures: Failures::default(),
-            audit,
+            audit: Arc::new(audit),
             resources,
         });
         let shutdown = shutdown.child_token();

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use rustls::crypto::aws_lc_rs;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
@@ -11,7 +11,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::config::{AdminConfig, AdminTlsConfig};
-use crate::values::{FileOrContent, Files};
+use crate::values::{FileOrContent, Files, pem_error};
 
 /// Reads `tls`; `None` when there is none.
 pub(super) fn read(
@@ -34,8 +34,9 @@ pub(super) fn read(
     };
     let chain = certificates(&tls.cert_file, files, "admin.tls.certFile")?;
     let key = content(&tls.key_file, files, "admin.tls.keyFile")?;
-    let key = PrivateKeyDer::from_pem_slice(&key)
-        .context("admin.tls.keyFile: there is no private key inside")?;
+    let key = PrivateKeyDer::from_pem_slice(&key).map_err(|error| {
+        anyhow!("admin.tls.keyFile: there is no private key inside: {}", pem_error(&error))
+    })?;
     let mut server = builder
         .with_single_cert(chain, key)
         .context("admin.tls: certificate and key do not belong together")?;
@@ -64,7 +65,7 @@ fn certificates(
     let bytes = content(file, files, option)?;
     let certificates = CertificateDer::pem_slice_iter(&bytes)
         .collect::<Result<Vec<_>, _>>()
-        .with_context(|| format!("{option}: invalid PEM"))?;
+        .map_err(|error| anyhow!("{option}: invalid PEM: {}", pem_error(&error)))?;
     if certificates.is_empty() {
         bail!("{option}: there is no certificate inside");
     }
