@@ -25,6 +25,7 @@ use tracing::{error, info};
 
 use super::call::{Place, Role, Via, Who};
 use crate::observability::log::AUDIT;
+use crate::values::BuildError;
 
 /// See the module.
 pub(super) struct Audit {
@@ -46,6 +47,7 @@ const MOST: u64 = 10;
 const WINDOW: Duration = Duration::from_mins(1);
 /// Most bytes of a path, a body or a message in a line.
 const LONGEST: usize = 1024;
+const IRREGULAR: &str = "it is no regular file";
 
 /// A change, as its lines tell it.
 #[derive(Debug, Clone)]
@@ -184,9 +186,16 @@ impl Audit {
     }
 }
 
+/// What is wrong with the path of the file, as far as it shows without making one.
+pub(super) fn check(path: &Path) -> Option<BuildError> {
+    let found = path.metadata().ok()?;
+    let message = format!("`{}`: {IRREGULAR}", path.display());
+    (!found.is_file()).then(|| BuildError::at("auditLog", message))
+}
+
 /// Opens a regular file, and waits for nobody as a pipe would do.
 fn open(path: &Path) -> io::Result<File> {
-    let irregular = || io::Error::other("it is no regular file");
+    let irregular = || io::Error::other(IRREGULAR);
     let flags = i32::try_from((OFlags::NONBLOCK | OFlags::NOCTTY).bits()).unwrap_or_default();
     let opened =
         OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path);

@@ -119,11 +119,13 @@ impl BanList {
 
     fn source(&self, text: &str) -> Result<Source, Refused> {
         let settings = self.settings();
-        let source = settings.as_ref().as_ref().and_then(|settings| settings.prefix.parse(text));
-        source.ok_or_else(|| {
-            let message = format!("{text:?} is no source as `GET /v1/bans` shows them");
-            Refused::Wrong(message)
-        })
+        let Some(settings) = &*settings else {
+            return Err(Refused::Wrong(format!(
+                "{text:?} is no source as `GET /v1/bans` shows them"
+            )));
+        };
+        let prefix = settings.prefix;
+        prefix.parse(text).ok_or_else(|| Refused::Wrong(prefix.complaint(text)))
     }
 
     fn view(&self, source: Source, ban: Ban, now: Instant) -> BanView {
