@@ -30,7 +30,6 @@ mod tests {
         for (pem, want) in [
             ("-----BEGIN PRIVATE KEY----- U0VDUkVU -----END PRIVATE KEY-----", "line breaks"),
             ("-----BEGIN PRIVATE KEY-----\nU0VDUkVU", "`-----END`"),
-            ("-----BEGIN PRIVATE KEY-----\nU0VDUkVU\n-----END PRIVATE KEY----- U0VDUkVU", "END"),
             ("-----BEGIN PRIVATE KEY U0VDUkVU\n-----END PRIVATE KEY-----\n", "BEGIN"),
             ("-----BEGIN PRIVATE KEY-----\nU0VDUkVU!\n-----END PRIVATE KEY-----\n", "base64"),
             ("", "none inside"),
