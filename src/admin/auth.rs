@@ -56,7 +56,7 @@ impl Keys {
         let tokens = config.tokens.iter().map(|token| Token::read(token, files));
         Ok(Self {
             tokens: tokens.collect::<Result<_, _>>()?,
-            tls: tls::read(config, files).map_err(named)?,
+            tls: tls::read(config, files).map_err(|error| named(&error))?,
             ..Self::without_files(config)
         })
     }
@@ -65,10 +65,8 @@ impl Keys {
     pub(super) fn check(config: &AdminConfig, files: &dyn Files) -> Vec<BuildError> {
         let tokens = config.tokens.iter().enumerate().filter_map(|(index, token)| {
             let error = Token::read(token, files).err()?;
-            let option = match token.token_hash.expose().is_empty() {
-                true => "tokenFile",
-                false => "tokenHash",
-            };
+            let by_file = token.token_hash.expose().is_empty();
+            let option = if by_file { "tokenFile" } else { "tokenHash" };
             Some(BuildError::at(format!("tokens[{index}].{option}"), format!("{error:#}")))
         });
         tokens.chain(tls::check(config, files)).collect()
@@ -77,7 +75,7 @@ impl Keys {
     /// Reads everything again. A token that cannot be read is not valid any more.
     pub(super) fn read_again(config: &AdminConfig, files: &dyn Files, last: &Self) -> Self {
         let token = |token| Token::read(token, files).inspect_err(complain).ok();
-        let tls = tls::read(config, files).map_err(named).inspect_err(complain);
+        let tls = tls::read(config, files).map_err(|error| named(&error)).inspect_err(complain);
         Self {
             tokens: config.tokens.iter().filter_map(token).collect(),
             tls: tls.unwrap_or_else(|_| last.tls.clone()),
@@ -145,7 +143,7 @@ impl Keys {
     }
 }
 
-fn named(error: BuildError) -> anyhow::Error {
+fn named(error: &BuildError) -> anyhow::Error {
     anyhow!("admin.{}: {}", error.option, error.message)
 }
 
