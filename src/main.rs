@@ -38,6 +38,7 @@ Usage: doorward [flags]               serve; what is not in a file comes from fl
 
 ";
 
+const VERSION_USAGE: &str = "usage: doorward version\n\nPrints the version and the platform.\n";
 const STOPPING: &str = "stopping; a second signal ends it at once";
 const COMMANDS: [&str; 8] =
     ["bans", "check", "demo", "diff", "explain", "healthcheck", "help", "version"];
@@ -45,6 +46,8 @@ const COMMANDS: [&str; 8] =
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let result = match args.first().map(String::as_str) {
+        // It knows itself which words are a reason.
+        Some("bans") => bans(&args[1..]),
         command if args.iter().any(|arg| matches!(arg.as_str(), "-h" | "-help" | "--help")) => {
             help(command)
         }
@@ -62,7 +65,6 @@ fn main() -> ExitCode {
             app::explain::command(&args[1..], &environment(), &mut out.lock(), &mut err.lock())
         }
         Some("healthcheck") => healthcheck(&args[1..]),
-        Some("bans") => bans(&args[1..]),
         Some("demo") => run_demo(&args[1..]),
         Some(word) if !word.starts_with('-') => unknown_command(word),
         _ => run(&args),
@@ -97,6 +99,8 @@ fn help(command: Option<&str>) -> anyhow::Result<ExitCode> {
         Some("demo") => print(demo::HELP),
         Some("diff") => print(app::diff::USAGE),
         Some("explain") => print(app::explain::USAGE),
+        Some("healthcheck") => print(app::healthcheck::USAGE),
+        Some("version") => print(VERSION_USAGE),
         _ => print(&[USAGE, &doorward::config::help::print_help()].concat()),
     }
 }
@@ -384,14 +388,17 @@ fn run_demo(args: &[String]) -> anyhow::Result<ExitCode> {
 
 /// `doorward bans`: asks a running proxy who is banned.
 fn bans(args: &[String]) -> anyhow::Result<ExitCode> {
-    let (flags, words): (Vec<String>, Vec<String>) =
-        args.iter().cloned().partition(|arg| arg.starts_with('-'));
-    let loaded = match load(&flags) {
-        Ok(loaded) => loaded,
-        Err(code) => return Ok(code),
+    let Some(command) = app::bans::Command::read(args) else {
+        if args.iter().any(|arg| matches!(arg.as_str(), "-h" | "-help" | "--help")) {
+            return print(app::bans::USAGE);
+        }
+        say(app::bans::USAGE);
+        return Ok(ExitCode::FAILURE);
     };
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    print(&app::bans::command(&loaded.config, &words)?)
+    match command.load(&environment(), &Disk) {
+        Ok(config) => print(&command.carry_out(&config)?),
+        Err(problems) => Ok(reported(&problems)),
+    }
 }
 
 /// `doorward healthcheck`: asks a running proxy for `/ping`.

@@ -4,29 +4,50 @@
 //! They go to the log, under the target [`AUDIT`], at any level; and to a file, if there is one. A
 //! change whose first line the file does not take does not happen.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::time::Duration;
 
 use http::Method;
 use jiff::Timestamp;
+use rustix::fs::OFlags;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tracing::{error, info};
 
 use super::call::{Place, Role, Via, Who};
 use crate::observability::log::AUDIT;
+use crate::values::BuildError;
 
 /// See the module.
 pub(super) struct Audit {
     /// Locked while a line is written. `None`: there is no file.
     file: Option<Arc<Mutex<PathBuf>>>,
     last: AtomicU64,
+    /// What was refused to whom, since the first of it.
+    refused: StdMutex<HashMap<String, Refusals>>,
 }
+
+/// What was refused to somebody.
+struct Refusals {
+    count: u64,
+    began: Instant,
+}
+
+/// Refusals of one principal within [`WINDOW`] that have a line each.
+const MOST: u64 = 10;
+const WINDOW: Duration = Duration::from_mins(1);
+/// Most bytes of a path, a body or a message in a line.
+const LONGEST: usize = 1024;
+const IRREGULAR: &str = "it is no regular file";
 
 /// A change, as its lines tell it.
 #[derive(Debug, Clone)]
@@ -60,7 +81,8 @@ struct Line<'a> {
 }
 
 impl Audit {
-    /// Opens the file, whose path may be empty, to see that it can be written.
+    /// Opens the file, whose path may be empty, to see that it can be written: a regular one, since
+    /// every change waits until its line is on the disk.
     pub(super) fn open(path: PathBuf) -> io::Result<Self> {
         let file = if path.as_os_str().is_empty() {
             None
@@ -68,7 +90,7 @@ impl Audit {
             open(&path)?;
             Some(Arc::new(Mutex::new(path)))
         };
-        Ok(Self { file, last: AtomicU64::new(0) })
+        Ok(Self { file, last: AtomicU64::new(0), refused: StdMutex::default() })
     }
 
     /// A change with a number of its own.
@@ -89,7 +111,44 @@ impl Audit {
         self.write(change, "begin", None, "").await
     }
 
-    /// Says what came of a change, or of one that was not allowed.
+    /// Says that a change was not allowed. Who asks for many has one line for most of them, when
+    /// [`WINDOW`] is over.
+    pub(super) async fn refuse(self: &Arc<Self>, change: Change, status: u16, message: &str) {
+        let count = {
+            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            let refusals =
+                refused.entry(change.who.name.clone()).or_insert(Refusals { count: 0, began: now });
+            if refusals.began.elapsed() >= WINDOW && refusals.count <= MOST {
+                *refusals = Refusals { count: 0, began: now };
+            }
+            refusals.count += 1;
+            refusals.count
+        };
+        if count <= MOST {
+            // It does not happen anyway.
+            let _ = self.end(&change, status, message).await;
+        } else if count == MOST + 1 {
+            let (audit, message) = (Arc::clone(self), message.to_owned());
+            tokio::spawn(async move {
+                tokio::time::sleep(WINDOW).await;
+                audit.sum_up(change, status, &message).await;
+            });
+        }
+    }
+
+    /// One line for all that had none.
+    async fn sum_up(&self, last: Change, status: u16, message: &str) {
+        let refusals = {
+            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+            refused.remove(&last.who.name)
+        };
+        let count = refusals.map_or(0, |refusals| refusals.count.saturating_sub(MOST));
+        let message = format!("{message}: {count} such calls have no line of their own");
+        let _ = self.end(&last, status, &message).await;
+    }
+
+    /// Says what came of a change.
     pub(super) async fn end(&self, change: &Change, status: u16, message: &str) -> io::Result<()> {
         self.write(change, "end", Some(status), message).await
     }
@@ -101,6 +160,7 @@ impl Audit {
         status: Option<u16>,
         message: &str,
     ) -> io::Result<()> {
+        let shown = short(&change.told);
         let line = Line {
             time: Timestamp::now().to_string(),
             id: change.id,
@@ -110,10 +170,10 @@ impl Audit {
             role: change.who.role,
             from: change.from.to_string(),
             method: change.method.as_str(),
-            path: &change.path,
-            change: &change.told,
+            path: &cut(&change.path),
+            change: &shown,
             status,
-            message,
+            message: &cut(message),
         };
         let mut line = serde_json::to_string(&line).map_err(io::Error::other)?;
         info!(target: AUDIT, audit = %line, "admin");
@@ -126,8 +186,42 @@ impl Audit {
     }
 }
 
+/// What is wrong with the path of the file, as far as it shows without making one.
+pub(super) fn check(path: &Path) -> Option<BuildError> {
+    let found = path.metadata().ok()?;
+    let message = format!("`{}`: {IRREGULAR}", path.display());
+    (!found.is_file()).then(|| BuildError::at("auditLog", message))
+}
+
+/// Opens a regular file, and waits for nobody as a pipe would do.
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+    let irregular = || io::Error::other(IRREGULAR);
+    let flags = i32::try_from((OFlags::NONBLOCK | OFlags::NOCTTY).bits()).unwrap_or_default();
+    let opened =
+        OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path);
+    let file = opened.map_err(|error| match path.metadata() {
+        Ok(found) if !found.is_file() => irregular(),
+        _ => error,
+    })?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(irregular()) }
+}
+
+/// The beginning of a text that is too long for a line.
+fn cut(text: &str) -> Cow<'_, str> {
+    if text.len() <= LONGEST {
+        return text.into();
+    }
+    let kept = text.get(..text.floor_char_boundary(LONGEST)).unwrap_or_default();
+    format!("{kept}…").into()
+}
+
+/// The same of a body, which is a text then.
+fn short(body: &Value) -> Cow<'_, Value> {
+    let text = body.to_string();
+    match cut(&text) {
+        Cow::Borrowed(_) => Cow::Borrowed(body),
+        Cow::Owned(text) => Cow::Owned(Value::String(text)),
+    }
 }
 
 /// Opens the file anew, so that one that was moved away is made again. Half a line is taken back.
@@ -146,6 +240,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
+    use rustix::fs::{FileType, Mode};
     use serde_json::json;
 
     use super::*;
@@ -190,10 +285,62 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_long_is_cut() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.jsonl");
+        let audit = Audit::open(path.clone()).unwrap();
+        let mut long = change(&audit);
+        long.path = "ä".repeat(9000);
+        long.told = json!({"reason": "x".repeat(60_000)});
+        audit.end(&long, 400, &"y".repeat(9000)).await.unwrap();
+        let line = fs::read_to_string(&path).unwrap();
+        assert!(line.len() < 4000, "{}", line.len());
+        let line: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(line["path"], format!("{}…", "ä".repeat(512)));
+        assert!(line["change"].as_str().unwrap().starts_with("{\"reason\":\"xxx"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_refused_often_has_few_lines() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.jsonl");
+        let audit = Arc::new(Audit::open(path.clone()).unwrap());
+        for _ in 0..100 {
+            audit.refuse(change(&audit), 403, "no").await;
+        }
+        let mut other = change(&audit);
+        "other".clone_into(&mut other.who.name);
+        audit.refuse(other, 403, "no").await;
+        let lines = || -> Vec<Value> {
+            let text = fs::read_to_string(&path).unwrap();
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        };
+        assert_eq!(lines().len(), 11);
+        assert_eq!(lines()[10]["who"], "other");
+        while lines().len() < 12 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!(lines()[11]["message"], "no: 90 such calls have no line of their own");
+        audit.refuse(change(&audit), 403, "no").await;
+        assert_eq!(lines().len(), 13);
+    }
+
+    #[tokio::test]
     async fn what_cannot_be_written_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("audit.jsonl");
         assert!(Audit::open(directory.path().join("nowhere/audit.jsonl")).is_err());
+        let pipe = directory.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
+            .unwrap();
+        let reader = OpenOptions::new().read(true).custom_flags(0o4000).open(&pipe).unwrap();
+        for irregular in [&pipe, &PathBuf::from("/dev/null"), &directory.path().to_owned()] {
+            let error = Audit::open(irregular.clone()).err().unwrap();
+            assert_eq!(error.to_string(), "it is no regular file", "{irregular:?}");
+        }
+        drop(reader);
+        let error = Audit::open(pipe).err().unwrap();
+        assert_eq!(error.to_string(), "it is no regular file");
         let audit = Audit::open(path.clone()).unwrap();
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
@@ -18,7 +18,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::call::{Place, Role, Via, Who};
 use super::config::{AdminConfig, ClientCertificateConfig, TokenConfig};
 use super::{complain, tls};
-use crate::values::{Files, Secret};
+use crate::values::{BuildError, Files, Secret};
 
 /// A shorter token could be guessed.
 const SHORTEST_TOKEN: usize = 16;
@@ -56,15 +56,26 @@ impl Keys {
         let tokens = config.tokens.iter().map(|token| Token::read(token, files));
         Ok(Self {
             tokens: tokens.collect::<Result<_, _>>()?,
-            tls: tls::read(config, files)?,
+            tls: tls::read(config, files).map_err(|error| named(&error))?,
             ..Self::without_files(config)
         })
+    }
+
+    /// Everything that is wrong with the files of tokens and certificates, by option.
+    pub(super) fn check(config: &AdminConfig, files: &dyn Files) -> Vec<BuildError> {
+        let tokens = config.tokens.iter().enumerate().filter_map(|(index, token)| {
+            let error = Token::read(token, files).err()?;
+            let by_file = token.token_hash.expose().is_empty();
+            let option = if by_file { "tokenFile" } else { "tokenHash" };
+            Some(BuildError::at(format!("tokens[{index}].{option}"), format!("{error:#}")))
+        });
+        tokens.chain(tls::check(config, files)).collect()
     }
 
     /// Reads everything again. A token that cannot be read is not valid any more.
     pub(super) fn read_again(config: &AdminConfig, files: &dyn Files, last: &Self) -> Self {
         let token = |token| Token::read(token, files).inspect_err(complain).ok();
-        let tls = tls::read(config, files).inspect_err(complain);
+        let tls = tls::read(config, files).map_err(|error| named(&error)).inspect_err(complain);
         Self {
             tokens: config.tokens.iter().filter_map(token).collect(),
             tls: tls.unwrap_or_else(|_| last.tls.clone()),
@@ -130,6 +141,10 @@ impl Keys {
         let known = self.certificates.iter().find(|known| fits(&parsed, known))?;
         Some(Who { name: known.name.clone(), via: Via::Certificate, role: known.role })
     }
+}
+
+fn named(error: &BuildError) -> anyhow::Error {
+    anyhow!("admin.{}: {}", error.option, error.message)
 }
 
 impl Token {

@@ -1,6 +1,6 @@
-//! Failed authentications: counted, and a source that fails too often is not listened to for a
-//! while. Whoever shares its address waits with it, so a token that nobody could guess is still
-//! what protects.
+//! Failed authentications: counted, and a source that fails too often is told to wait for a while.
+//! Only who is wrong again is: what is right is let in whoever shares the address, so a token that
+//! nobody could guess is still what protects.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -46,7 +46,7 @@ impl Failures {
         (*count >= MOST && !left.is_zero()).then_some(left)
     }
 
-    /// Somebody has shown nothing: that is no guess.
+    /// Somebody has shown nothing, which is no guess, or has to wait already.
     pub(super) fn nothing(&self) {
         self.total.fetch_add(1, Ordering::Relaxed);
     }

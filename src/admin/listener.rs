@@ -15,9 +15,11 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::call::Place;
 use super::config::AdminConfig;
+use crate::values::BuildError;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 64;
+const NO_SOCKET: &str = "there is something that is no socket";
 
 /// See the module.
 pub(super) struct Listener {
@@ -101,6 +103,13 @@ fn bind_unix(path: &Path) -> anyhow::Result<(std::os::unix::net::UnixListener, T
     Ok((socket.into(), trace))
 }
 
+/// What is wrong with the path of a socket, as far as it shows without binding one.
+pub(super) fn check(path: &Path) -> Option<BuildError> {
+    let found = fs::symlink_metadata(path).ok()?;
+    let message = format!("`{}`: {NO_SOCKET}", path.display());
+    (!found.file_type().is_socket()).then(|| BuildError::at("socket", message))
+}
+
 /// Removes a socket that nobody listens at any more, and nothing else.
 fn remove_stale(path: &Path) -> anyhow::Result<()> {
     let found = match fs::symlink_metadata(path) {
@@ -109,7 +118,7 @@ fn remove_stale(path: &Path) -> anyhow::Result<()> {
         Err(error) => return Err(error.into()),
     };
     if !found.file_type().is_socket() {
-        bail!("there is something that is no socket");
+        bail!(NO_SOCKET);
     }
     match StdUnixStream::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {

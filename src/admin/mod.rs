@@ -11,6 +11,9 @@ mod call;
 mod config;
 mod failures;
 mod gate;
+mod guests;
+mod head;
+mod json;
 mod listener;
 mod server;
 mod tls;
@@ -33,7 +36,7 @@ use self::failures::Failures;
 use self::gate::Gate;
 use self::listener::Listener;
 use self::server::Server;
-use crate::values::Files;
+use crate::values::{BuildError, Files};
 
 /// The running admin API.
 pub struct Admin {
@@ -65,12 +68,31 @@ impl Admin {
             keys: ArcSwap::from_pointee(keys),
             gate: Gate::new(config, address),
             failures: Failures::default(),
-            audit,
+            audit: Arc::new(audit),
             resources,
         });
         let shutdown = shutdown.child_token();
         tokio::spawn(Arc::clone(&server).run(listener, shutdown.clone()));
         Ok(Self { config: config.clone(), files, server, address, shutdown })
+    }
+
+    /// What of the files that it needs would let it not start, by option of `admin`.
+    pub fn check_files(config: &AdminConfig, files: &dyn Files) -> Vec<BuildError> {
+        let mut found = Keys::check(config, files);
+        found.extend(audit::check(&config.audit_log));
+        found.extend(listener::check(&config.socket));
+        found
+    }
+
+    /// Directories that are missing, by option of `admin`. Whoever starts it may make them.
+    pub fn missing_directories(config: &AdminConfig) -> Vec<BuildError> {
+        let paths = [("socket", &config.socket), ("auditLog", &config.audit_log)];
+        let missing = paths.into_iter().filter_map(|(option, path)| {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty())?;
+            let message = format!("there is no directory `{}`", parent.display());
+            (!parent.is_dir()).then(|| BuildError::at(option, message))
+        });
+        missing.collect()
     }
 
     /// Where it listens, unless that is a socket of the file system.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, TRANSFER_ENCODING, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -30,12 +30,15 @@ use super::auth::{Keys, Stranger};
 use super::call::{Call, Place, Reply, Resource, Role, Who};
 use super::failures::Failures;
 use super::gate::Gate;
+use super::guests::Guests;
+use super::head::Head;
+use super::json as body_json;
 use super::listener::{Listener, Stream};
 
 /// Connections at a time; further ones wait to be accepted.
 const CONNECTIONS: usize = 64;
-/// For a TLS handshake, and for the head of a request.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// For a TLS handshake and the head of a request: until then nobody has shown a credential.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// For a whole connection.
 const LIFETIME: Duration = Duration::from_mins(1);
 /// After an accept that failed, which may be for want of files.
@@ -51,7 +54,7 @@ pub(super) struct Server {
     pub(super) keys: ArcSwap<Keys>,
     pub(super) gate: Gate,
     pub(super) failures: Failures,
-    pub(super) audit: Audit,
+    pub(super) audit: Arc<Audit>,
     pub(super) resources: Vec<Arc<dyn Resource>>,
 }
 
@@ -60,28 +63,35 @@ pub(super) struct Server {
 struct Peer {
     from: Place,
     certificate: Option<CertificateDer<'static>>,
+    head: Head,
+    /// Cancelled when the head is there.
+    heard: CancellationToken,
 }
 
 impl Server {
     /// Serves what connects until `shutdown`.
     pub(super) async fn run(self: Arc<Self>, listener: Listener, shutdown: CancellationToken) {
         let connections = Arc::new(Semaphore::new(CONNECTIONS));
+        let guests = Arc::new(Guests::default());
         loop {
-            let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
+            let next = async {
+                let permit = Arc::clone(&connections).acquire_owned().await;
+                listener.accept().await.map(|accepted| (accepted, permit))
+            };
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+                accepted = next => accepted,
                 () = shutdown.cancelled() => return,
             };
             match accepted {
-                Ok((stream, from)) => {
-                    let server = Arc::clone(&self);
+                Ok(((stream, from), permit)) => {
+                    let Some(guest) = guests.enter(from) else {
+                        debug!(%from, "admin connection: there are too many from this address");
+                        continue;
+                    };
+                    let (server, shutdown) = (Arc::clone(&self), shutdown.clone());
                     tokio::spawn(async move {
-                        match timeout(LIFETIME, server.connection(stream, from)).await {
-                            Ok(Ok(())) => {}
-                            Ok(Err(error)) => debug!(%from, %error, "admin connection"),
-                            Err(_) => debug!(%from, "admin connection: it took too long"),
-                        }
-                        drop(permit);
+                        server.connection(stream, from, &shutdown).await;
+                        drop((guest, permit));
                     });
                 }
                 Err(error) => {
@@ -92,18 +102,43 @@ impl Server {
         }
     }
 
-    async fn connection(self: Arc<Self>, stream: Stream, from: Place) -> io::Result<()> {
+    /// Serves a connection. One that has not asked anything is ended early, and by a stop.
+    async fn connection(
+        self: Arc<Self>,
+        stream: Stream,
+        from: Place,
+        shutdown: &CancellationToken,
+    ) {
+        let heard = CancellationToken::new();
+        let silence = async {
+            tokio::select! {
+                () = heard.cancelled() => std::future::pending().await,
+                () = tokio::time::sleep(PATIENCE) => {}
+                () = shutdown.cancelled() => {}
+            }
+        };
+        let peer = Peer { from, certificate: None, head: Head::default(), heard: heard.clone() };
+        tokio::select! {
+            served = timeout(LIFETIME, self.secured(stream, peer)) => match served {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => debug!(%from, %error, "admin connection"),
+                Err(_) => debug!(%from, "admin connection: it took too long"),
+            },
+            () = silence => debug!(%from, "admin connection: nothing was asked"),
+        }
+    }
+
+    async fn secured(self: Arc<Self>, stream: Stream, peer: Peer) -> io::Result<()> {
         let tls = self.keys.load().tls.clone();
-        let plain = Peer { from, certificate: None };
         match (stream, tls) {
-            (Stream::Unix(stream), _) => self.http(stream, plain).await,
-            (Stream::Tcp(stream), None) => self.http(stream, plain).await,
+            (Stream::Unix(stream), _) => self.http(stream, peer).await,
+            (Stream::Tcp(stream), None) => self.http(stream, peer).await,
             (Stream::Tcp(stream), Some(tls)) => {
-                let stream = timeout(PATIENCE, TlsAcceptor::from(tls).accept(stream)).await??;
+                let stream = TlsAcceptor::from(tls).accept(stream).await?;
                 let (_, session) = stream.get_ref();
                 let certificate = session.peer_certificates().and_then(<[_]>::first);
                 let certificate = certificate.map(|certificate| certificate.clone().into_owned());
-                self.http(stream, Peer { from, certificate }).await
+                self.http(stream, Peer { certificate, ..peer }).await
             }
         }
     }
@@ -112,13 +147,15 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let stream = peer.head.of(stream);
         let service = service_fn(move |request| {
+            peer.heard.cancel();
             let (server, peer) = (Arc::clone(&self), peer.clone());
             async move { Ok::<_, std::convert::Infallible>(server.answer(request, &peer).await) }
         });
         http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(PATIENCE)
+            .header_read_timeout(None)
             .keep_alive(false)
             .max_buf_size(HEAD)
             .max_headers(FIELDS)
@@ -136,6 +173,10 @@ impl Server {
         if let Err((status, message)) = self.gate.check(&parts.uri, &parts.headers) {
             return response(Reply::error(status, message));
         }
+        if parts.headers.contains_key(TRANSFER_ENCODING) && peer.head.has("content-length") {
+            let message = "a body has a `Content-Length` or a `Transfer-Encoding`, not both";
+            return response(Reply::error(StatusCode::BAD_REQUEST, message));
+        }
         let who = match self.who(&parts.headers, peer) {
             Ok(who) => who,
             Err(refusal) => return response(refusal),
@@ -148,18 +189,20 @@ impl Server {
         if changes && who.role < Role::Write {
             let change = self.change(&who, peer, &method, parts.uri.path(), Value::Null);
             let message = "this takes the role `write`";
-            // It does not happen anyway.
-            let _ = self.audit.end(&change, StatusCode::FORBIDDEN.as_u16(), message).await;
+            self.audit.refuse(change, StatusCode::FORBIDDEN.as_u16(), message).await;
             return response(Reply::error(StatusCode::FORBIDDEN, message));
         }
         let Some((resource, path)) = self.find(parts.uri.path()) else {
             return response(self.beside(&method, parts.uri.path()));
         };
+        let Some(query) = unescaped_query(parts.uri.query().unwrap_or_default()) else {
+            let message = "the query is not properly escaped";
+            return response(Reply::error(StatusCode::BAD_REQUEST, message));
+        };
         let body = match read(&parts.headers, body).await {
             Ok(body) => body,
             Err(refusal) => return response(refusal),
         };
-        let query = unescaped_query(parts.uri.query().unwrap_or_default());
         let call = Call { method, path, query, body, who };
         if !changes {
             return response(resource.answer(&call).await);
@@ -193,15 +236,15 @@ impl Server {
 
     /// Who asks, or the answer to somebody who may not.
     fn who(&self, headers: &HeaderMap, peer: &Peer) -> Result<Who, Reply> {
-        if let Some(wait) = self.failures.wait(peer.from) {
-            let message = "too many failed authentications";
-            let refusal = Reply::error(StatusCode::TOO_MANY_REQUESTS, message);
-            return Err(refusal.with(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1)));
-        }
         let who = self.keys.load().who(headers, peer.from, peer.certificate.as_ref());
         who.map_err(|stranger| {
             if stranger == Stranger::Nobody {
                 self.failures.nothing();
+            } else if let Some(wait) = self.failures.wait(peer.from) {
+                self.failures.nothing();
+                let message = "too many failed authentications";
+                let refusal = Reply::error(StatusCode::TOO_MANY_REQUESTS, message);
+                return refusal.with(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
             } else {
                 let has_to_wait = self.failures.wrong(peer.from);
                 warn!(from = %peer.from, "admin API: authentication failed");
@@ -268,8 +311,8 @@ async fn read(headers: &HeaderMap, body: Incoming) -> Result<Option<Value>, Repl
             Reply::error(StatusCode::BAD_REQUEST, "the body ended early")
         }
     })?;
-    serde_json::from_slice(&bytes.to_bytes()).map(Some).map_err(|error| {
-        Reply::error(StatusCode::BAD_REQUEST, &format!("the body is no JSON: {error}"))
+    body_json::parse(&bytes.to_bytes()).map(Some).map_err(|error| {
+        Reply::error(StatusCode::BAD_REQUEST, &format!("the body is no JSON to act on: {error}"))
     })
 }
 
@@ -300,8 +343,9 @@ fn response(reply: Reply) -> Response<Full<Bytes>> {
     response
 }
 
-fn unescaped_query(query: &str) -> Vec<(String, String)> {
-    let pairs = query.split('&').filter(|pair| !pair.is_empty()).filter_map(|pair| {
+/// `None` when it is not properly escaped: what somebody has narrowed down must not become all.
+fn unescaped_query(query: &str) -> Option<Vec<(String, String)>> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         Some((unescaped(name, true)?, unescaped(value, true)?))
     });
@@ -349,9 +393,10 @@ mod tests {
         }
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(
-            unescaped_query("a=1&&b&c=x%3Dy&d=%zz"),
-            [pair("a", "1"), pair("b", ""), pair("c", "x=y")]
+            unescaped_query("a=1&&b&c=x%3Dy"),
+            Some(vec![pair("a", "1"), pair("b", ""), pair("c", "x=y")])
         );
+        assert_eq!(unescaped_query("a=1&d=%zz"), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use flate2::write::GzEncoder;
 use regex::{Captures, Regex};
 use serde_json::{Value, json};
 
-use super::redact::HEADERS;
+use super::redact::{HEADERS, hide_pattern};
 use crate::values::secret::is_credential_header;
 
 /// Size of a record of a tar archive.
@@ -68,6 +68,7 @@ fn hide(value: &mut Value) {
             // The middleware `headers` has options, and stands beside its status.
             let is_middleware = entries.contains_key("status");
             for (key, value) in entries {
+                hide_pattern(key, value);
                 let headers =
                     HEADERS.contains(&key.as_str()) && !(is_middleware && key == "headers");
                 match value {
@@ -159,6 +160,8 @@ mod tests {
             "d": {"rule": "Host(`h`) && Header(`X-Token`, `tok`) && Header(`X-A`, `b`) && Query(`q`, `v`)"},
             "e": {"token": "t", "password": "p", "keyFile": "/k.pem", "secretAccessKey": "s", "address": ":80"},
             "f": "(?P<a>x)=y",
+            "g": {"conditions": [{"header": {"name": "X-Token", "regex": "^s3cret$"}}]},
+            "h": {"headers": {"sslProxyHeaders": {"X-Any": "s"}}, "status": "enabled"},
         }));
         let wanted = json!({
             "a": {"headers": {"customRequestHeaders": {"X-Tenant": "xxxx", "Cookie": ""}, "publicKey": "pin"},
@@ -169,6 +172,8 @@ mod tests {
             "d": {"rule": "Host(`h`) && Header(`X-Token`, `xxxx`) && Header(`X-A`, `b`) && Query(`q`, `xxxx`)"},
             "e": {"token": "xxxx", "password": "xxxx", "keyFile": "/k.pem", "secretAccessKey": "xxxx", "address": ":80"},
             "f": "(?P<a>x)=y",
+            "g": {"conditions": [{"header": {"name": "X-Token", "regex": "xxxx"}}]},
+            "h": {"headers": {"sslProxyHeaders": {"X-Any": "xxxx"}}, "status": "enabled"},
         });
         assert_eq!(shown, wanted, "{shown:#}");
     }

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use crate::values::secret::is_credential_header;
 
 /// Options that hold headers by name: of the middleware `headers`, and of a health check.
-pub(super) const HEADERS: [&str; 3] = ["customRequestHeaders", "customResponseHeaders", "headers"];
+pub(super) const HEADERS: [&str; 4] =
+    ["customRequestHeaders", "customResponseHeaders", "headers", "sslProxyHeaders"];
 
 /// Hides credentials in the view of an object, or of many.
 pub(super) fn hide_credentials(view: &mut Value) {
@@ -17,10 +18,23 @@ pub(super) fn hide_credentials(view: &mut Value) {
                 if HEADERS.contains(&key.as_str()) {
                     hide_values(value);
                 }
+                hide_pattern(key, value);
                 hide_credentials(value);
             }
         }
         _ => {}
+    }
+}
+
+/// Hides the pattern beside the name of a header that carries a credential: it may be one, with
+/// anchors.
+pub(super) fn hide_pattern(key: &str, value: &mut Value) {
+    if key == "header"
+        && value["name"].as_str().is_some_and(is_credential_header)
+        && let Some(pattern) = value.get_mut("regex")
+        && pattern.as_str().is_some_and(|text| !text.is_empty())
+    {
+        *pattern = json!("xxxx");
     }
 }
 
@@ -43,8 +57,14 @@ mod tests {
             {"headers": {
                 "customRequestHeaders": {"Authorization": "Basic eA==", "Cookie": "", "X-Tenant": "t1"},
                 "customResponseHeaders": {"Set-Cookie": "a=b"},
+                "sslProxyHeaders": {"X-Proxy-Token": "t", "X-Forwarded-Proto": "https"},
                 "publicKey": "pin",
             }},
+            {"ban": {"conditions": [
+                {"header": {"name": "authorization", "regex": "^Bearer s3cret$"}},
+                {"header": {"name": "User-Agent", "regex": "curl"}},
+                {"header": {"name": "Cookie"}, "path": "^/x"},
+            ]}},
             {"loadBalancer": {
                 "healthCheck": {"headers": {"X-Api-Key": "k", "Accept": "*/*"}, "path": "/"},
                 "sticky": {"cookie": {"name": "token"}},
@@ -55,8 +75,14 @@ mod tests {
             {"headers": {
                 "customRequestHeaders": {"Authorization": "xxxx", "Cookie": "", "X-Tenant": "t1"},
                 "customResponseHeaders": {"Set-Cookie": "xxxx"},
+                "sslProxyHeaders": {"X-Proxy-Token": "xxxx", "X-Forwarded-Proto": "https"},
                 "publicKey": "pin",
             }},
+            {"ban": {"conditions": [
+                {"header": {"name": "authorization", "regex": "xxxx"}},
+                {"header": {"name": "User-Agent", "regex": "curl"}},
+                {"header": {"name": "Cookie"}, "path": "^/x"},
+            ]}},
             {"loadBalancer": {
                 "healthCheck": {"headers": {"X-Api-Key": "xxxx", "Accept": "*/*"}, "path": "/"},
                 "sticky": {"cookie": {"name": "token"}},

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::bail;
 use serde_json::json;
 
+use super::admin;
 use super::hints::Hints;
 use super::written::Written;
 use crate::compile::Report;
@@ -103,6 +104,10 @@ impl Findings {
 /// Checks `files`.
 pub fn check(files: &[PathBuf]) -> anyhow::Result<Findings> {
     let Written { set, mut diagnostics } = Written::read(files)?;
+    if let Some((config, node)) = &set.fixed {
+        diagnostics.extend(admin::errors(config, node));
+        diagnostics.extend(admin::warnings(config, node));
+    }
     let table = set.compile()?;
     let dynamic = &table.set.dynamic;
     let compiled = table.compiled.report;

@@ -9,6 +9,13 @@ use anyhow::{Context as _, anyhow, bail};
 use crate::config::entry_points::Address;
 use crate::config::static_config::StaticConfig;
 
+/// What `doorward healthcheck --help` prints.
+pub const USAGE: &str = "usage: doorward healthcheck [flags]\n\n\
+    Asks a running proxy on this machine for `/ping`, at the entry point that `ping.entryPoint` of\n\
+    the static configuration names. Flags, environment and files say where that is, as for the\n\
+    proxy itself: --configFile, --ping.entrypoint, --entrypoints.<name>.address. Exit code: 0 when\n\
+    it answers 200 within five seconds, else 1.\n";
+
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Asks the proxy that runs with `config`. Returns the URL that answered 200.

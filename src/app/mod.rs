@@ -1,5 +1,6 @@
 //! The composition root: builds every part once, in order, and shuts down in reverse.
 
+mod admin;
 pub mod bans;
 pub mod check;
 pub mod diff;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use http::{HeaderValue, StatusCode};
 use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
@@ -31,6 +32,7 @@ use crate::admin::{Admin, BansResource};
 use crate::api::ping::{Live, Ping, Readiness, Ready};
 use crate::api::{Api, Dashboard, LiveReport, Noop, StaticView};
 use crate::compile::{Report, StaticFacts};
+use crate::config::diagnostics::Diagnostic;
 use crate::config::static_config::StaticConfig;
 use crate::config::tree::Node;
 use crate::entry_point::worker::{self, Listening, Stage};
@@ -118,7 +120,7 @@ impl App {
                 reload((config, written), source, &facts, &shared, &report, &readiness, in_force)?;
             tokio::spawn(Arc::clone(&reload.bans).watch(shutdown.clone()));
             // Before anything is served, so that what is wrong with it is known.
-            let admin = start_admin(config, &reload.bans, &shared.metrics, &shutdown)?;
+            let admin = start_admin((config, written), &reload.bans, &shared.metrics, &shutdown)?;
             (start_reload(reload, &shutdown), admin)
         };
         // Sockets first, so that a taken port is known before anything is served from others.
@@ -369,11 +371,16 @@ fn start_provider(
 }
 
 fn start_admin(
-    config: &StaticConfig,
+    (config, written): (&StaticConfig, Option<&Node>),
     bans: &Arc<Bans>,
     metrics: &Metrics,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Option<Admin>> {
+    let problems = written.map(|node| admin::errors(config, node)).unwrap_or_default();
+    if !problems.is_empty() {
+        let lines: Vec<_> = problems.iter().map(Diagnostic::one_line).collect();
+        bail!("{}", lines.join("\n"));
+    }
     let Some(config) = &config.admin else { return Ok(None) };
     let bans = Arc::new(BansResource::new(Arc::clone(bans)));
     let admin = Admin::start(config, Arc::new(Disk), vec![bans], shutdown)?;

@@ -304,7 +304,7 @@ impl Excerpt {
         let raw = span.source.text.get(bytes.clone()).unwrap_or_default();
         let start = span.start.saturating_sub(bytes.start).min(raw.len());
         let end = span.end.saturating_sub(bytes.start).clamp(start, raw.len());
-        Self { text: mask_secrets(&mask_userinfo(raw)), line, start, end }
+        Self { text: mask_secrets(&mask_userinfo(&mask_keys(raw))), line, start, end }
     }
 }
 
@@ -323,6 +323,16 @@ fn mask_secrets(line: &str) -> String {
         }
     }
     line.to_owned()
+}
+
+/// Replaces what follows the first line of a private key by as many asterisks, whatever the option
+/// that it stands in.
+fn mask_keys(line: &str) -> Cow<'_, str> {
+    const FIRST: &str = "PRIVATE KEY-----";
+    let Some(at) = line.find(FIRST) else { return Cow::Borrowed(line) };
+    let (shown, hidden) = line.split_at(at + FIRST.len());
+    let stars = hidden.bytes().map(|byte| if byte == b' ' { ' ' } else { '*' });
+    shown.chars().chain(stars).collect()
 }
 
 /// Replaces the user and the password of every URL by as many asterisks.
@@ -417,6 +427,10 @@ mod tests {
         let flag = at("--providers.redis.password=hunter2", "--providers");
         assert!(!Diagnostic::error("bad").at(&flag).render(false).contains("hunter2"));
         assert_eq!(mask_secrets("url: http://x/token/y"), "url: http://x/token/y");
+
+        let span = at("caFiles: ['-----BEGIN EC PRIVATE KEY----- aHVudGVyMg== x']", "caFiles");
+        let text = Diagnostic::error("bad").at(&span).render(false);
+        assert!(text.contains("caFiles: [") && !text.contains("aHVudGVyMg"), "{text}");
     }
 
     #[test]

@@ -123,6 +123,13 @@ pub fn proxies(
     Ok((proxies, notice))
 }
 
+/// Loads static configuration from the flags alone, also where there is a file.
+pub fn load_flags(arguments: &[String]) -> Result<Loaded, Vec<Diagnostic>> {
+    let mut flags = from_flags(arguments, &kind_of_flag)?;
+    flags.retain(|entry| !entry.key.eq_ignore_ascii_case(CONFIG_FILE));
+    finish(flags, Origin::Flags, Vec::new())
+}
+
 /// Loads static configuration from one file, whatever flags and environment say.
 pub fn load_file(path: &Path, files: &dyn Files) -> Result<Loaded, Vec<Diagnostic>> {
     let node = parse(&read_source(path, files).map_err(|error| vec![error])?)?;

@@ -17,7 +17,7 @@ use x509_parser::public_key::PublicKey;
 use x509_parser::signature_algorithm::SignatureAlgorithm;
 use x509_parser::x509::X509Name;
 
-use crate::values::BuildError;
+use crate::values::{BuildError, pem_error};
 
 /// A certificate that fits its key.
 #[derive(Debug)]
@@ -78,14 +78,15 @@ impl LoadedCertificate {
         key: &[u8],
         provider: &CryptoProvider,
     ) -> Result<Self, BuildError> {
-        let chain = CertificateDer::pem_slice_iter(certificate)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| BuildError::at("certFile", format!("invalid PEM: {error}")))?;
+        let chain =
+            CertificateDer::pem_slice_iter(certificate).collect::<Result<Vec<_>, _>>().map_err(
+                |error| BuildError::at("certFile", format!("invalid PEM: {}", pem_error(&error))),
+            )?;
         if chain.is_empty() {
             return Err(BuildError::at("certFile", "no certificate inside"));
         }
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| {
-            BuildError::at("keyFile", format!("no private key inside: {error}"))
+            BuildError::at("keyFile", format!("no private key inside: {}", pem_error(&error)))
         })?;
         Self::from_der(chain, key, provider)
     }

@@ -18,7 +18,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use sha2::{Digest, Sha256};
 
 use super::config::ClientAuthConfig;
-use crate::values::{BuildError, Files};
+use crate::values::{BuildError, Files, pem_error};
 
 /// What `clientAuth` means.
 pub(super) struct ClientAuth {
@@ -98,7 +98,7 @@ fn roots(
         for certificate in CertificateDer::pem_slice_iter(&bytes) {
             let added = match certificate {
                 Ok(certificate) => roots.add(certificate).map_err(|error| error.to_string()),
-                Err(error) => Err(error.to_string()),
+                Err(error) => Err(pem_error(&error).to_owned()),
             };
             if let Err(error) = added {
                 let message = format!("{file:?}: a certificate was left out: {error}");

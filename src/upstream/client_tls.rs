@@ -23,7 +23,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::transport::{ClientCertificateConfig, ServersTransportConfig};
-use crate::values::{BuildError, FileOrContent, Files};
+use crate::values::{BuildError, FileOrContent, Files, pem_error};
 
 /// The TLS part of a transport, without a choice of protocols.
 pub(super) struct ClientTls {
@@ -156,9 +156,10 @@ fn read_identities(
         let chain = entry.cert_file.read(files).map_err(|error| error.to_string())?;
         let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&chain)
             .collect::<Result<_, _>>()
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| format!("`certFile`: {}", pem_error(&error)))?;
         let key = entry.key_file.read(files).map_err(|error| error.to_string())?;
-        let key = PrivateKeyDer::from_pem_slice(&key).map_err(|error| error.to_string())?;
+        let key = PrivateKeyDer::from_pem_slice(&key)
+            .map_err(|error| format!("`keyFile`: {}", pem_error(&error)))?;
         if chain.is_empty() {
             return Err("it holds no certificate".to_owned());
         }

@@ -6,12 +6,14 @@ pub mod duration;
 pub mod files;
 pub mod go_regex;
 pub mod name;
+pub mod pem;
 pub mod secret;
 pub mod status;
 
 pub use duration::GoDuration;
 pub use files::{Disk, FileOrContent, Files};
 pub use name::QualifiedName;
+pub use pem::pem_error;
 pub use secret::Secret;
 pub use status::StatusRanges;
 

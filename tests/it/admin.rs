@@ -10,7 +10,7 @@ use std::path::Path;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::binary::{Process, run};
+use crate::harness::binary::{Process, command, run};
 use crate::harness::certs::{Ca, Tls};
 use crate::harness::{Answer, Ask, Client, Origin, Proxy, until};
 
@@ -160,10 +160,13 @@ fn roles_and_strangers() {
     for _ in 0..10 {
         assert_eq!(status(&ask("GET", "/v1/bans", "nonsense")), 401);
     }
-    let waiting = send(admin, &ask("GET", "/v1/bans", WRITER));
+    let waiting = send(admin, &ask("GET", "/v1/bans", "nonsense"));
     assert_eq!(waiting.status, 429);
     assert!(waiting.header("retry-after").unwrap().parse::<u32>().unwrap() <= 60);
-    assert!(proxy.metric("doorward_admin_failed_authentications_total") > 10.5);
+    assert!(proxy.metric("doorward_admin_failed_authentications_total") > 11.5);
+    // Who is right is let in, also from there.
+    assert_eq!(status(&ask("GET", "/v1/bans", WRITER)), 200);
+    assert_eq!(status(&Ask::get("localhost/v1/bans")), 401);
 }
 
 #[test]
@@ -196,6 +199,7 @@ fn what_is_asked_wrongly_is_said_in_json() {
         ("GET", "/v1/nothing", "", 404),
         ("GET", "/v1/bans/jail@file", "", 404),
         ("GET", "/v1/bans?middleware=none", "", 404),
+        ("GET", "/v1/bans?middleware=%zz", "", 400),
         ("GET", "/v1/bans/none@file/127.0.0.1", "", 404),
         ("GET", THERE, "", 404),
         ("GET", "/v1/bans/jail@file/nonsense", "", 400),
@@ -206,6 +210,8 @@ fn what_is_asked_wrongly_is_said_in_json() {
         ("PUT", THERE, "", 400),
         ("PUT", THERE, "{", 400),
         ("PUT", THERE, "{}", 200),
+        ("PUT", THERE, r#"{"reason": "a", "reason": "b"}"#, 400),
+        ("PUT", "/v1/bans/jail@file/1.2.3.0/24", "{}", 400),
         ("PUT", THERE, r#"{"durations": "1h"}"#, 400),
         ("PUT", THERE, r#"{"duration": "-1h"}"#, 400),
         ("PUT", THERE, r#"{"duration": "soon"}"#, 400),
@@ -286,6 +292,26 @@ fn a_ban_is_ended_over_a_socket_of_the_same_user() {
     assert!(!bans(&["remove", "jail@file", "127.0.0.1"]).0);
     assert_eq!(bans(&["list", "jail@file"]), (true, String::new()));
     assert_eq!(proxy.get("/").status, 200);
+
+    // A reason begins as it likes, and a file that is there does not count against a flag.
+    let elsewhere = "entryPoints: {web: {address: '127.0.0.1:0'}}\nadmin: {socket: /nowhere/a}\n";
+    fs::write(files.path().join("doorward.yml"), elsewhere).unwrap();
+    let there = |words: &[&str]| {
+        let output = command(files.path()).arg("bans").args(words).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(said).unwrap())
+    };
+    let name = socket.to_str().unwrap();
+    let (made, line) =
+        there(&["--admin.socket", name, "add", "jail@file", "192.0.2.1", "1h", "-- odd"]);
+    assert!(made && line.contains("reason=\"-- odd\""), "{line}");
+    assert!(there(&["list"]).1.contains("/nowhere/a"));
+    let configured = json!({"admin": {"socket": socket}}).to_string();
+    fs::write(files.path().join("k.json"), configured).unwrap();
+    assert_eq!(there(&["--configFile", "k.json", "list"]), (true, line));
+    let (done, said) = there(&["--configFile", "k.json", "lift", "jail@file", "192.0.2.1"]);
+    assert!(!done && said.starts_with("usage: doorward bans"), "{said}");
+    assert!(there(&["list", "--help"]).0);
 
     let app = proxy.into_app();
     app.cut();

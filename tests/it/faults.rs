@@ -38,11 +38,12 @@ fn an_upload_that_is_refused_early_leaves_nothing_behind() {
     let before = open();
     for _ in 0..10 {
         let mut wire = socket(process.address("web")).unwrap();
-        let mut writes = wire.try_clone().unwrap();
+        let mut upload = wire.try_clone().unwrap();
         let writer = std::thread::spawn(move || {
             let head = "POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 50000000\r\n\r\n";
-            let _ = writes.write_all(head.as_bytes());
-            while writes.write_all(&[b'x'; 65536]).is_ok() {}
+            let _ = upload.write_all(head.as_bytes());
+            let piece = vec![b'x'; 65536];
+            while upload.write_all(&piece).is_ok() {}
         });
         let mut status = [0; 12];
         wire.read_exact(&mut status).unwrap();

@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod admin;
 #[cfg(test)]
+mod admin_bounds;
+#[cfg(test)]
 mod backends;
 #[cfg(test)]
 mod ban;

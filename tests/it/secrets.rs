@@ -5,7 +5,8 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::harness::binary::Process;
+use crate::harness::binary::{Process, run};
+use crate::harness::certs::Ca;
 use crate::harness::{Ask, Client, Origin, Proxy, until};
 
 const MARKS: [&str; 6] = [
@@ -173,4 +174,75 @@ fn under_exact_configured_headers_are_shown() {
     let proxy = Proxy::with(json!({"core": {"profile": "exact"}})).start(&text);
     let key = proxy.api("/api/http/middlewares/key@file");
     assert_eq!(key["headers"]["customRequestHeaders"]["X-Api-Key"], "shown");
+}
+
+/// A key whose line breaks became blanks, as YAML's `>-` and variables of an environment make them.
+#[test]
+fn a_key_on_one_line_is_not_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let (cert, key) = Ca::new().issue(&["localhost"]).write(directory.path(), "server");
+    let cert = cert.display();
+    let line = fs::read_to_string(key).unwrap().replace('\n', " ");
+    let text = format!(
+        "
+        http:
+          routers:
+            a: {{rule: PathPrefix(`/`), service: app, middlewares: [ask]}}
+            b: {{rule: PathPrefix(`/b`), service: app, middlewares: [count]}}
+          middlewares:
+            ask: {{forwardAuth: {{address: 'http://127.0.0.1:1', tls: {{cert: {cert}, key: '{line}'}}}}}}
+            count:
+              rateLimit:
+                average: 1
+                redis: {{endpoints: ['127.0.0.1:1'], tls: {{cert: {cert}, key: '{line}'}}}}
+          serversTransports:
+            shown: {{certificates: [{{certFile: {cert}, keyFile: '{line}'}}]}}
+          services:
+            app: {{loadBalancer: {{serversTransport: shown, servers: [{{url: 'http://127.0.0.1:1'}}]}}}}
+        tls:
+          certificates: [{{certFile: {cert}, keyFile: '{line}'}}]
+          options:
+            mutual: {{clientAuth: {{caFiles: ['{line}']}}}}
+        "
+    );
+    let process = Process::start(&json!({}), &text);
+    let mut shown = Vec::new();
+    for path in ["/api/rawdata", "/api/http/middlewares", "/api/http/routers", "/api/overview"] {
+        let mut client = Client::connect(process.address("traefik")).unwrap();
+        shown.push((path, client.send(&Ask::get(path)).unwrap().text()));
+    }
+    let file = directory.path().join("dynamic.yml");
+    fs::write(&file, &text).unwrap();
+    for command in [
+        &["check", file.to_str().unwrap()][..],
+        &["check", "--format=json", file.to_str().unwrap()],
+    ] {
+        let output = run(command);
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(said.contains("are its line breaks lost?"), "{said}");
+        shown.push(("check", said));
+    }
+    until("the log tells of it", || process.log().contains("are its line breaks lost?"));
+    shown.push(("the log", process.log()));
+    let file = directory.path().join("static.yml");
+    let admin = json!({
+        "entryPoints": {"web": {"address": "127.0.0.1:0"}},
+        "admin": {
+            "address": "127.0.0.1:0",
+            "tls": {"certFile": cert.to_string(), "keyFile": line},
+            "tokens": [{"name": "a", "tokenHash": "0".repeat(64)}],
+        },
+    });
+    fs::write(&file, admin.to_string()).unwrap();
+    let started = run(&[&format!("--configFile={}", file.display())]);
+    let said = String::from_utf8(started.stderr).unwrap();
+    assert!(said.contains("are its line breaks lost?"), "{said}");
+    shown.push(("the start", said));
+    let secret = line.split(' ').find(|word| word.len() > 40).unwrap();
+    let bytes: Vec<_> = secret.bytes().take(8).map(|byte| byte.to_string()).collect();
+    for (place, text) in &shown {
+        for mark in [&secret[..20], &bytes.join(", "), &bytes.join(",")] {
+            assert!(!text.contains(mark), "{mark} stands in {place}:\n{text}");
+        }
+    }
 }

@@ -100,8 +100,8 @@ impl Entry {
     /// The alias that it was, if it may still be taken for it.
     fn before(&self, now: Instant) -> Option<(Arc<str>, Instant)> {
         let (flat, end) = match self {
-            Self::Known { flat: Some(flat), end, .. } => (flat, *end),
-            Self::Sought { before: Some((flat, end)), .. } => (flat, *end),
+            Self::Known { flat: Some(flat), end, .. }
+            | Self::Sought { before: Some((flat, end)), .. } => (flat, *end),
             _ => return None,
         };
         (now < end).then(|| (Arc::clone(flat), end))

@@ -1,10 +1,10 @@
 //! Options of `rateLimit.redis`, and how they are read.
 
-use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
 
-use crate::values::{BuildError, FileOrContent, Files, GoDuration, Secret, is_default};
+use crate::values::{BuildError, FileOrContent, Files, GoDuration, Secret, is_default, pem_error};
 
 /// `redis`: buckets that every router with the middleware, and every proxy, shares.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,19 +153,37 @@ impl RedisTlsConfig {
         };
         let identity = match (read("cert", &self.cert)?, read("key", &self.key)?) {
             (None, None) => None,
-            (Some(cert), Some(key)) => Some((cert, key)),
+            (Some(cert), Some(key)) => {
+                certificates("redis.tls.cert", &cert)?;
+                PrivateKeyDer::from_pem_slice(&key).map_err(|error| {
+                    let message = format!("no private key inside: {}", pem_error(&error));
+                    BuildError::at("redis.tls.key", message)
+                })?;
+                Some((cert, key))
+            }
             _ => {
                 return Err(BuildError::at("redis.tls", "both TLS cert and key must be defined"));
             }
         };
         let ca = read("ca", &self.ca)?;
-        if let Some(pem) = &ca
-            && !CertificateDer::pem_slice_iter(pem).any(|certificate| certificate.is_ok())
-        {
-            return Err(BuildError::at("redis.tls.ca", "it holds no certificate"));
+        if let Some(pem) = &ca {
+            certificates("redis.tls.ca", pem)?;
         }
         Ok(Tls { ca, identity, insecure: self.insecure_skip_verify })
     }
+}
+
+/// Checked here, because the errors of the client of Redis would quote the PEM.
+fn certificates(option: &str, pem: &[u8]) -> Result<(), BuildError> {
+    let mut count = 0;
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        certificate.map_err(|error| BuildError::at(option, pem_error(&error)))?;
+        count += 1;
+    }
+    if count == 0 {
+        return Err(BuildError::at(option, "it holds no certificate"));
+    }
+    Ok(())
 }
 
 fn endpoint(text: &str) -> Option<Endpoint> {
@@ -232,7 +250,10 @@ mod tests {
     #[test]
     fn a_certificate_needs_its_key() {
         let pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-        let files = [("/ca", pem), ("/empty", "")].map(|(name, text)| (name.into(), text.into()));
+        let key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+        let line = key.replace('\n', " ");
+        let files = [("/ca", pem), ("/key", key), ("/line", &line), ("/empty", "")];
+        let files = files.map(|(name, text)| (name.into(), text.into()));
         let files = FakeFiles(files.into());
         let tls = |ca: &str, cert: &str, key: &str| {
             RedisTlsConfig {
@@ -247,7 +268,11 @@ mod tests {
             tls("/ca", "", "").unwrap(),
             Tls { ca: Some(pem.into()), identity: None, insecure: false }
         );
-        assert!(tls("", "/ca", "/ca").unwrap().identity.is_some());
+        assert!(tls("", "/ca", "/key").unwrap().identity.is_some());
+        for (ca, cert, key) in [("/line", "", ""), ("", "/line", "/key"), ("", "/ca", "/line")] {
+            let error = tls(ca, cert, key).unwrap_err();
+            assert!(error.message.contains("line breaks lost"), "{error:?}");
+        }
         assert_eq!(tls("", "/ca", "").unwrap_err().option, "redis.tls");
         assert_eq!(tls("/none", "", "").unwrap_err().option, "redis.tls.ca");
         assert_eq!(tls("/empty", "", "").unwrap_err().option, "redis.tls.ca");
