@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, IsTerminal, Write};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -203,6 +204,8 @@ fn run(args: &[String]) -> anyhow::Result<ExitCode> {
 /// second one before the start was over.
 async fn serve(loaded: Loaded, mut signals: Signals) -> anyhow::Result<Option<App>> {
     let sockets = inherited_sockets();
+    let ping = loaded.config.ping.as_ref().filter(|ping| !ping.manual_routing);
+    let ping = ping.map(|ping| ping.entry_point.clone());
     let mut starting =
         spawn_blocking(move || App::start_written(&loaded.config, Some(&loaded.node), sockets));
     let (started, stopped) = tokio::select! {
@@ -223,7 +226,7 @@ async fn serve(loaded: Loaded, mut signals: Signals) -> anyhow::Result<Option<Ap
         info!(%address, "the admin API listens");
     }
     if !stopped {
-        run_until_stop(&app, &mut signals).await;
+        run_until_stop(&app, ping.as_deref(), &mut signals).await;
         info!("{STOPPING}");
     }
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
@@ -236,9 +239,9 @@ async fn serve(loaded: Loaded, mut signals: Signals) -> anyhow::Result<Option<Ap
 }
 
 /// Answers the signals that do not end the program.
-async fn run_until_stop(app: &App, signals: &mut Signals) {
+async fn run_until_stop(app: &App, ping: Option<&str>, signals: &mut Signals) {
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
-    let mut watchdog = watchdog();
+    let mut watchdog = pin!(watchdog(ping.and_then(|ping| app.address(ping))));
     let mut look = None;
     loop {
         tokio::select! {
@@ -270,9 +273,7 @@ async fn run_until_stop(app: &App, signals: &mut Signals) {
                 info!("SIGUSR1: opening the access log anew");
                 app.reopen_logs();
             }
-            () = watchdog.tick() => {
-                let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Watchdog]);
-            }
+            () = &mut watchdog => {}
         }
     }
 }
@@ -320,28 +321,26 @@ impl Signals {
     }
 }
 
-/// systemd's watchdog, at half its interval; never, where there is none.
-struct Watchdog(Option<tokio::time::Interval>);
-
-impl Watchdog {
-    async fn tick(&mut self) {
-        match &mut self.0 {
-            Some(interval) => {
-                interval.tick().await;
+/// Tells systemd's watchdog that all is well, at half its interval, for ever: if there is a `/ping`, whenever that
+/// answers. Nobody hears of it where there is no watchdog.
+async fn watchdog(ping: Option<SocketAddr>) {
+    let micros = std::env::var("WATCHDOG_USEC").ok().and_then(|micros| micros.parse().ok());
+    let Some(micros) = micros.filter(|&micros: &u64| micros > 1) else {
+        return std::future::pending().await;
+    };
+    let mut interval = tokio::time::interval(Duration::from_micros(micros / 2));
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        if let Some(ping) = ping {
+            let asked = spawn_blocking(move || app::healthcheck::ask_at(ping)).await;
+            if let Err(problem) = asked.unwrap_or_else(|panic| Err(panic.into())) {
+                warn!(error = %problem, "the watchdog is told nothing: /ping does not answer");
+                continue;
             }
-            None => std::future::pending().await,
         }
+        let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Watchdog]);
     }
-}
-
-fn watchdog() -> Watchdog {
-    let micros: Option<u64> =
-        std::env::var("WATCHDOG_USEC").ok().and_then(|micros| micros.parse().ok());
-    Watchdog(
-        micros
-            .filter(|&micros| micros > 1)
-            .map(|micros| tokio::time::interval(Duration::from_micros(micros / 2))),
-    )
 }
 
 /// Sockets that systemd hands over, by the name of their entry point.

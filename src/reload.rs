@@ -166,7 +166,7 @@ impl Reload {
         // Changes that were seen before the question do not answer it.
         let refreshed = asked > *self.in_force.borrow() && self.refresh_files().await;
         let files_changed = files_changed || refreshed;
-        let same = known.config.as_ref().is_some_and(|then| Arc::ptr_eq(then, &config));
+        let same = known.config.as_ref().is_some_and(|then| then.says_the_same(&config));
         // What could not be read meanwhile is counted, also if everything is as it was.
         let news = !same || known.health.as_ref() != Some(&health);
         if !news && !files_changed {

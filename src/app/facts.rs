@@ -105,6 +105,10 @@ fn entry_point(
     let transport = &config.transport;
     let timeouts = &transport.responding_timeouts;
     let connection = &config.forwarded_headers.connection;
+    let request_id = (config.http.request_id.as_ref())
+        .map(|request_id| request_id.header.parse::<HeaderName>())
+        .transpose()
+        .context("http.requestId.header")?;
     Ok(EntryPoint {
         position,
         facts: Arc::new(EntryPointFacts {
@@ -114,6 +118,7 @@ fn entry_point(
             exact,
             hardened,
             origin_headers: all.access_log.as_ref().is_some_and(AccessLogConfig::keeps_headers),
+            request_id: request_id.clone(),
         }),
         address: resolve(&config.address)?,
         reuse_port: config.reuse_port,
@@ -123,10 +128,7 @@ fn entry_point(
             .map(|header| header.parse::<HeaderName>())
             .collect::<Result<_, _>>()
             .context("forwardedHeaders.connection")?,
-        request_id: (config.http.request_id.as_ref())
-            .map(|request_id| request_id.header.parse::<HeaderName>())
-            .transpose()
-            .context("http.requestId.header")?,
+        request_id,
         proxy_protocol: config
             .proxy_protocol
             .as_ref()

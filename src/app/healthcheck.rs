@@ -1,7 +1,7 @@
 //! `doorward healthcheck`: one HEAD request for `/ping`, in clear text, within five seconds.
 
-use std::io::{Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -28,17 +28,26 @@ pub fn ask(config: &StaticConfig) -> anyhow::Result<String> {
         .ok_or_else(|| anyhow!("ping: missing `{}` entry point", ping.entry_point))?;
     let address: Address = entry_point.address.parse()?;
     let url = format!("http://{}/ping", address.host_port());
-    let status = head(&address).context("Error calling healthcheck")?;
-    if status != 200 {
-        bail!("Bad healthcheck status: {status}");
-    }
+    let host = if address.host.is_empty() { "localhost" } else { &address.host };
+    judge(head((host, address.port), &address.host_port()))?;
     Ok(url)
 }
 
-fn head(address: &Address) -> anyhow::Result<u16> {
-    let host = if address.host.is_empty() { "localhost" } else { &address.host };
+/// Asks the entry point that listens there.
+pub fn ask_at(address: SocketAddr) -> anyhow::Result<()> {
+    judge(head(address, &address.to_string()))
+}
+
+fn judge(status: anyhow::Result<u16>) -> anyhow::Result<()> {
+    match status.context("Error calling healthcheck")? {
+        200 => Ok(()),
+        status => bail!("Bad healthcheck status: {status}"),
+    }
+}
+
+fn head(place: impl ToSocketAddrs, host: &str) -> anyhow::Result<u16> {
     let mut last = None;
-    for target in (host, address.port).to_socket_addrs()? {
+    for target in place.to_socket_addrs()? {
         let mut stream = match TcpStream::connect_timeout(&target, TIMEOUT) {
             Ok(stream) => stream,
             Err(error) => {
@@ -48,16 +57,14 @@ fn head(address: &Address) -> anyhow::Result<u16> {
         };
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_write_timeout(Some(TIMEOUT))?;
-        let request = format!(
-            "HEAD /ping HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
-            address.host_port()
-        );
+        let request = format!("HEAD /ping HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes())?;
+        // The first line is all that is needed, and not everybody closes behind the head.
         let mut answer = Vec::new();
-        stream.take(4096).read_to_end(&mut answer)?;
+        BufReader::new(stream.take(4096)).read_until(b'\n', &mut answer)?;
         let answer = String::from_utf8_lossy(&answer);
         let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
         return status.ok_or_else(|| anyhow!("the answer is not HTTP"));
     }
-    Err(last.map_or_else(|| anyhow!("`{host}` has no address"), Into::into))
+    Err(last.map_or_else(|| anyhow!("it has no address"), Into::into))
 }

@@ -174,6 +174,7 @@ impl Compiler<'_> {
         }
         let mut problems = own_problems(draft, built);
         self.resolver_warning(built);
+        warn_of_tracing(built);
         let mut middlewares = self.middlewares_of(built, &mut problems);
         if let Some(keeper) = self.keeper_of(draft, built, &mut problems) {
             middlewares.insert(0, keeper);
@@ -404,6 +405,30 @@ impl Compiler<'_> {
 }
 
 /// What is wrong with a router without a look at what it leads to.
+/// What a router asks of tracing, which is not there. Its state stays as in Traefik.
+fn warn_of_tracing(built: &mut BuiltRouter) {
+    let object = Arc::clone(&built.object);
+    let Some(observed) = &object.config.observability else { return };
+    let mut warn = |option: &str, message: String| {
+        built.diagnose(Severity::Warning, &BuildError::at(option, message));
+    };
+    let no_effect = |option: &str| format!("`{option}` has no effect: there is no tracing yet");
+    if observed.tracing == Some(true) {
+        warn("observability.tracing", no_effect("observability.tracing"));
+    }
+    match observed.trace_verbosity.as_deref() {
+        None | Some("minimal") => {}
+        Some("detailed") => {
+            warn("observability.traceVerbosity", no_effect("observability.traceVerbosity"));
+        }
+        // Traefik takes it for `minimal`.
+        Some(word) => {
+            let message = format!("unknown value `{word}`: write `minimal` or `detailed`");
+            warn("observability.traceVerbosity", message);
+        }
+    }
+}
+
 fn own_problems(draft: &Draft, built: &BuiltRouter) -> Vec<Problem> {
     let config = &draft.object.config;
     let mut problems = Vec::new();

@@ -331,14 +331,16 @@ impl<'t> TlsPlan<'t> {
         let Some(conflict) = conflicts.next() else {
             return choice(options.shared(), None, None);
         };
-        let problem = self.strict.then(|| {
-            format!(
-                "conflicting TLS options for host {} on one entry point ({}): no router of \
-                 this host is served",
-                conflict.host,
-                conflict.options.join(", ")
-            )
-        });
-        choice(Arc::from("default"), problem, None)
+        let message = format!(
+            "conflicting TLS options for host {} on one entry point ({}): ",
+            conflict.host,
+            conflict.options.join(", ")
+        );
+        let (problem, warning) = if self.strict {
+            (Some(message + "no router of this host is served"), None)
+        } else {
+            (None, Some(message + "all routers of this host get the default options"))
+        };
+        choice(Arc::from("default"), problem, warning)
     }
 }

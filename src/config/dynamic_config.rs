@@ -155,6 +155,25 @@ impl DynamicConfig {
         self.diagnostics.extend(other.diagnostics.iter().cloned());
     }
 
+    /// Whether `other` wants the same, wherever that is written. What has mistakes never does: they have places.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+            || self.diagnostics.is_empty()
+                && other.diagnostics.is_empty()
+                && same_section(&self.routers, &other.routers)
+                && same_section(&self.services, &other.services)
+                && same_section(&self.middlewares, &other.middlewares)
+                && same_section(&self.servers_transports, &other.servers_transports)
+                && same_section(&self.tls_options, &other.tls_options)
+                && same_section(&self.tls_stores, &other.tls_stores)
+                && self.certificates.len() == other.certificates.len()
+                && self
+                    .certificates
+                    .iter()
+                    .zip(&other.certificates)
+                    .all(|(one, other)| same(one, other))
+    }
+
     /// Whether nothing is configured.
     pub fn is_empty(&self) -> bool {
         self.routers.is_empty()
@@ -177,6 +196,15 @@ fn reuse_section<T>(section: &mut Section<T>, previous: &Section<T>) {
             *object = Arc::clone(kept);
         }
     }
+}
+
+fn same<T>(one: &Arc<Object<T>>, other: &Arc<Object<T>>) -> bool {
+    one.is_good() && other.is_good() && (Arc::ptr_eq(one, other) || one.same_as(other))
+}
+
+fn same_section<T>(one: &Section<T>, other: &Section<T>) -> bool {
+    one.len() == other.len()
+        && one.iter().all(|(name, object)| other.get(name).is_some_and(|other| same(object, other)))
 }
 
 fn absorb_section<T>(

@@ -4,6 +4,7 @@
 use crate::config::diagnostics::Diagnostic;
 use crate::config::entry_points::{Address, Protocol};
 use crate::config::tree::{Entry, Node, Value};
+use crate::values::GoDuration;
 
 /// What was found, and is no longer in the tree.
 #[derive(Debug, Default)]
@@ -85,6 +86,25 @@ const CA_OPTIONAL: &str = "`caOptional` has no effect on a client and is gone; r
 const NAMESPACE: &str = "write the plural, `namespaces`, with a list";
 const TRACER: &str =
     "tracers of vendors are gone since Traefik v3, which only knows `tracing.otlp`";
+
+/// Whether a value asks for something.
+type Asks = fn(&str) -> bool;
+
+/// Options that are read and change nothing, the values of them that ask for something, and why that is not done.
+const WITHOUT_EFFECT: [(&str, Asks, &str); 8] = [
+    ("global.checkNewVersion", is_on, "nobody is asked for a newer version"),
+    ("global.sendAnonymousUsage", is_on, "nothing is sent"),
+    ("experimental.abortOnPluginFailure", is_on, "there are no plugins"),
+    ("entryPoints.*.udp.timeout", is_time, "entry points for UDP are not supported yet"),
+    ("entryPoints.*.observability.tracing", is_on, "there is no tracing yet"),
+    (
+        "entryPoints.*.observability.traceVerbosity",
+        |word| word == "detailed",
+        "there is no tracing yet",
+    ),
+    ("accessLog.dualOutput", is_on, "the log has one output, since OTLP is not supported yet"),
+    ("log.compress", is_off, "rotated files are always compressed"),
+];
 
 /// Takes out of a static document's tree what Doorward does not serve.
 pub fn take(root: &mut Node) -> Findings {
@@ -179,11 +199,52 @@ fn notes(root: &Node, findings: &mut Findings) {
         "fastProxy",
         "has no effect: there is one way to the servers, and it is fast",
     );
+    for (path, asks, message) in WITHOUT_EFFECT {
+        let steps: Vec<&str> = path.split('.').collect();
+        let mut found = Vec::new();
+        written(root, &steps, "", &mut found);
+        for (path, entry) in found {
+            if entry.value.text().is_some_and(asks) {
+                let message = format!("`{path}` has no effect: {message}");
+                findings.warnings.push(Diagnostic::warning(message).at(&entry.key_span));
+            }
+        }
+    }
+}
+
+/// All entries at a path, with their path as it is written.
+fn written<'n>(node: &'n Node, steps: &[&str], above: &str, found: &mut Vec<(String, &'n Entry)>) {
+    let Some((step, below)) = steps.split_first() else { return };
+    for entry in node.entries() {
+        if *step != "*" && !entry.key.eq_ignore_ascii_case(step) {
+            continue;
+        }
+        let name = if *step == "*" { &*entry.key } else { *step };
+        let path = if above.is_empty() { name.to_owned() } else { format!("{above}.{name}") };
+        if below.is_empty() {
+            found.push((path, entry));
+        } else {
+            written(&entry.value, below, &path, found);
+        }
+    }
+}
+
+fn is_on(text: &str) -> bool {
+    matches!(text, "1" | "t" | "T" | "true" | "True" | "TRUE")
+}
+
+/// One that is none is told of when it is validated.
+fn is_time(text: &str) -> bool {
+    text.parse::<GoDuration>().is_ok_and(|time| time.positive().is_some())
+}
+
+fn is_off(text: &str) -> bool {
+    matches!(text, "0" | "f" | "F" | "false" | "False" | "FALSE")
 }
 
 /// A section or a switch that is off.
 fn asks_nothing(value: &Node) -> bool {
-    value.text().is_some_and(|text| matches!(text, "0" | "f" | "F" | "false" | "False" | "FALSE"))
+    value.text().is_some_and(is_off)
 }
 
 /// Removes all entries at a path, and returns them with their path as it is written.
@@ -316,6 +377,29 @@ mod tests {
         assert_eq!(lines.len(), 3, "{lines:?}");
         assert!(lines[0].contains("`core.defaultRuleSyntax` is deprecated"));
         assert!(node.at_path("experimental").get("fastProxy").is_some());
+    }
+
+    #[test]
+    fn what_asks_for_something_that_is_not_done_is_noted() {
+        let asking = "global: {checkNewVersion: true, sendAnonymousUsage: true}\n\
+                      experimental: {abortOnPluginFailure: true}\n\
+                      entryPoints:\n  web:\n    udp: {timeout: 3s}\n    \
+                      observability: {tracing: true, traceVerbosity: detailed}\n\
+                      accessLog: {dualOutput: true}\nlog: {compress: false}\n";
+        let findings = take(&mut yaml(asking));
+        let lines: Vec<_> = findings.warnings.iter().map(Diagnostic::one_line).collect();
+        assert_eq!(lines.len(), 8, "{lines:#?}");
+        assert!(lines.iter().all(|line| line.contains("` has no effect: ")), "{lines:#?}");
+        let wanted = "f.yml:6:21: warning: `entryPoints.web.observability.tracing` has no effect";
+        assert!(lines.iter().any(|line| line.starts_with(wanted)), "{lines:#?}");
+
+        let content = "global: {checkNewVersion: false, sendAnonymousUsage: false}\n\
+                       entryPoints: {web: {observability: {tracing: false, traceVerbosity: minimal}}}\n\
+                       accessLog: {dualOutput: false}\nlog: {compress: true}\n";
+        assert!(take(&mut yaml(content)).warnings.is_empty());
+        let flags = ["--global.sendAnonymousUsage=true".to_owned()];
+        let mut node = from_flags(&flags, &|_| FlagKind::Unknown).unwrap();
+        assert_eq!(take(&mut node).warnings.len(), 1);
     }
 
     #[test]

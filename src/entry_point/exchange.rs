@@ -248,6 +248,7 @@ impl Exchange {
         if let Some(name) = &entry_point.request_id {
             let given = headers.get(name).filter(|id| conversation.trusted && is_sane(id)).cloned();
             let id = given.unwrap_or_else(request_id::new);
+            forwarded::delete_spellings(headers, name);
             headers.insert(name, id.clone());
             self.cx.request_id = Some(id);
         }

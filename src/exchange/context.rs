@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -48,6 +48,8 @@ pub struct EntryPointFacts {
     pub hardened: bool,
     /// Remember what headers servers sent: the access log wants some of them.
     pub origin_headers: bool,
+    /// The header that carries [`Context::request_id`] (`requestId.header`).
+    pub request_id: Option<HeaderName>,
 }
 
 /// What TLS said about the client's connection.
@@ -147,6 +149,13 @@ pub struct Context {
     pub start: Instant,
     /// Name of the request, where the entry point gives names (`requestId`).
     pub request_id: Option<HeaderValue>,
+}
+
+impl Context {
+    /// The header that names the request, as the entry point has set it.
+    pub fn naming_header(&self) -> Option<(&HeaderName, &HeaderValue)> {
+        self.connection.entry_point.request_id.as_ref().zip(self.request_id.as_ref())
+    }
 }
 
 /// Counts tunnels and other work that goes on after its request was answered.

@@ -161,6 +161,9 @@ pub struct Outcome {
     pub retries: u32,
     /// Name that authentication found.
     pub user: Option<Arc<str>>,
+    /// We ask for credentials here (401) without any having been wrong: there were none, or right
+    /// ones were out of date.
+    pub challenge: bool,
     /// The request was handed to a server, so a backend may have seen it.
     pub sent: bool,
     /// When the service took the request over from the middlewares.

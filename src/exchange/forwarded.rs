@@ -105,12 +105,27 @@ pub fn is_managed(name: &[u8]) -> bool {
     if !matches!(name, [b'x' | b'X', _, ..]) {
         return false;
     }
-    MANAGED.iter().any(|managed| {
-        managed.len() == name.len()
-            && managed.bytes().zip(name).all(|(want, &byte)| {
-                byte.to_ascii_lowercase() == want || (want == b'-' && !byte.is_ascii_alphanumeric())
-            })
-    })
+    MANAGED.iter().any(|managed| is_spelling_of(managed, name))
+}
+
+/// Whether a server may take `name` for `managed`, which is in lower case.
+fn is_spelling_of(managed: &str, name: &[u8]) -> bool {
+    managed.len() == name.len()
+        && managed.bytes().zip(name).all(|(want, &byte)| {
+            byte.to_ascii_lowercase() == want || (want == b'-' && !byte.is_ascii_alphanumeric())
+        })
+}
+
+/// Deletes a header, and every other one that a server may take for it.
+pub fn delete_spellings(headers: &mut HeaderMap, name: &HeaderName) {
+    let found: SmallVec<[HeaderName; 2]> = headers
+        .keys()
+        .filter(|known| is_spelling_of(name.as_str(), known.as_str().as_bytes()))
+        .cloned()
+        .collect();
+    for name in &found {
+        headers.remove(name);
+    }
 }
 
 /// Puts all lines of a header into one, separated by `separator`; empty lines vanish.

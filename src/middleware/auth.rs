@@ -3,11 +3,11 @@
 
 use std::path::Path;
 
-use http::header::{CONTENT_TYPE, HeaderMap, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
-use crate::exchange::{Body, Response};
+use crate::exchange::{Body, Outcome, Response};
 use crate::values::{BuildError, Files, Secret};
 
 /// Where a user stands.
@@ -83,13 +83,19 @@ pub(super) fn header_name(at: &str, text: &str) -> Result<Option<HeaderName>, Bu
     Ok(Some(name))
 }
 
-/// 401 with this challenge.
-pub(super) fn refusal(challenge: HeaderValue) -> Response {
+/// Whether a request brings no credentials at all, as the first one of every client.
+pub(super) fn is_first(headers: &HeaderMap) -> bool {
+    headers.get(AUTHORIZATION).is_none_or(HeaderValue::is_empty)
+}
+
+/// 401 with this challenge; `is_blameless`: nobody has guessed, see [`Outcome::challenge`].
+pub(super) fn refusal(challenge: HeaderValue, is_blameless: bool) -> Response {
     let mut response = Response::new(Body::from_static(b"401 Unauthorized\n"));
     *response.status_mut() = StatusCode::UNAUTHORIZED;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     headers.insert(WWW_AUTHENTICATE, challenge);
+    Outcome::of(&mut response).challenge = is_blameless;
     response
 }
 

@@ -6,23 +6,24 @@
 //! when the head of the answer is known.
 
 mod condition;
+mod criterion;
 mod list;
 mod registry;
 mod source;
 mod view;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::RETRY_AFTER;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::warn;
 
 pub use self::condition::{BanConditionConfig, BanHeaderConfig};
 use self::condition::{Conditions, Suspicion};
+use self::criterion::{BanCriterion, Who};
 pub use self::list::BanList;
 use self::list::{Policy, Sentence, Settings};
 pub use self::registry::Bans;
@@ -30,11 +31,13 @@ use self::source::Prefix;
 pub use self::view::{BanView, Refused};
 use super::ip_allow_list::reject_status;
 use super::ip_strategy::ranges;
-use super::source::{Criterion, Fallback, Source, SourceCriterionConfig};
+use super::source::{Source, SourceCriterionConfig};
 use super::{Build, BuildContext};
 use crate::exchange::error::bare;
 use crate::exchange::forwarded::TrustedSources;
-use crate::exchange::{Context, Middleware, Next, Request, Response, ResponseFuture, ready};
+use crate::exchange::{
+    Context, Middleware, Next, Outcome, Request, Response, ResponseFuture, ready,
+};
 use crate::values::{BuildError, GoDuration};
 
 /// Options of `ban`.
@@ -52,13 +55,21 @@ pub struct BanConfig {
     /// Makes further bans of the same source longer. Default: all are of one length.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub escalation: Option<EscalationConfig>,
-    /// Whom offences count for. Default: the peer's address.
+    /// Whom offences count for: `ipStrategy` (without `ipv6Subnet`, this middleware has its own)
+    /// or `requestHeaderName`. `requestHost` is an error, one client would ban a site for all. A
+    /// request without a usable entry in `X-Forwarded-For` counts for its peer. Whose entry is no
+    /// address (a port behind it is fine), or who sends no such header, is not counted and not
+    /// turned away. Default: the peer's address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_criterion: Option<SourceCriterionConfig>,
     /// Length, 1 to 128, of the IPv6 network that counts as one source, since whoever has one
-    /// address has its whole network. Another length ends the bans of IPv6 sources. Default: 64.
-    pub ipv6_subnet: i64,
-    /// Addresses and ranges that are never counted, and pass even if they are banned. Default: none.
+    /// address has its whole network. Another length ends the bans of IPv6 sources. For addresses
+    /// only: no effect beside `requestHeaderName`. Default: 64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipv6_subnet: Option<i64>,
+    /// Addresses and ranges that are never counted, and pass even if they are banned. The whole
+    /// address is asked for. For addresses only: no effect beside `requestHeaderName`. Default:
+    /// none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<String>,
     /// Status for who is banned. Default: 403.
@@ -75,7 +86,7 @@ impl Default for BanConfig {
             duration: GoDuration::from_secs(600),
             escalation: None,
             source_criterion: None,
-            ipv6_subnet: 64,
+            ipv6_subnet: None,
             allow: Vec::new(),
             reject_status_code: None,
         }
@@ -106,6 +117,8 @@ const LONGEST: Duration = Duration::from_hours(24 * 3652);
 /// Moments of offences are kept as milliseconds in 32 bits.
 const LONGEST_WINDOW: Duration = Duration::from_hours(24 * 30);
 const MOST_OFFENCES: i64 = 1000;
+/// Length of the network that a client has for itself.
+const IPV6_SUBNET: i64 = 64;
 
 impl BanConfig {
     fn policy(&self) -> Result<Policy, BuildError> {
@@ -150,10 +163,19 @@ impl Build for BanConfig {
     fn build(&self, cx: &mut BuildContext<'_>) -> Result<Arc<dyn Middleware>, BuildError> {
         let policy = self.policy()?;
         let conditions = Conditions::build(&self.conditions, cx.warnings)?;
-        let criterion = Criterion::build(self.source_criterion.as_ref(), Fallback::PeerIp, cx)?;
-        let prefix = Prefix::new(self.ipv6_subnet)?;
+        let criterion = BanCriterion::build(self.source_criterion.as_ref(), cx)?;
+        let prefix = Prefix::new(self.ipv6_subnet.unwrap_or(IPV6_SUBNET))?;
         let allow = Arc::new(ranges(&self.allow, "allow")?);
         let reject = reject_status(self.reject_status_code)?;
+        let unused =
+            [("allow", !self.allow.is_empty()), ("ipv6Subnet", self.ipv6_subnet.is_some())];
+        for (option, _) in unused.iter().filter(|(_, set)| *set && !criterion.is_address()) {
+            let sentence = format!(
+                "`{option}` has no effect beside `requestHeaderName`: it is for sources that are \
+                 addresses"
+            );
+            cx.warnings.push(BuildError::at(*option, sentence));
+        }
         let list = Bans::of(cx.state).list(cx.name);
         list.set(Settings {
             prefix,
@@ -168,26 +190,16 @@ impl Build for BanConfig {
 struct Ban {
     conditions: Conditions,
     policy: Policy,
-    criterion: Criterion,
+    criterion: BanCriterion,
     prefix: Prefix,
     allow: Arc<TrustedSources>,
     reject: StatusCode,
     list: Arc<BanList>,
 }
 
-/// Whom a request counts for, and the address that the allow list is asked for.
-#[derive(Clone, Copy)]
-struct Who {
-    source: Source,
-    address: IpAddr,
-}
-
 impl Ban {
-    fn who(&self, cx: &Context, headers: &HeaderMap) -> Who {
-        match self.criterion.source(cx, headers) {
-            Source::Ip(address) => Who { source: self.prefix.source(address), address },
-            source => Who { source, address: cx.connection.peer_ip },
-        }
+    fn is_allowed(&self, who: Who) -> bool {
+        who.address.is_some_and(|address| self.allow.trust(address))
     }
 
     fn refusal(&self, left: Duration) -> Response {
@@ -225,14 +237,16 @@ impl Middleware for Ban {
         request: Request,
         next: Next<'a>,
     ) -> ResponseFuture<'a> {
-        let who = self.who(cx, request.headers());
+        let Some(who) = self.criterion.who(cx, request.headers(), self.prefix) else {
+            return next.run(cx, request);
+        };
         if let Some(left) = self.list.banned_for(who.source)
-            && !self.allow.trust(who.address)
+            && !self.is_allowed(who)
         {
             return ready(self.refusal(left));
         }
         let suspicion = self.conditions.suspect(&request);
-        if suspicion.is_none() || self.allow.trust(who.address) {
+        if suspicion.is_none() || self.is_allowed(who) {
             return next.run(cx, request);
         }
         Box::pin(async move {
@@ -243,7 +257,7 @@ impl Middleware for Ban {
                 suspicion,
             };
             let response = next.run(cx, request).await;
-            trial.hear(response.status());
+            trial.hear(&response);
             drop(trial);
             response
         })
@@ -260,8 +274,11 @@ struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    fn hear(&mut self, status: StatusCode) {
-        self.guilty = self.guilty || self.ban.conditions.hold(self.suspicion, status);
+    /// Being asked for credentials is no offence: every client is, before its first request.
+    fn hear(&mut self, response: &Response) {
+        let is_asked = response.extensions().get::<Outcome>().is_some_and(|it| it.challenge);
+        let offends = || self.ban.conditions.hold(self.suspicion, response.status());
+        self.guilty = self.guilty || !is_asked && offends();
     }
 }
 

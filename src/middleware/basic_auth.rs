@@ -170,7 +170,8 @@ impl Middleware for BasicAuth {
     ) -> ResponseFuture<'a> {
         Box::pin(async move {
             let Some(user) = self.authenticate(request.headers()).await else {
-                return auth::refusal(self.challenge.clone());
+                let is_first = auth::is_first(request.headers());
+                return auth::refusal(self.challenge.clone(), is_first);
             };
             if let Some(name) = &self.header_field {
                 auth::set_identity(request.headers_mut(), name, &user.header);
@@ -303,6 +304,21 @@ mod tests {
         let realm = BasicAuthConfig { realm: "a \"b\"".into(), ..config(&[TEST]) };
         let response = Bench::new(vec![build(&realm).unwrap()]).send(get("/")).await.into_parts().0;
         assert_eq!(response.headers["www-authenticate"], "Basic realm=\"a \\\"b\\\"\"");
+    }
+
+    #[tokio::test]
+    async fn only_who_brings_credentials_has_guessed() {
+        let bench = Bench::new(vec![build(&config(&[TEST])).unwrap()]);
+        for (header, blameless) in
+            [(None, true), (Some(""), true), (Some("Basic x"), false), (Some("Bearer x"), false)]
+        {
+            let request = header.map_or(get("/"), |value| with(get("/"), "authorization", value));
+            let mut response = bench.send(request).await;
+            assert_eq!(response.status(), 401);
+            assert_eq!(Outcome::of(&mut response).challenge, blameless, "{header:?}");
+        }
+        let mut response = bench.send(login("test:wrong")).await;
+        assert!(!Outcome::of(&mut response).challenge);
     }
 
     #[tokio::test]

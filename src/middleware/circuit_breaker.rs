@@ -72,6 +72,18 @@ impl Build for CircuitBreakerConfig {
                     format!("{} is no status of an answer: write 200 to 999", self.response_code);
                 BuildError::at("responseCode", message)
             })?;
+        let default = Self::default();
+        for (option, duration, default) in [
+            ("checkPeriod", self.check_period, default.check_period),
+            ("fallbackDuration", self.fallback_duration, default.fallback_duration),
+            ("recoveryDuration", self.recovery_duration, default.recovery_duration),
+        ] {
+            if duration.is_negative() {
+                let message =
+                    format!("`{option}` is {duration}, which means the default, {default}");
+                cx.warnings.push(BuildError::at(option, message));
+            }
+        }
         let by_latency = condition.mentions(Condition::is_of_latency);
         let times = Times {
             check: self.check_period.positive().unwrap_or(Duration::from_millis(100)),

@@ -161,6 +161,8 @@ enum Found<'a> {
     User(&'a User),
     /// Right, but with a nonce that was overtaken, or is none of ours (any more).
     Stale,
+    /// The same where that is not to be told.
+    Untold,
     Nobody,
 }
 
@@ -173,8 +175,12 @@ impl Middleware for DigestAuth {
     ) -> ResponseFuture<'a> {
         let user = match self.authenticate(&request) {
             Found::User(user) => user,
-            Found::Stale => return ready(self.refusal(true)),
-            Found::Nobody => return ready(self.refusal(false)),
+            Found::Stale => return ready(self.refusal(true, true)),
+            Found::Untold => return ready(self.refusal(false, true)),
+            Found::Nobody => {
+                let is_first = auth::is_first(request.headers());
+                return ready(self.refusal(false, is_first));
+            }
         };
         if let Some(name) = &self.header_field {
             auth::set_identity(request.headers_mut(), name, &user.header);
@@ -220,7 +226,7 @@ impl DigestAuth {
         if !self.nonces.is_ours(nonce) {
             // The password is right (RFC 7616, 3.3): who has a nonce of before a restart, or of
             // another instance, is not asked for it again.
-            return (!self.exact).then_some(Found::Stale);
+            return Some(if self.exact { Found::Untold } else { Found::Stale });
         }
         if header.opaque.as_deref() != Some(self.nonces.opaque().as_bytes()) {
             return None;
@@ -270,7 +276,7 @@ impl DigestAuth {
             && separated(query) == separated(target.query())
     }
 
-    fn refusal(&self, stale: bool) -> Response {
+    fn refusal(&self, stale: bool, is_blameless: bool) -> Response {
         let (realm, nonce, opaque) = (&self.realm, self.nonces.issue(), self.nonces.opaque());
         let stale = if stale { "stale=\"true\", " } else { "" };
         let challenge = format!(
@@ -278,7 +284,7 @@ impl DigestAuth {
              {stale}algorithm=\"MD5\", qop=\"auth\""
         );
         match HeaderValue::from_bytes(challenge.as_bytes()) {
-            Ok(challenge) => auth::refusal(challenge),
+            Ok(challenge) => auth::refusal(challenge, is_blameless),
             // The realm was checked, so this cannot be.
             Err(_) => bare(StatusCode::INTERNAL_SERVER_ERROR),
         }

@@ -48,6 +48,10 @@ pub struct ErrorsConfig {
 
 impl Build for ErrorsConfig {
     fn build(&self, cx: &mut BuildContext<'_>) -> Result<Arc<dyn Middleware>, BuildError> {
+        if self.status.is_empty() {
+            let message = "`status` is empty: no answer is replaced; list statuses such as 500-599";
+            cx.warnings.push(BuildError::at("status", message));
+        }
         let mut statuses = Vec::with_capacity(self.status.len());
         for (at, text) in self.status.iter().enumerate() {
             statuses.push(range(&format!("status[{at}]"), text)?);
@@ -284,6 +288,7 @@ impl Errors {
         outcome.service_start = first.service_start.or(outcome.service_start);
         outcome.user = first.user.or(outcome.user.take());
         outcome.retries += first.retries;
+        outcome.challenge = first.challenge;
         if first.sent {
             // What was done must not be done again because there is no page for it.
             outcome.sent = true;
@@ -421,6 +426,7 @@ mod tests {
             let mut response = bare(code.parse().unwrap());
             response.headers_mut().insert("x-app", HeaderValue::from_static("1"));
             Outcome::of(&mut response).retries = 2;
+            Outcome::of(&mut response).challenge = true;
             response
         })
     }
@@ -438,6 +444,7 @@ mod tests {
             assert_eq!(response.headers().contains_key("x-page"), caught);
             assert_eq!(response.headers().contains_key("x-app"), !caught);
             assert_eq!(Outcome::of(&mut response).retries, 2);
+            assert!(Outcome::of(&mut response).challenge);
             if caught {
                 assert_eq!(body(response).await, "page");
                 let asked = pages.last();

@@ -222,6 +222,14 @@ impl ForwardAuthConfig {
                  others are passed on; false writes all of them anew, true trusts all",
             );
         }
+        for (option, bytes) in [
+            ("maxBodySize", self.max_body_size),
+            ("maxResponseBodySize", self.max_response_body_size),
+        ] {
+            if let Some(bytes @ ..-1) = bytes {
+                warn(option, &format!("`{option}` is {bytes}, which means -1: there is no limit"));
+            }
+        }
         if self.forward_body && self.max_body_size.is_none() && cx.profile != Profile::Hardened {
             warn(
                 "maxBodySize",
@@ -348,7 +356,7 @@ impl ForwardAuth {
             Ok(split) => split,
             Err(refusal) => return refusal,
         };
-        let told = match self.learn(self.question(cx, &request, body)).await {
+        let told = match self.learn(cx, self.question(cx, &request, body)).await {
             Ok(told) => told,
             Err(status) => return empty(status),
         };

@@ -35,6 +35,15 @@ pub struct GrpcWebConfig {
 
 impl Build for GrpcWebConfig {
     fn build(&self, cx: &mut BuildContext<'_>) -> Result<Arc<dyn Middleware>, BuildError> {
+        for (index, origin) in self.allow_origins.iter().enumerate() {
+            if !is_origin(origin) {
+                let message = format!(
+                    "{origin:?} is no origin that a browser names: write `*` or, without a path, \
+                     one such as `https://app.example.com`"
+                );
+                cx.warnings.push(BuildError::at(format!("allowOrigins[{index}]"), message));
+            }
+        }
         let any = self.allow_origins.iter().any(|origin| origin == "*");
         Ok(Arc::new(GrpcWeb {
             origins: self.allow_origins.iter().map(|origin| origin.as_bytes().into()).collect(),
@@ -42,6 +51,20 @@ impl Build for GrpcWebConfig {
             bare_wildcard: any && cx.profile == Profile::Hardened,
         }))
     }
+}
+
+/// Whether a browser may send this as `Origin`, which it writes in lower case and without a slash
+/// at the end (RFC 6454, section 6.2). `null` is that of files and sandboxes.
+fn is_origin(text: &str) -> bool {
+    if matches!(text, "*" | "null") {
+        return true;
+    }
+    let Some((scheme, host)) = text.split_once("://") else { return false };
+    let begins = scheme.starts_with(|c: char| c.is_ascii_lowercase());
+    let is_scheme = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.".contains(c);
+    let is_host =
+        |c: char| c.is_ascii_graphic() && !c.is_ascii_uppercase() && !"/?#@*\\".contains(c);
+    begins && scheme.chars().all(is_scheme) && !host.is_empty() && host.chars().all(is_host)
 }
 
 const GRPC: &[u8] = b"application/grpc";

@@ -155,6 +155,35 @@ impl Build for HeadersConfig {
             );
             cx.warnings.push(BuildError::at("accessControlMaxAge", sentence));
         }
+        for (option, flag, custom, value) in [
+            (
+                "frameDeny",
+                self.frame_deny,
+                "customFrameOptionsValue",
+                &self.custom_frame_options_value,
+            ),
+            (
+                "browserXssFilter",
+                self.browser_xss_filter,
+                "customBrowserXSSValue",
+                &self.custom_browser_xss_value,
+            ),
+        ] {
+            if flag && !value.is_empty() {
+                let sentence = format!("`{option}` has no effect beside `{custom}`, which counts");
+                cx.warnings.push(BuildError::at(option, sentence));
+            }
+        }
+        if self.access_control_allow_credentials
+            && let Some(at) =
+                self.access_control_allow_origin_list.iter().position(|one| one == "*")
+        {
+            let sentence = "`*` with `accessControlAllowCredentials`: browsers refuse that, so \
+                            every origin is named as it comes, and any page may read answers as \
+                            the user; list the origins that may";
+            let place = format!("accessControlAllowOriginList[{at}]");
+            cx.warnings.push(BuildError::at(place, sentence));
+        }
         let security = SecurityHeaders::build(self)?;
         let cors = Cors::build(self)?;
         let on_request = changes("customRequestHeaders", &self.custom_request_headers)?;

@@ -88,21 +88,36 @@ impl IpStrategy {
 
     /// The address that a request counts for.
     pub(super) fn address(&self, cx: &Context, headers: &HeaderMap) -> ClientIp {
+        self.address_as(cx, headers, parse)
+    }
+
+    /// The same where `read` says what an entry is.
+    pub(super) fn address_as(
+        &self,
+        cx: &Context,
+        headers: &HeaderMap,
+        read: impl Fn(&[u8]) -> ClientIp,
+    ) -> ClientIp {
         match &self.choice {
             Choice::Peer => ClientIp::Known(self.masked(cx.connection.peer_ip)),
             Choice::Depth(depth) => match entries_from_right(headers).nth(depth - 1) {
                 None => ClientIp::Absent,
-                Some(entry) => match parse(entry) {
+                Some(entry) => match read(entry) {
                     ClientIp::Known(ip) => ClientIp::Known(self.masked(ip)),
                     other => other,
                 },
             },
             Choice::Excluded(excluded) => entries_from_right(headers)
                 .filter(|entry| !entry.is_empty())
-                .map(parse)
+                .map(read)
                 .find(|found| !matches!(found, ClientIp::Known(ip) if excluded.trust(*ip)))
                 .unwrap_or(ClientIp::Absent),
         }
+    }
+
+    /// Whether this is one of the addresses that are passed over.
+    pub(super) fn excludes(&self, ip: IpAddr) -> bool {
+        matches!(&self.choice, Choice::Excluded(excluded) if excluded.trust(ip))
     }
 
     fn masked(&self, ip: IpAddr) -> IpAddr {
@@ -142,7 +157,7 @@ fn entries_from_right(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Strict, as Go's `net.ParseIP`: no port, brackets, quotes or zone.
-fn parse(entry: &[u8]) -> ClientIp {
+pub(super) fn parse(entry: &[u8]) -> ClientIp {
     match str::from_utf8(entry).ok().and_then(|text| text.parse::<IpAddr>().ok()) {
         Some(ip) => ClientIp::Known(ip.to_canonical()),
         None if entry.is_empty() => ClientIp::Absent,

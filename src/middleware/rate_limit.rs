@@ -90,6 +90,13 @@ impl Build for RateLimitConfig {
             let message = format!("`burst` is {}, which means 1", self.burst);
             cx.warnings.push(BuildError::at("burst", message));
         }
+        if self.burst > i64::from(u32::MAX) && self.redis.is_none() {
+            let message = format!("`burst` is {}, which means {}", self.burst, u32::MAX);
+            cx.warnings.push(BuildError::at("burst", message));
+        }
+        if let Some(redis) = &self.redis {
+            redis.warn(cx.warnings);
+        }
         let scope = self.scope()?;
         let criterion = Criterion::build(self.source_criterion.as_ref(), Fallback::PeerIp, cx)?;
         let Some(average) = u64::try_from(self.average).ok().filter(|&average| average > 0) else {

@@ -42,6 +42,7 @@ impl Build for RedirectRegexConfig {
             };
             cx.warnings.push(BuildError::at("regex", message));
         }
+        cx.warnings.extend(go_regex::missing_groups("replacement", &self.replacement, &regex));
         Ok(Arc::new(RedirectRegex {
             regex,
             replacement: self.replacement.clone(),

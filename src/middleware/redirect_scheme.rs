@@ -26,15 +26,28 @@ pub struct RedirectSchemeConfig {
 }
 
 impl Build for RedirectSchemeConfig {
-    fn build(&self, _cx: &mut BuildContext<'_>) -> Result<Arc<dyn Middleware>, BuildError> {
+    fn build(&self, cx: &mut BuildContext<'_>) -> Result<Arc<dyn Middleware>, BuildError> {
         if self.scheme.is_empty() {
             return Err(BuildError::at("scheme", "you must provide a target scheme"));
         }
         if !self.scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)) {
             return Err(BuildError::at("scheme", "`scheme` is no scheme of a URL"));
         }
-        if !self.port.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(BuildError::at("port", "`port` is no number of a port"));
+        if !matches!(&*self.scheme, "http" | "https" | "ws" | "wss" | "h2c") {
+            let message = format!(
+                "`scheme` is `{}`, which no client is likely to know: write `https` or `http`",
+                self.scheme
+            );
+            cx.warnings.push(BuildError::at("scheme", message));
+        }
+        // An entry point at a port that the system chooses has the redirect to it say 0.
+        let least = u16::from(cx.name.provider() != "internal");
+        let is_port = self.port.is_empty()
+            || self.port.bytes().all(|byte| byte.is_ascii_digit())
+                && self.port.parse::<u16>().is_ok_and(|port| port >= least);
+        if !is_port {
+            let message = format!("`port` is {:?}, which is no port: write 1 to 65535", self.port);
+            return Err(BuildError::at("port", message));
         }
         let default_port =
             matches!((&*self.scheme, &*self.port), (_, "") | ("http", "80") | ("https", "443"));

@@ -22,6 +22,10 @@ pub struct ReplacePathConfig {
 impl Build for ReplacePathConfig {
     fn build(&self, cx: &mut BuildContext<'_>) -> Result<Arc<dyn Middleware>, BuildError> {
         let escaped = path::escape(&self.path, true);
+        if self.path.is_empty() {
+            let sentence = "`path` is empty, which means `/`: every request asks for that";
+            cx.warnings.push(BuildError::at("path", sentence));
+        }
         let refusal =
             path::invalid_escape(&self.path).map(|escape| format!("invalid URL escape {escape:?}"));
         if let Some(sentence) = &refusal {

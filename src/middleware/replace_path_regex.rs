@@ -27,9 +27,10 @@ pub struct ReplacePathRegexConfig {
 }
 
 impl Build for ReplacePathRegexConfig {
-    fn build(&self, _cx: &mut BuildContext<'_>) -> Result<Arc<dyn Middleware>, BuildError> {
+    fn build(&self, cx: &mut BuildContext<'_>) -> Result<Arc<dyn Middleware>, BuildError> {
         let regex = go_regex::compile(self.regex.trim())
             .map_err(|error| BuildError::at("regex", error.message))?;
+        cx.warnings.extend(go_regex::missing_groups("replacement", &self.replacement, &regex));
         Ok(Arc::new(ReplacePathRegex { regex, replacement: self.replacement.trim().to_owned() }))
     }
 }

@@ -115,11 +115,6 @@ impl Criterion {
         Ok(Self { by })
     }
 
-    /// Whether sources are addresses.
-    pub(super) fn is_address(&self) -> bool {
-        matches!(self.by, By::Ip(_))
-    }
-
     /// Whom a request counts for.
     pub(super) fn source(&self, cx: &Context, headers: &HeaderMap) -> Source {
         match &self.by {

@@ -31,6 +31,10 @@ impl Build for StripPrefixConfig {
         if self.force_slash.is_some() {
             cx.warnings.push(BuildError::at("forceSlash", "`forceSlash` is deprecated"));
         }
+        if self.prefixes.is_empty() {
+            let sentence = "`prefixes` is empty: nothing is stripped; list prefixes such as `/api`";
+            cx.warnings.push(BuildError::at("prefixes", sentence));
+        }
         let mut prefixes = Vec::with_capacity(self.prefixes.len());
         for (index, prefix) in self.prefixes.iter().enumerate() {
             let value = HeaderValue::from_bytes(prefix.as_bytes()).map_err(|_| {

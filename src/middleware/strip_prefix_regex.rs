@@ -28,7 +28,12 @@ pub struct StripPrefixRegexConfig {
 }
 
 impl Build for StripPrefixRegexConfig {
-    fn build(&self, _cx: &mut BuildContext<'_>) -> Result<Arc<dyn Middleware>, BuildError> {
+    fn build(&self, cx: &mut BuildContext<'_>) -> Result<Arc<dyn Middleware>, BuildError> {
+        if self.regex.is_empty() {
+            let sentence =
+                "`regex` is empty: nothing is stripped; list patterns such as `/api/v[0-9]+`";
+            cx.warnings.push(BuildError::at("regex", sentence));
+        }
         let compile = |(index, text): (usize, &String)| {
             go_regex::compile(text.trim())
                 .map_err(|error| BuildError::at(format!("regex[{index}]"), error.message))

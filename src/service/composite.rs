@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use super::load_balancer::weight;
+use super::load_balancer::{warn_of_weights, weight};
 use super::sticky::{Holder, Sticky};
 use super::strategy::Edf;
 use super::{Service, ServiceContext, WeightedConfig};
@@ -37,6 +37,7 @@ impl Weighted {
         cx: &mut ServiceContext<'_>,
     ) -> Result<Self, BuildError> {
         let heeds_health = config.health_check.is_some();
+        warn_of_weights(&config.services, cx.warnings);
         let mut children = Vec::with_capacity(config.services.len());
         let mut key = format!("{}\nweighted", cx.name);
         for (at, child) in config.services.iter().enumerate() {

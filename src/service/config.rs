@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::upstream::limits::TimeoutsConfig;
-use crate::values::{GoDuration, is_default};
+use crate::values::{BuildError, GoDuration, is_default};
 
 /// One entry of `http.services`: exactly one kind is set.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -237,6 +237,23 @@ pub struct PassiveHealthCheckConfig {
 impl Default for PassiveHealthCheckConfig {
     fn default() -> Self {
         Self { failure_window: GoDuration::from_secs(10), max_failed_attempts: 1 }
+    }
+}
+
+impl PassiveHealthCheckConfig {
+    /// Values that are taken as others.
+    pub(super) fn oddities(&self) -> Vec<BuildError> {
+        let mut oddities = Vec::new();
+        if self.failure_window.positive().is_none() {
+            let used = Self::default().failure_window;
+            let message = format!("`failureWindow` is not more than zero, {used} is used instead");
+            oddities.push(BuildError::at("passiveHealthCheck.failureWindow", message));
+        }
+        if self.max_failed_attempts == 0 {
+            let message = "`maxFailedAttempts` is 0, which means 1";
+            oddities.push(BuildError::at("passiveHealthCheck.maxFailedAttempts", message));
+        }
+        oddities
     }
 }
 

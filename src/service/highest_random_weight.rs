@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::composite::{grounds_of, has_other_than, leaves_of, must_check_health};
-use super::load_balancer::weight;
+use super::load_balancer::{warn_of_weights, weight};
 use super::rendezvous::Rendezvous;
 use super::{HighestRandomWeightConfig, Service, ServiceContext};
 use crate::exchange::{Attempts, Context, Handler, ProxyError, Request, ResponseFuture, ready};
@@ -32,6 +32,7 @@ impl HighestRandomWeight {
             let message = "`highestRandomWeight.services` is empty: every request gets a 503";
             cx.warnings.push(BuildError::at("services", message));
         }
+        warn_of_weights(&config.services, cx.warnings);
         let mut children = Vec::with_capacity(config.services.len());
         for (at, child) in config.services.iter().enumerate() {
             let option = format!("services[{at}]");

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use http::StatusCode;
 use tokio::time::Instant;
 
+use super::config::{PassiveHealthCheckConfig, WeightedServiceConfig};
 use super::health::{HealthPlan, PassiveSettings, Series, ServerHealth};
 use super::least_time::{LeastTime, Times};
 use super::rendezvous::Rendezvous;
@@ -332,15 +333,28 @@ pub(super) fn weight(configured: Option<i64>) -> u64 {
     u64::try_from(configured.unwrap_or(1)).unwrap_or(0)
 }
 
+/// A warning for each child that has a weight below zero.
+pub(super) fn warn_of_weights(services: &[WeightedServiceConfig], warnings: &mut Vec<BuildError>) {
+    for (at, child) in services.iter().enumerate() {
+        if let Some(weight @ ..0) = child.weight {
+            let message =
+                format!("`weight` is {weight}: the service is never chosen; write 1 or more");
+            warnings.push(BuildError::at(format!("services[{at}].weight"), message));
+        }
+    }
+}
+
 /// The servers in the order of the configuration: shares do not depend on it, and the same
 /// configuration behaves the same on every start.
 fn servers(
     config: &LoadBalancerConfig,
-    cx: &ServiceContext<'_>,
+    cx: &mut ServiceContext<'_>,
     transport: &Arc<ServersTransport>,
     strategy: &Strategy,
 ) -> Result<Vec<Server>, BuildError> {
-    let passive = config.passive_health_check.as_ref().map(PassiveSettings::from);
+    let passive = config.passive_health_check.as_ref();
+    cx.warnings.extend(passive.into_iter().flat_map(PassiveHealthCheckConfig::oddities));
+    let passive = passive.map(PassiveSettings::from);
     let options = ForwarderOptions {
         pass_host_header: config.pass_host_header,
         ..ForwarderOptions::default()
@@ -349,6 +363,14 @@ fn servers(
     for (at, server) in config.servers.iter().enumerate() {
         let target = Target::parse(&server.url)
             .map_err(|error| BuildError::at(format!("servers[{at}].url"), error.message))?;
+        if let Some(weight @ ..0) = server.weight {
+            let means = match strategy {
+                Strategy::P2c(_) => "weights have no effect with `strategy: p2c`",
+                _ => "the server is never chosen",
+            };
+            let message = format!("`weight` is {weight}: {means}; write 1 or more");
+            cx.warnings.push(BuildError::at(format!("servers[{at}].weight"), message));
+        }
         let options = ForwarderOptions { preserve_path: server.preserve_path, ..options };
         let url: Arc<str> = server.url.as_str().into();
         let shown = match without_credentials(&url) {

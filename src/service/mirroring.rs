@@ -73,6 +73,13 @@ impl Mirroring {
             })?);
             let _ = write!(key, "\n{} {}", mirror.name, mirror.percent);
         }
+        if config.max_body_size < -1 {
+            let message = format!(
+                "`maxBodySize` is {}, which means -1: bodies of any length are copied",
+                config.max_body_size
+            );
+            cx.warnings.push(BuildError::at("maxBodySize", message));
+        }
         let heeds_health = config.health_check.is_some();
         Ok(Self {
             name: cx.name.shared(),

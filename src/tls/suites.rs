@@ -38,6 +38,11 @@ impl Parameters {
         };
         let suites = suites(config, &mut versions, warnings)?;
         let groups = groups(config, warnings)?;
+        if config.prefer_server_cipher_suites == Some(true) {
+            let message = "`preferServerCipherSuites` is deprecated and has no effect, as in \
+                           Traefik: please remove it";
+            warnings.push(BuildError::at("preferServerCipherSuites", message));
+        }
         Ok(Self { versions, suites, groups })
     }
 }

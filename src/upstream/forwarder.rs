@@ -119,8 +119,9 @@ impl Forwarder {
     pub async fn send(&self, mut request: Request) -> Result<Response, ProxyError> {
         self.set_path(request.uri_mut(), false);
         set_host(request.headers_mut(), self.target.host_header(), true);
+        let owner = owner::of_question(request.headers());
         let mut request = request.map(|body| Upload::new(body, false, None));
-        let answer = self.line(Instant::now(), false, None).send(&mut request).await;
+        let answer = self.line(Instant::now(), false, owner.as_ref()).send(&mut request).await;
         answer.map(|answer| answer.response).map_err(|failure| failure.error)
     }
 
@@ -135,7 +136,8 @@ impl Forwarder {
             let upload = Upload::new(Body::from(body.clone()), false, None);
             http::Request::from_parts(parts.clone(), upload)
         };
-        let mut line = self.line(Instant::now(), false, None);
+        let owner = owner::of_question(&parts.headers);
+        let mut line = self.line(Instant::now(), false, owner.as_ref());
         let mut answer = line.send(&mut request()).await;
         if let Err(Failure { stale: true, .. }) = answer {
             line.fresh = true;

@@ -50,6 +50,11 @@ pub(super) fn of_request<'a>(cx: &'a Context, headers: &HeaderMap) -> Option<&'a
     cx.connection.own.get().and_then(|owner| owner.downcast_ref())
 }
 
+/// Who alone sends a question of our own with these headers, if not anybody: its connection ends with it.
+pub(super) fn of_question(headers: &HeaderMap) -> Option<Arc<Owner>> {
+    binds(headers, &AUTHORIZATION).then(Owner::new)
+}
+
 /// Whether an answer with these headers begins, or goes on with, the authentication of its connection.
 pub(super) fn is_bound_by(headers: &HeaderMap) -> bool {
     binds(headers, &WWW_AUTHENTICATE)

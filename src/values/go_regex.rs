@@ -8,6 +8,7 @@ mod classes;
 
 use regex::{Regex, RegexBuilder};
 
+use super::BuildError;
 use classes::perl_class;
 
 /// The largest compiled program, in bytes; it bounds the time a hostile pattern takes to compile.
@@ -46,6 +47,57 @@ pub fn compile(pattern: &str) -> Result<Regex, GoRegexError> {
             };
             GoRegexError { message: sentence(reason, pattern), offset: 0 }
         })
+}
+
+/// A warning for each group that `replacement`, the value of `option`, names and `regex` has not:
+/// Go, and Rust, put nothing in its place.
+pub fn missing_groups(option: &str, replacement: &str, regex: &Regex) -> Vec<BuildError> {
+    let mut missing: Vec<BuildError> = Vec::new();
+    let mut rest = replacement;
+    while let Some((_, after)) = rest.split_once('$') {
+        let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let (name, written, remaining) = if let Some(inner) = after.strip_prefix('{') {
+            let Some((name, remaining)) = inner.split_once('}') else {
+                rest = inner;
+                continue;
+            };
+            (name, format!("${{{name}}}"), remaining)
+        } else {
+            let end = after.find(|c| !is_word(c)).unwrap_or(after.len());
+            let (name, remaining) = after.split_at(end);
+            // `$$` is a dollar sign, and so is one before anything else.
+            let remaining = remaining.strip_prefix('$').filter(|_| end == 0).unwrap_or(remaining);
+            (name, format!("${name}"), remaining)
+        };
+        rest = remaining;
+        if name.is_empty() || !name.chars().all(is_word) || has_group(regex, name) {
+            continue;
+        }
+        let digits = name.find(|c: char| !c.is_ascii_digit()).unwrap_or(name.len());
+        let message = match name.split_at(digits) {
+            (number, text) if !number.is_empty() && !text.is_empty() => format!(
+                "`{written}` names a group `{name}`, which `regex` has not: nothing stands in its \
+                 place; for group {number} write `${{{number}}}{text}`"
+            ),
+            _ => format!(
+                "`{written}` names a group that `regex` has not, its groups go from 0 to {}: \
+                 nothing stands in its place",
+                regex.captures_len() - 1
+            ),
+        };
+        let message = BuildError::at(option, message);
+        if !missing.contains(&message) {
+            missing.push(message);
+        }
+    }
+    missing
+}
+
+fn has_group(regex: &Regex, name: &str) -> bool {
+    match name.parse::<usize>() {
+        Ok(number) => number < regex.captures_len(),
+        Err(_) => regex.capture_names().flatten().any(|known| known == name),
+    }
 }
 
 fn sentence(reason: &str, at: &str) -> String {
@@ -490,7 +542,7 @@ fn number(digits: &str) -> Option<u32> {
 mod tests {
     use std::time::Duration;
 
-    use super::compile;
+    use super::{compile, missing_groups};
 
     fn found<'t>(pattern: &str, text: &'t str) -> Option<&'t str> {
         compile(pattern).expect(pattern).find(text).map(|found| found.as_str())
@@ -627,5 +679,30 @@ mod tests {
             }
         }
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
+    #[test]
+    fn groups_that_are_missing_are_told_once() {
+        for (pattern, replacement, missing) in [
+            ("^/a(.*)", "/b$1", &[][..]),
+            ("^/a(?P<rest>.*)", "/b${rest}$0$$9 $ ${", &[]),
+            ("^/a(.*)", "/b${2}/${2}", &["`${2}` names a group"]),
+            ("^/a(.*)", "/b$1x", &["for group 1 write `${1}x`"]),
+            (
+                "a",
+                "$rest$3",
+                &[
+                    "`$rest` names",
+                    "`$3` names a group that `regex` has not, its groups go from 0 to 0",
+                ],
+            ),
+            ("a", "${no word}", &[]),
+        ] {
+            let told = missing_groups("r", replacement, &compile(pattern).unwrap());
+            assert_eq!(told.len(), missing.len(), "{replacement}: {told:?}");
+            for (told, missing) in told.iter().zip(missing) {
+                assert!(told.option == "r" && told.message.contains(missing), "{told:?}");
+            }
+        }
     }
 }

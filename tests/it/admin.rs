@@ -217,6 +217,9 @@ fn what_is_asked_wrongly_is_said_in_json() {
         ("PUT", THERE, r#"{"duration": "soon"}"#, 400),
         ("PUT", "/v1/bans/jail@file/2001:db8::/64", "{}", 200),
         ("DELETE", "/v1/bans/jail@file/2001:db8::%2F64", "", 204),
+        ("PUT", "/v1/bans/jail@file/2001:db8::7/128", "{}", 200),
+        ("DELETE", "/v1/bans/jail@file/2001:db8::/64", "", 204),
+        ("PUT", "/v1/bans/jail@file/2001:db8::/48", "{}", 400),
     ] {
         let plain = ask(method, path, WRITER);
         let answer = send(admin, &if body.is_empty() { plain } else { with_body(plain, body) });

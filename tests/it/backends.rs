@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -19,7 +20,9 @@ use tokio::net::TcpStream;
 use crate::harness::binary::{self, Process};
 use crate::harness::certs::{Ca, Pair};
 use crate::harness::forward::{Forward, acceptor};
-use crate::harness::{Ask, Client, Origin, Proxy, Reply, block_on, everything_to, http2, until};
+use crate::harness::{
+    Ask, Client, Origin, Proxy, Reply, block_on, everything_to, http2, pause, until,
+};
 
 /// The program with these variables, in front of this server.
 fn behind(variables: &[(&str, &str)], dynamic: &str) -> Process {
@@ -69,7 +72,7 @@ fn securely_to(url: &str, ca: &Ca) -> String {
     )
 }
 
-/// RP-6.2, SIG-11: the proxy is told the server of the configuration, the server the client's host.
+/// RP-6.2, SIG-11: the proxy is told the server of the configuration, in every place where it may look.
 #[test]
 fn http_servers_are_asked_for_at_the_proxy() {
     let origin = Origin::start();
@@ -84,7 +87,8 @@ fn http_servers_are_asked_for_at_the_proxy() {
     // `us@er:secret`
     assert!(head.contains("\r\nProxy-Authorization: Basic dXNAZXI6c2VjcmV0\r\n"), "{head}");
     assert!(!head.contains("bWluZTptaW5l"), "{head}");
-    assert_eq!(origin.last().header("host"), Some("app.test"));
+    assert!(head.contains("\r\nHost: backend.test:8069\r\n"), "{head}");
+    assert_eq!(origin.last().header("x-forwarded-host"), Some("app.test"));
     assert_eq!(origin.last().target, "/x?y=1");
     let log = process.log();
     assert!(log.contains("the environment has proxies") && log.contains("NO_PROXY"), "{log}");
@@ -359,6 +363,71 @@ fn a_connection_is_bound_by_the_first_word_of_either_side() {
         assert_eq!(asked(&mut proxy.client(), "").0, 401);
         assert_eq!((asked(&mut user, "").0, asked(&mut other, "").0), (200, 200));
     }
+}
+
+/// Also the connections over which `forwardAuth` asks: what one user has authenticated asks for nobody else.
+#[test]
+fn a_question_that_binds_its_connection_has_one_of_its_own() {
+    let (auth, ended) = ntlm_origin();
+    let app = Origin::start();
+    let guard = format!("guard: {{forwardAuth: {{address: '{}'}}}}", auth.url());
+    let text = everything_to(&app.url())
+        .replace("service: app\n", "service: app\n              middlewares: [guard]\n")
+        .replace(
+            "          services:\n",
+            &format!("          middlewares: {{{guard}}}\n          services:\n"),
+        );
+    let proxy = Proxy::with(json!({"core": {"workers": 1}})).start(&text);
+    assert_eq!(asked(&mut proxy.client(), "Negotiate ticket").0, 200);
+    for _ in 0..5 {
+        assert_eq!(asked(&mut proxy.client(), "").0, 401);
+    }
+    assert_eq!(app.count(), 1);
+    until("its connection is closed", || ended.load(Ordering::Acquire) > 0);
+}
+
+/// Whoever sends a lot at once under a name that binds keeps no more connections than anybody.
+#[test]
+fn an_owner_keeps_no_more_idle_connections_than_the_transport_allows() {
+    let (arrived, arrival) = std::sync::mpsc::channel();
+    let arrived = std::sync::Mutex::new(arrived);
+    let (origin, ended) = {
+        let ended = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&ended);
+        let origin = Origin::raw(move |stream, _| {
+            let mut out = stream.try_clone().unwrap();
+            let mut input = BufReader::new(stream);
+            while read_authorization(&mut input).is_some() {
+                arrived.lock().unwrap().send(()).unwrap();
+                pause(Duration::from_millis(50));
+                if out.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").is_err() {
+                    break;
+                }
+            }
+            count.fetch_add(1, Ordering::AcqRel);
+        });
+        (origin, ended)
+    };
+    let text = everything_to(&origin.url())
+        .replace("loadBalancer:\n", "loadBalancer:\n                serversTransport: own\n")
+        + "  serversTransports: {own: {maxIdleConnsPerHost: 2}}\n";
+    let proxy = Proxy::with(json!({"core": {"workers": 1}})).start(&text);
+    block_on(async {
+        let sender = http2::connect(proxy.address("web")).await;
+        let all = (0..20).map(|_| {
+            let mut sender = sender.clone();
+            async move {
+                let request = Request::get("http://app.test/").header("authorization", "NTLM x");
+                http2::send(&mut sender, request, b"").await.response.status
+            }
+        });
+        let all = futures_util::future::join_all(all).await;
+        assert!(all.iter().all(|status| *status == 200), "{all:?}");
+    });
+    assert_eq!(arrival.try_iter().count(), 20);
+    until("all but two are closed, or all with their client", || {
+        ended.load(Ordering::Acquire) >= 18
+    });
 }
 
 /// RP-6.2: without NTLM nothing changes, and connections are shared.

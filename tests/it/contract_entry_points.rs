@@ -2,18 +2,17 @@
 //! at an entry point, and its options.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use http::Request;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::harness::binary::Process;
 use crate::harness::certs::Tls;
 use crate::harness::client::socket;
-use crate::harness::{Ask, Client, Origin, Proxy, block_on, everything_to, http2, until};
+use crate::harness::{Ask, Client, Origin, Proxy, everything_to, until};
 
 /// A proxy with these options of the entry point `web`, and these routers, which go to `app`.
 fn web(options: &Value, routers: &str) -> (Proxy, Origin) {
@@ -135,26 +134,70 @@ fn of_two_sockets_with_one_name_somebody_is_told() {
     until("somebody is told", || process.log().contains("several sockets have this name"));
 }
 
-/// RP-2.2.6, RP-2.2.7: over HTTP/2 it is GOAWAY that says so.
-#[test]
-fn a_connection_of_http2_has_limits_as_well() {
-    for (limit, at_least) in
-        [(json!({"keepAliveMaxRequests": 3}), 3), (json!({"keepAliveMaxTime": "200ms"}), 1)]
-    {
-        let (proxy, _origin) = web(&json!({"transport": limit}), ALL);
-        let answered = block_on(async {
-            let mut sender = http2::connect(proxy.address("web")).await;
-            let mut answered = 0;
-            while sender.ready().await.is_ok() {
-                let request = Request::get("http://a.test/").body(http_body_util::Full::default());
-                let Ok(answer) = sender.send_request(request.unwrap()).await else { break };
-                assert_eq!(answer.status(), 200);
-                answered += 1;
-                tokio::time::sleep(Duration::from_millis(20)).await;
+/// Asks over one connection, one request after another, so often at most, until the server says farewell and closes it.
+/// Returns how often it was asked, the statuses as they stand in HPACK, and last streams and codes of GOAWAY
+/// (RFC 9113, 6.8).
+fn farewell(proxy: &Proxy, most: usize) -> (usize, Vec<u8>, Vec<(u32, u32)>) {
+    const HEADERS: u8 = 1;
+    const SETTINGS: u8 = 4;
+    const PING: u8 = 6;
+    const GOAWAY: u8 = 7;
+    let mut stream = socket(proxy.address("web")).unwrap();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+    let (mut asked, mut statuses, mut goaways) = (0, Vec::new(), Vec::new());
+    let mut ask = |stream: &mut TcpStream| {
+        // GET, http, `/` and the authority; the request ends with its head.
+        let mut frame = b"\0\0\x0b\x01\x05\0\0\0\0\x82\x86\x84\x41\x06a.test".to_vec();
+        frame[5..9].copy_from_slice(&u32::try_from(2 * asked + 1).unwrap().to_be_bytes());
+        stream.write_all(&frame).unwrap();
+        asked += 1;
+        asked
+    };
+    let mut so_far = ask(&mut stream);
+    loop {
+        let mut head = [0; 9];
+        match stream.read_exact(&mut head) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => break,
+            Err(error) => panic!("it is not closed: {error}; {goaways:?}"),
+        }
+        let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+        stream.read_exact(&mut payload).unwrap();
+        let word = |at: usize| u32::from_be_bytes(payload[at..at + 4].try_into().unwrap());
+        let (kind, flag) = (head[3], head[4] & 1);
+        match (kind, flag) {
+            (SETTINGS, 0) => stream.write_all(b"\0\0\0\x04\x01\0\0\0\0").unwrap(),
+            (PING, 0) => {
+                let answer = [b"\0\0\x08\x06\x01\0\0\0\0", &payload[..]].concat();
+                stream.write_all(&answer).unwrap();
             }
-            answered
-        });
-        assert!(answered >= at_least && answered < 100, "{limit}: {answered}");
+            (HEADERS, _) => statuses.extend(payload.iter().find(|&&byte| byte & 0x80 != 0)),
+            (GOAWAY, _) => goaways.push((word(0), word(4))),
+            _ => {}
+        }
+        let is_over = kind <= HEADERS && flag == 1;
+        if is_over && goaways.is_empty() && so_far < most {
+            so_far = ask(&mut stream);
+        }
+    }
+    (so_far, statuses, goaways)
+}
+
+/// RP-2.2.6, RP-2.2.7: the farewell is an orderly one, and nothing that was asked before is lost.
+#[test]
+fn a_connection_of_http2_ends_with_goaway() {
+    for (limit, most) in
+        [(json!({"keepAliveMaxRequests": 3}), 3), (json!({"keepAliveMaxTime": "50ms"}), usize::MAX)]
+    {
+        let (proxy, origin) = web(&json!({"transport": limit}), ALL);
+        let (asked, statuses, goaways) = farewell(&proxy, most);
+        assert!(most == usize::MAX || asked == most, "{limit}: {asked}");
+        // `:status: 200` is the eighth entry of HPACK's table.
+        assert_eq!(statuses, vec![0x88; asked], "{limit}");
+        assert_eq!(origin.count(), asked);
+        let last = u32::try_from(2 * asked - 1).unwrap();
+        assert_eq!(goaways.last(), Some(&(last, 0)), "{limit}: {goaways:?}");
+        assert!(goaways.iter().all(|(_, code)| *code == 0), "{limit}: {goaways:?}");
     }
 }
 

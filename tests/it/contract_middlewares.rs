@@ -4,6 +4,9 @@
 use std::io::Read;
 use std::sync::mpsc::sync_channel;
 
+use serde_json::Value;
+
+use crate::harness::binary::run;
 use crate::harness::{Ask, DEADLINE, Origin, Proxy, until};
 
 /// The metric of requests that their clients have left.
@@ -43,6 +46,73 @@ fn a_middleware_has_one_type() {
         assert_eq!(shown["status"], "disabled", "{shown}");
         assert!(shown["error"][0].as_str().unwrap().contains(says), "{shown}");
     }
+}
+
+/// RP-7.0.7: the types that Traefik keeps for its Gateway and ingress-nginx providers.
+#[test]
+fn types_of_other_providers_are_unknown() {
+    const HIDDEN: [&str; 9] = [
+        "requestHeaderModifier",
+        "responseHeaderModifier",
+        "requestRedirect",
+        "urlRewrite",
+        "snippet",
+        "rewriteTarget",
+        "upstreamVHost",
+        "appRoot",
+        "authTLSPassCertificateToUpstream",
+    ];
+    let origin = Origin::start();
+    let mut text = through(&origin.url(), "fine", "fine: {compress: {}}");
+    for name in HIDDEN {
+        let router =
+            format!("{name}: {{rule: PathPrefix(`/{name}`), service: app, middlewares: [{name}]}}");
+        text = text
+            .replace("routers:", &format!("routers:\n            {router}"))
+            .replace("middlewares: {", &format!("middlewares: {{{name}: {{{name}: {{}}}}, "));
+    }
+    let proxy = Proxy::start(&text);
+    assert_eq!(proxy.get("/a").status, 200);
+    for name in HIDDEN {
+        assert_eq!(proxy.get(&format!("/{name}")).status, 503, "{name}");
+        let shown = proxy.api(&format!("/api/http/routers/{name}@file"));
+        assert_eq!(shown["status"], "disabled", "{shown}");
+        let says = format!("unknown option `{name}`");
+        assert!(shown["error"][0].as_str().unwrap().contains(&says), "{shown}");
+    }
+    assert_eq!(origin.count(), 1);
+}
+
+/// RP-7.4.22: whoever writes them is told what to write, and they change nothing.
+#[test]
+fn options_of_headers_without_effect_are_warned_of() {
+    const DEPRECATED: [(&str, &str, &str); 5] = [
+        ("sslRedirect", "true", "redirectScheme"),
+        ("sslTemporaryRedirect", "true", "redirectScheme"),
+        ("sslHost", "other.test", "redirectRegex"),
+        ("sslForceHost", "true", "redirectRegex"),
+        ("featurePolicy", "camera", "permissionsPolicy"),
+    ];
+    let origin = Origin::start();
+    let options = DEPRECATED.map(|(option, value, _)| format!("{option}: {value}")).join(", ");
+    let headers = format!("m: {{headers: {{{options}, customResponseHeaders: {{X-Here: yes}}}}}}")
+        .replace("yes", "'yes'");
+    let proxy = Proxy::start(&through(&origin.url(), "m", &headers));
+    let answer = proxy.get("/a");
+    assert_eq!((answer.status, answer.header("x-here")), (200, Some("yes")));
+    for header in ["location", "feature-policy", "permissions-policy"] {
+        assert_eq!(answer.header(header), None);
+    }
+    let checked = run(&["check", "--format=json", &proxy.file().display().to_string()]);
+    assert_eq!(checked.status.code(), Some(0));
+    let said: Value = serde_json::from_slice(&checked.stdout).unwrap();
+    let found: Vec<_> = said["diagnostics"].as_array().unwrap().iter().collect();
+    for (option, _, instead) in DEPRECATED {
+        let says = format!("`{option}` is deprecated and has no effect, use `{instead}`");
+        let told = |one: &&&Value| one["message"].as_str().unwrap().contains(&says);
+        assert_eq!(found.iter().filter(told).count(), 1, "{option}: {found:#?}");
+    }
+    assert!(found.iter().all(|one| one["severity"] == "warning"), "{found:#?}");
 }
 
 /// RP-7.0.3

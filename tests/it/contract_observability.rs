@@ -5,6 +5,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -76,6 +77,37 @@ fn the_access_log_is_filtered() {
     );
 }
 
+/// ACC-6, LOG-3: modes as Traefik's, less what the umask takes.
+#[test]
+fn files_of_logs_have_traefiks_modes() {
+    for (umask, access, folder, log) in
+        [("000", 0o664, 0o755, 0o666), ("027", 0o640, 0o750, 0o640), ("022", 0o644, 0o755, 0o644)]
+    {
+        let directory = tempfile::TempDir::new().unwrap();
+        let access_log = directory.path().join("deep/below/access.log");
+        let program_log = directory.path().join("program.log");
+        let mut child = Command::new("/bin/sh")
+            .env_clear()
+            .current_dir(directory.path())
+            .args(["-c", "umask $0; exec \"$@\"", umask, env!("CARGO_BIN_EXE_doorward")])
+            .arg("--entryPoints.web.address=127.0.0.1:0")
+            .arg(format!("--accessLog.filePath={}", access_log.display()))
+            .arg(format!("--log.filePath={}", program_log.display()))
+            .arg("--log.level=INFO")
+            .spawn()
+            .unwrap();
+        let text = || fs::read_to_string(&program_log).unwrap_or_default();
+        until("it listens", || text().contains("listening"));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let octal = |mode: u32| format!("{mode:o}");
+        let mode = |path: &Path| octal(fs::metadata(path).unwrap().permissions().mode() & 0o777);
+        let below = access_log.parent().unwrap();
+        let modes = [&*access_log, below, below.parent().unwrap(), &*program_log].map(mode);
+        assert_eq!(modes, [access, folder, folder, log].map(octal), "umask {umask}");
+    }
+}
+
 /// ACC-6, ACC-7, ACC-9, ACC-10, ACC-11, ACC-22, ACC-23, ACC-27
 #[test]
 fn fields_of_the_access_log_are_chosen() {
@@ -115,8 +147,6 @@ fn fields_of_the_access_log_are_chosen() {
         assert_eq!(line[field], wanted, "{field} in {line:#}");
     }
     assert!(!line.to_string().contains("secret"), "{line}");
-    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode(&file) & 0o700, mode(file.parent().unwrap()) & 0o700), (0o600, 0o700));
 
     // What nobody keeps, and what we answer ourselves.
     let (proxy, file) = logged(

@@ -22,6 +22,37 @@ use crate::wire::{echoed, websocket, websocket_echo};
 use rustix::process::{Resource, Signal, getrlimit, setrlimit};
 use tokio_tungstenite::tungstenite;
 
+/// A server that refuses an upload early, and closes: nobody waits for ever to write the rest.
+#[test]
+fn an_upload_that_is_refused_early_leaves_nothing_behind() {
+    let origin = Origin::raw(|mut stream, _| {
+        head(&stream);
+        let _ = stream.write_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\n\r\n");
+        pause(Duration::from_millis(30));
+        let _ = stream.write_all(b"gone");
+    });
+    let process = Process::start(&json!({}), &everything_to(&origin.url()));
+    let open = || {
+        std::fs::read_dir(format!("/proc/{}/fd", process.id().as_raw_nonzero())).unwrap().count()
+    };
+    let before = open();
+    for _ in 0..10 {
+        let mut wire = socket(process.address("web")).unwrap();
+        let mut writes = wire.try_clone().unwrap();
+        let writer = std::thread::spawn(move || {
+            let head = "POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 50000000\r\n\r\n";
+            let _ = writes.write_all(head.as_bytes());
+            while writes.write_all(&[b'x'; 65536]).is_ok() {}
+        });
+        let mut status = [0; 12];
+        wire.read_exact(&mut status).unwrap();
+        assert_eq!(&status, b"HTTP/1.1 413");
+        let _ = wire.shutdown(Shutdown::Both);
+        writer.join().unwrap();
+    }
+    until("every socket is closed", || open() <= before + 1);
+}
+
 /// Far less than any timeout that could end a wait in its place.
 const SOON: Duration = Duration::from_secs(5);
 

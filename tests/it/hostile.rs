@@ -13,7 +13,7 @@ use crate::harness::{Answer, Ask, Client, Origin, Proxy, Reply};
 
 /// Each lets nothing through, whatever is said to it. The forwarded headers that it would believe come from nobody
 /// that is trusted.
-const GUARDS: [(&str, &str); 8] = [
+const GUARDS: [(&str, &str); 9] = [
     (
         "basic",
         "{basicAuth: {users: ['u:$2y$04$9uQ5SWSGzFZ0tSqn0KYEPOfJ9.yIKfNAX2E1iQVYo3TEsGWfmTkEe']}}",
@@ -24,6 +24,7 @@ const GUARDS: [(&str, &str); 8] = [
         "{forwardAuth: {address: AUTH, trustForwardHeader: true, authResponseHeadersRegex: '^X-'}}",
     ),
     ("forwardbody", "{forwardAuth: {address: AUTH, forwardBody: true, maxBodySize: 100}}"),
+    ("cached", "{forwardAuth: {address: AUTH, cache: {ttl: 1h, keyHeaders: []}}}"),
     ("addresses", "{ipAllowList: {sourceRange: [192.0.2.0/24]}}"),
     ("depth", "{ipAllowList: {sourceRange: [192.0.2.0/24], ipStrategy: {depth: 1}}}"),
     ("old", "{ipWhiteList: {sourceRange: ['2001:db8::/32']}}"),
@@ -31,7 +32,11 @@ const GUARDS: [(&str, &str); 8] = [
 ];
 
 /// Each lets requests through, changed or not.
-const OTHERS: [(&str, &str); 17] = [
+const OTHERS: [(&str, &str); 20] = [
+    (
+        "ban",
+        "{ban: {threshold: 1000, conditions: [{status: ['599'], path: ^/a}, {header: {name: Cookie, regex: '^(never){9}$'}}]}}",
+    ),
     ("prefix", "{addPrefix: {prefix: /base}}"),
     (
         "buffer",
@@ -53,24 +58,34 @@ const OTHERS: [(&str, &str); 17] = [
         "{rateLimit: {average: 100000, burst: 100000, sourceCriterion: {requestHeaderName: Cookie}}}",
     ),
     (
+        "limitdepth",
+        "{rateLimit: {average: 100000, burst: 100000, sourceCriterion: {ipStrategy: {depth: 1}}}}",
+    ),
+    (
         "moved",
         "{redirectRegex: {regex: '^http://([^/]+)/(.*)[.]old$', replacement: 'https://${1}/${2}'}}",
     ),
     ("replace", "{replacePath: {path: /fixed}}"),
     ("rewrite", "{replacePathRegex: {regex: '^/(.*)/x(.*)', replacement: '/$2/$1'}}"),
     ("retry", "{retry: {attempts: 2, status: ['502-504'], maxRequestBodyBytes: 16}}"),
+    ("scheme", "{redirectScheme: {scheme: https}}"),
     ("strip", "{stripPrefix: {prefixes: [/a, /web]}}"),
     ("stripregex", "{stripPrefixRegex: {regex: ['^/[^/]+']}}"),
 ];
 
 /// What is said to be somebody, or about a body or a path.
-const NAMES: [&str; 30] = [
+const NAMES: [&str; 35] = [
     "Authorization",
     "Cookie",
     "X-Forwarded-For",
     "X-Forwarded-Host",
+    "X-Forwarded-Port",
+    "X-Forwarded-Proto",
+    "X_Forwarded_Proto",
     "X-Forwarded-Uri",
     "X-Forwarded-Method",
+    "X-Forwarded-Server",
+    "X-Original-Host",
     "X-Forwarded-Prefix",
     "X-Real-Ip",
     "X_Real_Ip",
@@ -98,7 +113,7 @@ const NAMES: [&str; 30] = [
 ];
 
 /// Pieces of the grammars behind those headers, whole and broken.
-const PIECES: [&str; 46] = [
+const PIECES: [&str; 56] = [
     "Basic ",
     "dTpw",
     "OnA=",
@@ -139,6 +154,16 @@ const PIECES: [&str; 46] = [
     "[2001:db8::1]:80",
     "for=\"_x\"",
     "https://a.test",
+    "https",
+    "http",
+    "wss",
+    "443",
+    "evil.test",
+    "evil.test:8443",
+    "a.test@evil.test",
+    "//evil.test/",
+    "evil.test\\",
+    "%0d%0aX-Evil: 1",
     "null",
     "bytes=0-",
     "application/grpc-web-text",
@@ -150,6 +175,39 @@ const PIECES: [&str; 46] = [
 const TARGETS: [&str; 26] = [
     "/", "a", "web", "base", "x", "..", ".", "%2e%2e", "%2E", "..;", "%2F", "%5C", "%00", "%3B",
     "%25", "%3f", "%23", "%C3%A9", "%zz", "%", "?", "&a=b", "=", ";", "x.old", "~",
+];
+
+/// What hosts are made of, and what would end or replace one.
+const HOSTS: [&str; 29] = [
+    "a",
+    "a.test",
+    "A.Test",
+    "evil.test",
+    "xn--a",
+    ".",
+    "..",
+    "-",
+    "_",
+    ",",
+    ":",
+    ":80",
+    ":443",
+    ":8080",
+    ":99999",
+    "[",
+    "]",
+    "[::1]",
+    "::1",
+    "127.0.0.1",
+    "@",
+    "%2e",
+    "%",
+    "/",
+    "\\",
+    "?",
+    "#",
+    " ",
+    "\u{e9}",
 ];
 
 fn value() -> impl Strategy<Value = String> {
@@ -170,6 +228,8 @@ fn target() -> impl Strategy<Value = String> {
 struct Hostile {
     method: &'static str,
     target: String,
+    /// Behind the host, for whom it makes a difference.
+    port: &'static str,
     headers: Vec<(&'static str, String)>,
     body: Option<(Vec<u8>, bool)>,
 }
@@ -180,11 +240,9 @@ fn hostile() -> impl Strategy<Value = Hostile> {
     );
     let body = proptest::option::of((vec(any::<u8>(), 0..200), any::<bool>()));
     let headers = vec((select(&NAMES[..]), value()), 0..6);
-    (method, target(), headers, body).prop_map(|(method, target, headers, body)| Hostile {
-        method,
-        target,
-        headers,
-        body,
+    let port = select(&["", ":80", ":443", ":8080"][..]);
+    (method, target(), port, headers, body).prop_map(|(method, target, port, headers, body)| {
+        Hostile { method, target, port, headers, body }
     })
 }
 
@@ -256,8 +314,16 @@ fn runner(cases: u32) -> TestRunner {
 
 #[test]
 fn guards_let_nothing_through() {
-    let (app, auth) = (Origin::named("app"), Origin::with(|_| Reply::status(403)));
+    // One may pass, so that the cache has an answer that is not for the others.
+    let member = "Bearer one-who-may";
+    let auth = Origin::with(move |seen| {
+        Reply::status(if seen.header("authorization") == Some(member) { 200 } else { 403 })
+    });
+    let app = Origin::named("app");
     let mut stand = Stand::new(&GUARDS, &app, &auth);
+    let welcome = Ask::get("cached.test/").header("Authorization", member);
+    assert_eq!([(); 2].map(|()| stand.ask(&welcome).status), [200, 200]);
+    assert_eq!((app.count(), auth.count()), (2, 1), "the second is let in from memory");
     let stand = std::cell::RefCell::new(&mut stand);
     let run = runner(256).run(&hostile(), |hostile| {
         for (name, _) in GUARDS {
@@ -267,7 +333,16 @@ fn guards_let_nothing_through() {
         Ok(())
     });
     run.unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(app.count(), 0);
+    assert_eq!(app.count(), 2);
+}
+
+/// Where `redirectScheme` may send somebody who asked for `host`: there, and nowhere else.
+fn leads_to(host: &str, answer: &Answer) -> bool {
+    let [location] = answer.all("location")[..] else { return false };
+    let uri = location.parse::<http::Uri>();
+    location.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')
+        && location.to_ascii_lowercase().starts_with(&format!("https://{host}/"))
+        && uri.is_ok_and(|uri| uri.authority().is_some_and(|authority| authority == host))
 }
 
 #[test]
@@ -278,13 +353,23 @@ fn every_request_has_one_answer_and_the_backend_hears_only_what_is_true() {
     });
     let mut stand = Stand::new(&OTHERS, &app, &app);
     let stand = std::cell::RefCell::new(&mut stand);
+    let redirected = std::cell::Cell::new(0);
     let run = runner(128).run(&hostile(), |hostile| {
         for (name, _) in OTHERS {
             let before = app.count();
-            let answer = stand.borrow_mut().ask(&hostile.to(&format!("{name}.test")));
+            let host = format!("{name}.test");
+            let port = if name == "scheme" { hostile.port } else { "" };
+            let answer = stand.borrow_mut().ask(&hostile.to(&format!("{host}{port}")));
             // A panic is 500, and nothing else here is.
             prop_assert!((200..600).contains(&answer.status), "{name}: {answer:?}");
             prop_assert_ne!(answer.status, 500, "{}: {:?}", name, answer);
+            if name == "scheme" {
+                let kept = if hostile.method == "GET" { 302 } else { 307 };
+                prop_assert!((400..500).contains(&answer.status) || answer.status == kept);
+                prop_assert!(answer.status != kept || leads_to(&host, &answer), "{answer:?}");
+                prop_assert_eq!(app.count(), before, "{:?}", answer);
+                redirected.set(redirected.get() + u32::from(answer.status == kept));
+            }
             if app.count() == before {
                 continue;
             }
@@ -316,5 +401,43 @@ fn every_request_has_one_answer_and_the_backend_hears_only_what_is_true() {
         Ok(())
     });
     run.unwrap_or_else(|error| panic!("{error}"));
-    assert!(app.count() > 0);
+    assert!(app.count() > 0 && redirected.get() > 0);
+}
+
+/// RP-7.2.2: whatever stands in `Host`, a redirect leads to that host, or there is none.
+#[test]
+fn a_redirect_stays_with_the_host_that_was_asked() {
+    let app = Origin::named("app");
+    let proxy = Proxy::start(&format!(
+        "
+        http:
+          routers: {{all: {{rule: PathPrefix(`/`), service: app, middlewares: [scheme]}}}}
+          middlewares: {{scheme: {{redirectScheme: {{scheme: https}}}}}}
+          services: {{app: {{loadBalancer: {{servers: [{{url: '{}'}}]}}}}}}
+        ",
+        app.url()
+    ));
+    let host = vec(select(&HOSTS[..]), 0..4).prop_map(|pieces| pieces.concat());
+    let redirected = std::cell::Cell::new(0);
+    let run = runner(512).run(&(host, target()), |(host, target)| {
+        let mut ask = Ask::get("/").target(&target);
+        ask.host.clone_from(&host);
+        let answer = proxy.send(&ask);
+        if answer.status != 302 {
+            prop_assert!((400..500).contains(&answer.status), "{answer:?}");
+            prop_assert!(answer.header("location").is_none());
+            return Ok(());
+        }
+        let host = host.trim_matches(' ').to_ascii_lowercase();
+        let name = match host.find(']') {
+            Some(bracket) => &host[..=bracket],
+            None => host.split(':').next().unwrap_or_default(),
+        };
+        prop_assert!(leads_to(name, &answer), "{name}: {answer:?}");
+        redirected.set(redirected.get() + 1);
+        Ok(())
+    });
+    run.unwrap_or_else(|error| panic!("{error}"));
+    assert!(redirected.get() > 0);
+    assert_eq!(app.count(), 0);
 }

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use crate::harness::binary::{Process, run};
+use crate::harness::binary::{Process, command, run};
 use crate::harness::certs::Ca;
 use crate::harness::client::socket;
 use crate::harness::{
@@ -115,6 +115,38 @@ fn the_access_log_is_opened_anew() {
     });
     assert!(lines(&old)[0].contains("/before"));
     assert!(lines(&file).iter().all(|line| line.contains("/after")));
+}
+
+/// SIG-1, RP-16.8, LOG-3: two files are renamed, and the signal is about one of them.
+#[test]
+fn sigusr1_opens_the_access_log_anew_and_nothing_else() {
+    let origin = Origin::start();
+    let directory = TempDir::new().unwrap();
+    let (file, old) = (directory.path().join("access.log"), directory.path().join("access.log.1"));
+    let process = process(&origin, &json!({"accessLog": {"filePath": file}}));
+    let log = process.directory().join("doorward.log");
+    let old_log = process.directory().join("doorward.log.1");
+    let mut client = Client::connect(process.address("web")).unwrap();
+    let mut ask = |path: &str| client.send(&Ask::get(path)).unwrap().status;
+    assert_eq!(ask("/before"), 200);
+    until("the first line is written", || lines(&file).len() == 1);
+    fs::rename(&file, &old).unwrap();
+    fs::rename(&log, &old_log).unwrap();
+    assert_eq!(ask("/between"), 200);
+    until("the second line goes where the first did", || lines(&old).len() == 2);
+    assert!(!file.exists());
+    process.signal(Signal::USR1);
+    until("there is a new file", || file.exists());
+    assert_eq!(ask("/after"), 200);
+    until("its line is there", || lines(&file).len() == 1);
+    assert!(lines(&file)[0].contains("/after"));
+    assert_eq!(lines(&old).len(), 2);
+    // The program's own log goes on where it is.
+    let before = lines(&old_log).len();
+    process.write(&everything_to(&origin.url()).replace("`/`", "`/only`"));
+    until("the new content counts", || ask("/") == 404);
+    until("it is told in the old file", || lines(&old_log).len() > before);
+    assert!(!log.exists());
 }
 
 /// CO 7.3
@@ -366,20 +398,23 @@ fn patient() -> Value {
     json!({"entryPoints": {"web": {"transport": {"lifeCycle": {"graceTimeOut": "60s"}}}}})
 }
 
-/// SIG-3, F-49
+/// SIG-3, RP-16.9, F-49
 #[test]
-fn sigterm_ends_the_program_with_0() {
-    let (origin, arrival, go) = slow();
-    let mut process = process(&origin, &patient());
-    let mut client = Client::connect(process.address("web")).unwrap();
-    client.write(&Ask::get("/")).unwrap();
-    arrival.recv_timeout(DEADLINE).unwrap();
-    process.signal(Signal::TERM);
-    until("new connections are refused", || TcpStream::connect(process.address("web")).is_err());
-    assert!(!process.is_over());
-    go.send(()).unwrap();
-    assert_eq!(client.read("GET").unwrap().text(), "late");
-    assert_eq!(process.end().code(), Some(0));
+fn sigterm_and_sigint_end_the_program_with_0() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let (origin, arrival, go) = slow();
+        let mut process = process(&origin, &patient());
+        let address = process.address("web");
+        let mut client = Client::connect(address).unwrap();
+        client.write(&Ask::get("/")).unwrap();
+        arrival.recv_timeout(DEADLINE).unwrap();
+        process.signal(signal);
+        until("new connections are refused", || TcpStream::connect(address).is_err());
+        assert!(!process.is_over());
+        go.send(()).unwrap();
+        assert_eq!(client.read("GET").unwrap().text(), "late");
+        assert_eq!(process.end().code(), Some(0), "{signal:?}");
+    }
 }
 
 /// F-50: Traefik swallows the second signal; here it is the way to hurry.
@@ -433,6 +468,33 @@ fn healthcheck_asks_the_running_program() {
     let without = run(&["healthcheck", &entry_point]);
     assert_eq!(without.status.code(), Some(1));
     assert!(String::from_utf8(without.stderr).unwrap().contains("ping"));
+}
+/// CLI-2: how it asks, and what each answer means.
+#[test]
+fn healthcheck_sends_head_past_any_proxy() {
+    let detour = Origin::start();
+    for (status, code, says) in
+        [(200, 0, "OK: http://"), (503, 1, "Bad healthcheck status: 503"), (204, 1, "204")]
+    {
+        let origin = Origin::with(move |_| Reply::status(status));
+        let asked = command(Path::new("."))
+            .envs(["HTTP_PROXY", "http_proxy", "ALL_PROXY"].map(|name| (name, detour.url())))
+            .args(["healthcheck", "--ping", "--api.basePath=/base"])
+            .arg(format!("--entryPoints.traefik.address={}", origin.address()))
+            .output()
+            .unwrap();
+        let said = [asked.stdout, asked.stderr].concat();
+        let said = String::from_utf8(said).unwrap();
+        assert_eq!(asked.status.code(), Some(code), "{said}");
+        assert!(said.contains(says), "{said}");
+        let seen = origin.last();
+        assert_eq!((&*seen.method, &*seen.target, origin.count()), ("HEAD", "/ping", 1));
+    }
+    assert_eq!(detour.connections(), 0);
+    let nobody = ["healthcheck", "--ping", "--entryPoints.traefik.address=127.0.0.1:1"];
+    let asked = run(&nobody);
+    assert_eq!(asked.status.code(), Some(1));
+    assert!(String::from_utf8(asked.stderr).unwrap().contains("Error calling healthcheck"));
 }
 
 #[test]

@@ -321,7 +321,7 @@ fn an_option_of_the_wrong_type_is_an_error_at_its_line() {
 
 /// Values of the right type that cannot be meant, and options that contradict each other: the middleware, and a part of
 /// what is said.
-const SENSELESS: [(&str, &str); 92] = [
+const SENSELESS: [(&str, &str); 96] = [
     ("{}", "invalid middleware"),
     ("{addPrefix: {prefix: /a}, stripPrefix: {prefixes: [/a]}}", "multi-types middleware"),
     ("{addPrefix: {}}", "prefix"),
@@ -438,6 +438,10 @@ const SENSELESS: [(&str, &str); 92] = [
     ("{rateLimit: {average: 1, scope: planet}}", "router"),
     ("{retry: {attempts: 2, budget: {percent: 101}}}", "percent"),
     ("{plugin: {jwt: {}}}", "Traefik Hub"),
+    ("{redirectScheme: {scheme: https, port: '0'}}", "write 1 to 65535"),
+    ("{redirectScheme: {scheme: https, port: '65536'}}", "write 1 to 65535"),
+    ("{redirectScheme: {scheme: https, port: '-1'}}", "write 1 to 65535"),
+    ("{redirectScheme: {scheme: https, port: '+80'}}", "write 1 to 65535"),
 ];
 
 #[test]
@@ -467,12 +471,59 @@ fn a_value_that_cannot_be_meant_is_an_error_at_its_line() {
 }
 
 /// What Traefik takes although it cannot be meant: a warning, and the middleware does what is said.
-const WARNED: [(&str, &str); 5] = [
+const WARNED: [(&str, &str); 28] = [
     ("{digestAuth: {}}", "nobody can log in"),
     ("{inFlightReq: {amount: -1}}", "no request passes"),
     ("{basicAuth: {users: ['a:plain']}}", "this user can never log in"),
     ("{rateLimit: {average: -1}}", "there is no limit"),
     ("{rateLimit: {average: 1, burst: -1}}", "which means 1"),
+    ("{rateLimit: {average: 1, burst: 4294967296}}", "which means 4294967295"),
+    ("{rateLimit: {average: 1, redis: {poolSize: 5}}}", "`redis.poolSize` has no effect"),
+    ("{rateLimit: {average: 1, redis: {minIdleConns: 5}}}", "`redis.minIdleConns` has no effect"),
+    ("{rateLimit: {average: 1, redis: {maxActiveConns: -2}}}", "one connection per worker"),
+    ("{rateLimit: {average: 1, redis: {readTimeout: -1s}}}", "there is no limit"),
+    ("{redirectScheme: {scheme: gopher}}", "write `https`"),
+    ("{redirectRegex: {regex: '^a(b)', replacement: 'x${2}'}}", "go from 0 to 1"),
+    ("{redirectRegex: {regex: '^a(b)', replacement: 'x$1y'}}", "for group 1 write `${1}y`"),
+    ("{replacePathRegex: {regex: '^a(b)', replacement: '/$rest'}}", "`$rest` names a group"),
+    (
+        "{circuitBreaker: {expression: 'NetworkErrorRatio() > 0.5', checkPeriod: -1s}}",
+        "`checkPeriod` is -1s, which means the default, 100ms",
+    ),
+    (
+        "{circuitBreaker: {expression: 'NetworkErrorRatio() > 0.5', fallbackDuration: -1s}}",
+        "`fallbackDuration` is -1s, which means the default, 10s",
+    ),
+    (
+        "{circuitBreaker: {expression: 'NetworkErrorRatio() > 0.5', recoveryDuration: -1s}}",
+        "`recoveryDuration` is -1s, which means the default, 10s",
+    ),
+    ("{replacePath: {path: ''}}", "which means `/`"),
+    ("{stripPrefix: {prefixes: []}}", "nothing is stripped"),
+    ("{stripPrefixRegex: {regex: []}}", "nothing is stripped"),
+    ("{grpcWeb: {allowOrigins: [app.example.com]}}", "no origin that a browser names"),
+    ("{grpcWeb: {allowOrigins: ['https://app.example.com/']}}", "without a path"),
+    (
+        "{headers: {frameDeny: true, customFrameOptionsValue: SAMEORIGIN}}",
+        "`customFrameOptionsValue`, which counts",
+    ),
+    (
+        "{headers: {browserXssFilter: true, customBrowserXSSValue: '0'}}",
+        "`customBrowserXSSValue`, which counts",
+    ),
+    (
+        "{headers: {accessControlAllowOriginList: ['*'], accessControlAllowCredentials: true}}",
+        "browsers refuse that",
+    ),
+    ("{retry: {attempts: 2, maxRequestBodyBytes: -2}}", "which means -1"),
+    (
+        "{forwardAuth: {address: 'http://a.test/', trustForwardHeader: true, maxResponseBodySize: -2}}",
+        "there is no limit",
+    ),
+    (
+        "{forwardAuth: {address: 'http://a.test/', trustForwardHeader: true, maxBodySize: -2}}",
+        "there is no limit",
+    ),
 ];
 
 #[test]
@@ -489,4 +540,82 @@ fn what_traefik_takes_although_it_makes_no_sense_is_warned_of() {
         assert_eq!((&one["severity"], &one["line"]), (&"warning".into(), &3.into()), "{options}");
         assert!(one["message"].as_str().unwrap().contains(says), "{options}: {one}");
     }
+}
+
+/// What is said of a dynamic file.
+fn checked(text: &str) -> Vec<Value> {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("routes.yml");
+    fs::write(&path, text).unwrap();
+    let said = run(&["check", path.to_str().unwrap(), "--format=json"]);
+    let said: Value = serde_json::from_slice(&said.stdout).unwrap();
+    said["diagnostics"].as_array().unwrap().clone()
+}
+
+#[test]
+fn what_makes_no_sense_elsewhere_is_told_at_its_line() {
+    let server = "servers: [{url: 'http://127.0.0.1:1'}]";
+    let service = |options: String| format!("http:\n  services:\n    s: {options}\n");
+    let router = |options: &str| {
+        let router = format!("{{rule: Path(`/`), service: s, {options}}}");
+        format!(
+            "http:\n  services: {{s: {{loadBalancer: {{{server}}}}}}}\n  routers: {{r: {router}}}\n"
+        )
+    };
+    let with = |options: &str| service(format!("{{loadBalancer: {{{server}, {options}}}}}"));
+    let weight = |options: &str| {
+        let server = "servers: [{url: 'http://127.0.0.1:1', weight: -1}]";
+        service(format!("{{loadBalancer: {{{options}{server}}}}}"))
+    };
+    let of = |options: &str| service(format!("{options}\n    t: {{loadBalancer: {{{server}}}}}"));
+    let mut wrong = Vec::new();
+    for (text, severity, says) in [
+        (weight(""), "warning", "the server is never chosen"),
+        (weight("strategy: p2c, "), "warning", "no effect with `strategy: p2c`"),
+        (with("healthCheck: {path: /, status: 600}"), "error", "write 100 to 599"),
+        (with("healthCheck: {path: /, status: 99}"), "error", "write 100 to 599"),
+        (with("passiveHealthCheck: {failureWindow: -1s}"), "warning", "10s is used instead"),
+        (with("passiveHealthCheck: {maxFailedAttempts: 0}"), "warning", "which means 1"),
+        (of("{weighted: {services: [{name: t, weight: -1}]}}"), "warning", "never chosen"),
+        (
+            of("{highestRandomWeight: {services: [{name: t, weight: -1}]}}"),
+            "warning",
+            "never chosen",
+        ),
+        (of("{mirroring: {service: t, maxBodySize: -2}}"), "warning", "which means -1"),
+        (
+            of("{mirroring: {service: t, mirrors: [{name: t, percent: -1}]}}"),
+            "error",
+            "between 0 and 100",
+        ),
+        (router("observability: {tracing: true}"), "warning", "no tracing yet"),
+        (router("observability: {traceVerbosity: detailed}"), "warning", "no tracing yet"),
+        (router("observability: {traceVerbosity: much}"), "warning", "`minimal` or `detailed`"),
+        (
+            "tls:\n  options:\n    o: {preferServerCipherSuites: true}\n".to_owned(),
+            "warning",
+            "has no effect",
+        ),
+        (
+            format!(
+                "http:\n  services: {{s: {{loadBalancer: {{{server}}}}}}}\n  \
+                 middlewares: {{e: {{errors: {{status: [], service: s, query: /}}}}}}\n"
+            ),
+            "warning",
+            "no answer is replaced",
+        ),
+    ] {
+        let said = checked(&text);
+        let told = |one: &Value| {
+            one["severity"] == severity
+                && one["message"].as_str().unwrap().contains(says)
+                && one["line"] == 3
+        };
+        if !said.iter().any(told) {
+            wrong.push(format!("{text}should say {says:?}, not {said:#?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let fine = router("observability: {tracing: false, traceVerbosity: minimal}");
+    assert_eq!(checked(&fine), [] as [Value; 0]);
 }

@@ -36,6 +36,7 @@ fn one_name_goes_both_ways() {
         Ask::get("/"),
         Ask::get("/").header("X-Request-Id", "forged").header("X-Request-Id", "twice"),
         Ask::get("/").header("X-Request-Id", "listed").header("Connection", "X-Request-Id"),
+        Ask::get("/").header("X_Request_Id", "forged").header("X.Request_Id", "forged"),
     ] {
         let answer = client.send(&ask).unwrap();
         let id = answer.header("x-request-id").unwrap();
@@ -43,7 +44,7 @@ fn one_name_goes_both_ways() {
         assert_eq!(answer.all("x-request-id"), [id]);
         let last = origin.last();
         let sent =
-            last.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("x-request-id"));
+            last.headers.iter().filter(|(name, _)| name.to_ascii_lowercase().ends_with("id"));
         assert_eq!(sent.map(|(_, id)| id).collect::<Vec<_>>(), [id], "{ask:?}");
         seen.push(id.to_owned());
     }
@@ -56,7 +57,7 @@ fn one_name_goes_both_ways() {
     assert_eq!(origin.last().header("x-request-id"), seen.last().map(String::as_str));
     seen.sort();
     seen.dedup();
-    assert_eq!(seen.len(), 5);
+    assert_eq!(seen.len(), 6);
 }
 
 #[test]

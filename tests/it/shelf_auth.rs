@@ -111,6 +111,34 @@ fn digest_auth() {
     });
 }
 
+/// Challenges and nonces of before a restart are the protocol, a wrong password is a guess.
+#[test]
+fn users_of_digest_auth_are_not_banned() {
+    let origin = Origin::start();
+    let user = format!("user:odoo:{}", md5(&["user", "odoo", "pass"]));
+    let text = through(&origin.url(), &format!("digestAuth: {{users: ['{user}'], realm: odoo}}"));
+    let ban = "ban: {threshold: 2, conditions: [{status: ['401']}]}";
+    let text = text
+        .replace("[one]", "[jail, one]")
+        .replace("one: {digest", &format!("jail: {{{ban}}}\n            one: {{digest"));
+    let proxy = Proxy::start(&text);
+    let stale = Proxy::start(&text).get("/");
+    let ask = |challenge: &Answer, password: &str| {
+        Ask::get("/").header("Authorization", &proof(challenge, password, "/", "00000001"))
+    };
+    for _ in 0..3 {
+        let challenge = proxy.get("/");
+        assert_eq!(challenge.status, 401);
+        assert_eq!(proxy.send(&ask(&challenge, "pass")).status, 200);
+        let answer = proxy.send(&ask(&stale, "pass"));
+        assert_eq!((answer.status, &*parameter(&answer, "stale")), (401, "true"));
+    }
+    let challenge = proxy.get("/");
+    for status in [401, 401, 403] {
+        assert_eq!(proxy.send(&ask(&challenge, "guess")).status, status);
+    }
+}
+
 /// Lets `token: good` pass, and sends everybody else to log in.
 fn gatekeeper() -> Origin {
     Origin::with(|seen| match seen.header("token") {
@@ -236,7 +264,7 @@ fn forward_auth_answers_head_without_a_body() {
 #[test]
 fn forward_auth_remembers_what_was_allowed() {
     let (origin, keeper) = (Origin::start(), Origin::with(remembering));
-    let cache = "cache: {ttl: 1h, maxEntries: 100, keyHeaders: [X-Forwarded-Method]}";
+    let cache = "cache: {ttl: 1h, maxEntries: 100, ignoreHeaders: [X-Forwarded-Uri]}";
     let middleware = format!(
         "forwardAuth: {{address: '{}', trustForwardHeader: false, authResponseHeaders: [X-User], \
          {cache}}}",
@@ -285,6 +313,7 @@ fn forward_auth_remembers_what_was_allowed() {
         assert_eq!(keeper.count(), before + 2, "{cookie}");
     }
     // A reload that changes something else forgets nothing; another setting does.
+    ask("/", "ann");
     let text = through(&origin.url(), &middleware);
     let more = "routers:\n            open: {rule: Host(`open.test`), service: app}\n";
     process.write(&text.replace("routers:\n", more));
@@ -296,6 +325,36 @@ fn forward_auth_remembers_what_was_allowed() {
         ask("/", "ann");
         keeper.count() > before
     });
+}
+
+/// What is allowed for one path and method is allowed for no other, and the names that the entry
+/// point gives to requests do not make them differ.
+#[test]
+fn forward_auth_remembers_by_path_and_method() {
+    let origin = Origin::start();
+    let keeper = Origin::with(|seen| {
+        let is_admin = seen.header("x-forwarded-uri").is_some_and(|uri| uri.contains("admin"));
+        let deletes = seen.header("x-forwarded-method") == Some("DELETE");
+        Reply::status(if is_admin || deletes { 403 } else { 200 })
+    });
+    let middleware = format!(
+        "forwardAuth: {{address: '{}', trustForwardHeader: false, \
+         cache: {{ignoreHeaders: [User-Agent]}}}}",
+        keeper.url()
+    );
+    let named = json!({"entryPoints": {"web": {"http": {"requestId": {}}}}});
+    let proxy = Proxy::with(named).start(&through(&origin.url(), &middleware));
+    for (method, path, status, asked) in [
+        ("GET", "/public", 200, 1),
+        ("GET", "/public", 200, 1),
+        ("GET", "/admin", 403, 2),
+        ("DELETE", "/public", 403, 3),
+        ("GET", "/public", 200, 3),
+    ] {
+        let ask = Ask::new(method, path).header("Cookie", "s=1");
+        assert_eq!(proxy.send(&ask).status, status, "{method} {path}");
+        assert_eq!(keeper.count(), asked, "{method} {path}");
+    }
 }
 
 /// An authentication server for which the cookie is the user.

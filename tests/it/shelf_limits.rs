@@ -1,6 +1,8 @@
 //! The middlewares that limit: circuitBreaker, and rateLimit with its buckets in Redis (RP 7.5, 7.6).
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
@@ -107,6 +109,39 @@ fn routers_and_proxies_share_buckets_in_redis() {
     assert_eq!(bucket[1].len(), 16, "microseconds: {bucket:?}");
     let kept: i64 = redis.cli(&["ttl", "rate:one@file:127.0.0.1"]).trim().parse().unwrap();
     assert!((180..=242).contains(&kept), "four tokens take four minutes: {kept}");
+}
+
+/// RP-7.5.8: a decision is one command, whoever asks and whatever it says.
+#[test]
+fn a_decision_is_one_command_to_redis() {
+    const DECISIONS: usize = 30;
+    let (redis, origin) = (Redis::start(&[]), Origin::start());
+    let limit = slow(4, &format!("endpoints: ['{}'], maxActiveConns: 1", redis.address()));
+    let proxy = Proxy::start(&through(&origin.url(), &limit));
+    // The first connects, and makes the script known.
+    assert_eq!(ask(&proxy, "first"), 200);
+    let mut watch = BufReader::new(TcpStream::connect(redis.address()).unwrap());
+    watch.get_ref().set_read_timeout(Some(DEADLINE)).unwrap();
+    watch.get_mut().write_all(b"MONITOR\r\n").unwrap();
+    let mut line = String::new();
+    watch.read_line(&mut line).unwrap();
+    assert_eq!(line, "+OK\r\n");
+    let statuses: Vec<_> =
+        (0..DECISIONS).map(|number| ask(&proxy, ["a", "b"][number % 2])).collect();
+    let passed = statuses.iter().filter(|&&status| status == 200).count();
+    assert_eq!((passed, statuses.len() - passed), (8, DECISIONS - 8));
+    redis.cli(&["echo", "that was all"]);
+    let mut commands = Vec::new();
+    while !line.contains("that was all") {
+        line.clear();
+        assert!(watch.read_line(&mut line).unwrap() > 0);
+        // What the script does inside of Redis costs no way there.
+        if !line.contains(" lua] ") {
+            commands.push(line.split('"').nth(1).unwrap_or_default().to_ascii_uppercase());
+        }
+    }
+    assert_eq!(commands.pop().as_deref(), Some("ECHO"));
+    assert_eq!(commands, vec!["EVALSHA"; DECISIONS]);
 }
 
 /// RP-7.5: `scope: router` gives each router buckets of its own, in Redis too.

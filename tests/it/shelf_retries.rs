@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::json;
 
@@ -44,7 +45,7 @@ fn routers_share_a_limit_that_is_of_the_middleware() {
     assert_eq!(passed.status, 200);
     assert_eq!(passed.header("ratelimit-policy"), Some("\"one@file\";q=1;w=3600"));
     assert_eq!(passed.header("ratelimit"), Some("\"one@file\";r=0;t=3600"));
-    proxy.reload(&format!("{}\n# changed", text("middleware")));
+    proxy.reload(&text("middleware").replace("service: b,", "priority: 7, service: b,"));
     let refused = proxy.get("/b");
     assert_eq!(refused.status, 429);
     let left = format!("\"one@file\";r=0;t={}", refused.header("retry-after").unwrap());
@@ -131,6 +132,38 @@ fn only_what_was_never_sent_goes_to_another_server() {
     }
 }
 
+/// RP-7.6.1: `disableRetryOnNetworkError` is about errors of the network, and about nothing else.
+#[test]
+fn errors_of_the_network_need_not_be_repeated() {
+    for (disable, statuses) in [(true, [200, 200, 502, 502]), (false, [200; 4])] {
+        let retry = format!(
+            "retry: {{attempts: 3, status: ['503'], disableRetryOnNetworkError: {disable}}}"
+        );
+        let asked = AtomicUsize::new(0);
+        let failing = Origin::with(move |_| match asked.fetch_add(1, Ordering::AcqRel) {
+            0 | 1 => Reply::status(503),
+            _ => Reply::ok("third"),
+        });
+        let there = Origin::start();
+        let text = through(&retry, &[NOBODY, &there.url()], &[&failing.url()]);
+        let proxy = Proxy::start(&text);
+        // The turns alternate: half of the requests meet the server that nobody listens at.
+        let mut found = [(); 4].map(|()| proxy.get("/a").status);
+        found.sort_unstable();
+        assert_eq!(found, statuses, "{disable}");
+        let served = statuses.iter().filter(|&&status| status == 200).count();
+        assert_eq!(there.count(), served);
+        assert_eq!(proxy.get("/b").text(), "third");
+        assert_eq!(failing.count(), 3);
+    }
+    // Nor is what broke off after it was sent.
+    let (closes, other) = (silent(), Origin::start());
+    let retry = "retry: {attempts: 3, status: ['503'], disableRetryOnNetworkError: true}";
+    let text = through(retry, &[&closes.url(), &other.url()], &[NOBODY]);
+    assert_eq!(Proxy::start(&text).get("/a").status, 502);
+    assert_eq!((closes.connections(), other.count()), (1, 0));
+}
+
 /// A budget is of a service, whichever router the requests come through.
 #[test]
 fn a_service_gets_no_more_retries_than_its_budget() {
@@ -152,7 +185,7 @@ fn a_service_gets_no_more_retries_than_its_budget() {
     }
     assert_eq!(other.count(), 6);
     // Reloads do not fill it.
-    proxy.reload(&format!("{text}\n# changed"));
+    proxy.reload(&text.replace("service: b,", "priority: 7, service: b,"));
     assert_eq!(proxy.get("/a").status, 503);
     assert_eq!(failing.count(), 31);
     let shown = proxy.api("/api/http/middlewares/one@file");

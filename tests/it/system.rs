@@ -212,6 +212,24 @@ fn systemd_is_told() {
     assert_eq!(process.end().code(), Some(0));
 }
 
+/// SIG-9: a proxy whose `/ping` does not answer is not said to be alive. Here nobody gets it in clear text.
+#[test]
+fn systemd_is_told_nothing_while_ping_does_not_answer() {
+    let systemd = Notifications::new();
+    let path = systemd.path();
+    let origin = Origin::start();
+    let environment = [("NOTIFY_SOCKET", path.as_os_str()), ("WATCHDOG_USEC", "20000".as_ref())];
+    let options = json!({"entryPoints": {"traefik": {"http": {"tls": {}}}}});
+    let mut process = Process::start_in(&environment, &options, &everything_to(&origin.url()));
+    assert_eq!(systemd.next(), "READY=1");
+    until("it was asked several times", || {
+        process.log().matches("the watchdog is told nothing").count() > 3
+    });
+    process.signal(Signal::TERM);
+    assert_eq!(systemd.next(), "STOPPING=1");
+    assert_eq!(process.end().code(), Some(0));
+}
+
 /// A reload that somebody asks for is over when what it found is in force, also if that is nothing.
 #[test]
 fn systemd_is_told_of_a_reload() {

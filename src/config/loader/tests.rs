@@ -348,7 +348,9 @@ fn options_without_effect_only_warn() {
     )
     .unwrap();
     let warnings = warnings(&loaded);
-    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert_eq!(warnings.len(), 4, "{warnings:?}");
+    assert!(warnings.iter().any(|line| line.contains("`global.checkNewVersion` has no effect")));
+    assert!(warnings.iter().any(|line| line.contains("`global.sendAnonymousUsage` has no effect")));
     assert!(warnings.iter().any(|line| line.contains("experimental.fastProxy")));
     assert!(warnings.iter().any(|line| line.contains("core.defaultRuleSyntax")));
 }

@@ -63,6 +63,10 @@ pub(super) fn read(message: &[u8], id: u16, name: &str) -> Option<Answer> {
         }
         at = behind;
     }
+    // Cut off (TC): whatever was in it is not here.
+    if flags.first()? & 0x02 != 0 {
+        return Some(Answer::Failed);
+    }
     Some(Answer::NoAlias)
 }
 
@@ -177,6 +181,13 @@ pub(super) mod tests {
         short.splice(end - 3.., [1, b'b', 0xc0, 16]);
         short[end - 4] = 4;
         assert_eq!(read(&short), Some(alias("b.a.test", 60)));
+        // Cut off: only what is in it is known.
+        let cut = |mut message: Vec<u8>| {
+            message[2] |= 0x02;
+            message
+        };
+        assert_eq!(read(&cut(reply(&asked, 0, &[]))), Some(Answer::Failed));
+        assert_eq!(read(&cut(reply(&asked, 0, &cname("b.test", 60)))), Some(alias("b.test", 60)));
         // Another record stands before it.
         let mut address = vec![0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 9, 0, 4, 10, 0, 0, 1];
         address.extend(cname("b.test", 60));

@@ -44,8 +44,11 @@ impl Default for HostResolverConfig {
 
 /// How long a request waits for its host to be looked up.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Lookups at a time, in the process.
-const LOOKUPS: usize = 64;
+/// Lookups at a time, in the process: of names that clients bring, and of those that were aliases before.
+const LOOKUPS: usize = 48;
+const RENEWALS: usize = 16;
+/// How long an alias goes on to be one while nobody can tell whether it still is (RFC 8767).
+const STALE: Duration = Duration::from_hours(1);
 const SHARDS: usize = 16;
 /// Names that are remembered, per shard.
 const CAPACITY: usize = 1024;
@@ -61,6 +64,7 @@ const LONGEST: Duration = Duration::from_hours(24);
 pub struct Flattener {
     resolver: Resolver,
     lookups: Semaphore,
+    renewals: Semaphore,
     hasher: RandomState,
     shards: [Mutex<Shard>; SHARDS],
 }
@@ -73,9 +77,15 @@ enum Entry {
     Known {
         flat: Flat,
         until: Instant,
+        /// Until when it may be taken for it while nobody can tell.
+        end: Instant,
     },
-    /// It is being looked up; set when it was.
-    Sought(watch::Receiver<Option<Flat>>),
+    /// It is being looked up; `answer` is set when it was.
+    Sought {
+        answer: watch::Receiver<Option<Flat>>,
+        /// The alias that it was, and until when it may go on to be it.
+        before: Option<(Arc<str>, Instant)>,
+    },
 }
 
 impl Entry {
@@ -83,8 +93,18 @@ impl Entry {
         match self {
             Self::Known { until, .. } => *until <= now,
             // Who looked went away with its runtime.
-            Self::Sought(answer) => answer.has_changed().is_err(),
+            Self::Sought { answer, .. } => answer.has_changed().is_err(),
         }
+    }
+
+    /// The alias that it was, if it may still be taken for it.
+    fn before(&self, now: Instant) -> Option<(Arc<str>, Instant)> {
+        let (flat, end) = match self {
+            Self::Known { flat: Some(flat), end, .. } => (flat, *end),
+            Self::Sought { before: Some((flat, end)), .. } => (flat, *end),
+            _ => return None,
+        };
+        (now < end).then(|| (Arc::clone(flat), end))
     }
 }
 
@@ -95,6 +115,7 @@ impl Flattener {
         Ok(Self {
             resolver: Resolver::read(Path::new(&config.resolv_config), depth)?,
             lookups: Semaphore::new(LOOKUPS),
+            renewals: Semaphore::new(RENEWALS),
             hasher: RandomState::new(),
             shards: std::array::from_fn(|_| Mutex::default()),
         })
@@ -120,20 +141,25 @@ impl Flattener {
         now: Instant,
     ) -> Result<Flat, Option<watch::Receiver<Option<Flat>>>> {
         let mut shard = self.shard(host);
-        match shard.get(host) {
+        let entry = shard.get(host);
+        let before = entry.and_then(|entry| entry.before(now));
+        match entry {
             Some(entry) if entry.is_stale(now) => {}
             Some(Entry::Known { flat, .. }) => return Ok(flat.clone()),
-            Some(Entry::Sought(answer)) => return Err(Some(answer.clone())),
+            Some(Entry::Sought { answer, .. }) => {
+                return before.map(|(flat, _)| Some(flat)).ok_or_else(|| Some(answer.clone()));
+            }
             None => {}
         }
         if shard.len() >= CAPACITY && !shard.contains_key(host) && !make_room(&mut shard, now) {
             return Err(None);
         }
         let (tell, answer) = watch::channel(None);
-        shard.insert(host.into(), Entry::Sought(answer.clone()));
+        let sought = Entry::Sought { answer: answer.clone(), before: before.clone() };
+        shard.insert(host.into(), sought);
         // A task of its own: whoever asked first may go away, and others wait too.
-        tokio::spawn(look_up(Arc::clone(self), host.into(), tell));
-        Err(Some(answer))
+        tokio::spawn(look_up(Arc::clone(self), host.into(), before.clone(), tell));
+        before.map(|(flat, _)| Some(flat)).ok_or(Some(answer))
     }
 
     fn shard(&self, host: &str) -> MutexGuard<'_, Shard> {
@@ -143,26 +169,40 @@ impl Flattener {
     }
 }
 
-async fn look_up(flattener: Arc<Flattener>, host: Box<str>, tell: watch::Sender<Option<Flat>>) {
-    let (flat, keep) = match timeout(PATIENCE, flattener.lookups.acquire()).await {
-        Ok(Ok(_permit)) => found(&flattener.resolver, &host).await,
+async fn look_up(
+    flattener: Arc<Flattener>,
+    host: Box<str>,
+    before: Option<(Arc<str>, Instant)>,
+    tell: watch::Sender<Option<Flat>>,
+) {
+    // Who floods us with names must not keep us from those that we know.
+    let places = if before.is_some() { &flattener.renewals } else { &flattener.lookups };
+    let (told, pause) = match timeout(PATIENCE, places.acquire()).await {
+        Ok(Ok(_permit)) => (found(&flattener.resolver, &host).await, NO_ANSWER),
         _ => (None, Duration::ZERO),
     };
-    let known = Entry::Known { flat: flat.clone(), until: Instant::now() + keep };
+    let now = Instant::now();
+    let (flat, until, end) = match (told, before) {
+        (Some((flat, keep)), _) => (flat, now + keep, now + keep + STALE),
+        (None, Some((flat, end))) if now < end => (Some(flat), (now + pause).min(end), end),
+        (None, _) => (None, now + pause, now),
+    };
+    let known = Entry::Known { flat: flat.clone(), until, end };
     flattener.shard(&host).insert(host, known);
     tell.send_replace(Some(flat));
 }
 
-async fn found(resolver: &Resolver, host: &str) -> (Flat, Duration) {
+/// What it is an alias of, and for how long; `None` when nobody could tell.
+async fn found(resolver: &Resolver, host: &str) -> Option<(Flat, Duration)> {
     match timeout(PATIENCE, resolver.flatten(host)).await {
         Ok(Found::Alias { of, ttl }) => {
             tracing::debug!(host, cname = &*of, "flattened");
-            (Some(of.into()), ttl.clamp(SHORTEST, LONGEST))
+            Some((Some(of.into()), ttl.clamp(SHORTEST, LONGEST)))
         }
-        Ok(Found::NoAlias) => (None, NO_ALIAS),
+        Ok(Found::NoAlias) => Some((None, NO_ALIAS)),
         Ok(Found::NoAnswer) | Err(_) => {
             tracing::debug!(host, "no DNS server could tell its CNAME");
-            (None, NO_ANSWER)
+            None
         }
     }
 }
@@ -288,7 +328,9 @@ mod tests {
         let now = Instant::now();
         let known = |host: &str, at| flattener.remembered(host, at).is_ok();
         assert!(known("www.customer.test", now + Duration::from_secs(55)));
-        assert!(!known("www.customer.test", now + Duration::from_secs(65)));
+        // Looked up again, and meanwhile it is what it was.
+        assert!(known("www.customer.test", now + Duration::from_secs(65)));
+        assert!(!known("www.customer.test", now + Duration::from_secs(65) + STALE));
         assert!(known("gone.test", now + Duration::from_secs(250)));
         assert!(!known("gone.test", now + Duration::from_secs(350)));
     }
@@ -313,6 +355,32 @@ mod tests {
         assert!(alone.remembered("www.customer.test", Instant::now()).is_ok());
     }
 
+    /// An alias that is known stays one while its servers are silent, and nobody waits for them.
+    #[tokio::test]
+    async fn a_known_alias_outlives_its_servers() {
+        let silent = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let switch = Arc::clone(&silent);
+        let (address, asked) =
+            server(move |name| (!switch.load(Ordering::Acquire)).then(|| shop(name))).await;
+        let flattener = through(address, 1);
+        assert_eq!(flattener.flat("www.customer.test").await.as_deref(), Some("edge.shop.test"));
+        silent.store(true, Ordering::Release);
+        let later = Instant::now() + Duration::from_secs(65);
+        let before = asked.load(Ordering::Acquire);
+        for _ in 0..3 {
+            let flat = flattener.remembered("www.customer.test", later);
+            assert_eq!(flat.unwrap().as_deref(), Some("edge.shop.test"));
+        }
+        timeout(PATIENCE, async {
+            while asked.load(Ordering::Acquire) == before {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .unwrap();
+        assert!(flattener.remembered("www.customer.test", later + STALE).is_err());
+    }
+
     #[tokio::test]
     async fn clients_cannot_fill_the_memory() {
         let (address, _) = server(|name| Some(shop(name))).await;
@@ -323,7 +391,7 @@ mod tests {
             let host: Box<str> = format!("h{number}.test").into();
             let mut shard = flattener.shard(&host);
             if shard.len() < CAPACITY || make_room(&mut shard, now) {
-                shard.insert(host, Entry::Known { flat: None, until: now + NO_ALIAS });
+                shard.insert(host, Entry::Known { flat: None, until: now + NO_ALIAS, end: now });
             }
             assert!(shard.len() <= CAPACITY);
         }
@@ -332,7 +400,10 @@ mod tests {
         let mut shard = Shard::new();
         let (_tell, answer) = watch::channel(None);
         for number in 0..CAPACITY {
-            shard.insert(number.to_string().into(), Entry::Sought(answer.clone()));
+            shard.insert(
+                number.to_string().into(),
+                Entry::Sought { answer: answer.clone(), before: None },
+            );
         }
         assert!(!make_room(&mut shard, now));
     }

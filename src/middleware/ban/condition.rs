@@ -12,7 +12,9 @@ use crate::values::{BuildError, StatusRanges, go_regex, is_default};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct BanConditionConfig {
-    /// Statuses of the answer: `401` or `400-499`, one per item. Default: any.
+    /// Statuses of the answer: `401` or `400-499`, one per item. By what `basicAuth` and
+    /// `digestAuth` answer to requests without credentials, or with right ones of an old nonce,
+    /// nobody offends. Default: any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub status: Vec<String>,
     /// Pattern that the path matches, as in the rule `PathRegexp`. Default: any path.

@@ -37,11 +37,8 @@ impl Prefix {
         }
     }
 
-    /// Reads a source as it is written, or any address of it.
+    /// Reads a source as it is written, or any address or network that lies in it.
     pub(super) fn parse(self, text: &str) -> Option<Source> {
-        if text == "common" {
-            return Some(Source::Common);
-        }
         if let Some(hash) = text.strip_prefix("hash:") {
             let digits = hash.len() == 32 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
             let both = u128::from_str_radix(hash, 16).ok().filter(|_| digits)?;
@@ -49,29 +46,36 @@ impl Prefix {
             return Some(Source::Text(first.try_into().ok()?, second.try_into().ok()?));
         }
         let address = match text.split_once('/') {
-            // Another network than what counts as one source would be many of them, or a part.
             Some((address, bits)) => {
-                let address: Ipv6Addr = address.parse().ok()?;
-                let own = bits.parse::<u8>().ok()? == self.0 && cut(address, self.0) == address;
-                own.then_some(IpAddr::V6(address))?
+                let address = address.parse::<IpAddr>().ok()?;
+                let bits: u8 = bits.parse().ok()?;
+                // A wider network than what counts as one source is many of them.
+                let own = match address {
+                    IpAddr::V6(ip) if ip.to_ipv4_mapped().is_none() => self.0..=128,
+                    IpAddr::V6(_) => 128..=128,
+                    IpAddr::V4(_) => 32..=32,
+                };
+                own.contains(&bits).then_some(address)?
             }
             None => text.parse().ok()?,
         };
         Some(self.source(address))
     }
 
-    /// What is wrong with a text that is no source, and what would be right.
-    pub(super) fn complaint(self, text: &str) -> String {
-        let right = match text.split_once('/').map(|(address, _)| address.parse()) {
-            Some(Ok(IpAddr::V4(address))) => {
-                format!("an IPv4 source is one address: write for example `{address}`")
-            }
-            Some(Ok(address @ IpAddr::V6(_))) => {
-                format!("an IPv6 source is here: `{}`", self.text(self.source(address)))
-            }
-            _ => "write an address, `common`, or a source as `GET /v1/bans` shows it".to_owned(),
-        };
-        format!("{text:?} is no source: {right}")
+    /// What can be banned, as people read it.
+    pub(super) fn described(self) -> String {
+        format!(
+            "banned are IPv4 addresses and IPv6 networks of /{}, by any address of theirs",
+            self.0
+        )
+    }
+
+    /// The one address that `text` names, if it names no more than that.
+    pub(super) fn single(text: &str) -> Option<IpAddr> {
+        let (address, bits) = text.split_once('/').unwrap_or((text, ""));
+        let address: IpAddr = address.parse().ok()?;
+        let whole = if address.is_ipv4() { "32" } else { "128" };
+        (bits.is_empty() || bits == whole).then_some(address.to_canonical())
     }
 }
 
@@ -114,31 +118,52 @@ mod tests {
             assert_eq!(prefix(bits).parse(want), Some(source));
             assert_eq!(prefix(bits).parse(address), Some(source));
         }
-        for source in [Source::Common, Source::Text(1, u64::MAX)] {
-            assert_eq!(prefix(64).parse(&prefix(64).text(source)), Some(source));
+        let source = Source::Text(1, u64::MAX);
+        assert_eq!(prefix(64).parse(&prefix(64).text(source)), Some(source));
+        for (bits, part, want) in [
+            (64, "2001:db8:1:2:3::4/128", "2001:db8:1:2::/64"),
+            (64, "2001:db8:1:2:3::/80", "2001:db8:1:2::/64"),
+            (64, "2001:db8:1:2:3::4/64", "2001:db8:1:2::/64"),
+            (48, "2001:db8:1:2::/64", "2001:db8:1::/48"),
+            (128, "2001:db8::4/128", "2001:db8::4"),
+            (64, "192.0.2.1/32", "192.0.2.1"),
+            (64, "::ffff:192.0.2.1/128", "192.0.2.1"),
+        ] {
+            let source = prefix(bits).parse(part).unwrap();
+            assert_eq!(prefix(bits).text(source), want, "{part}");
         }
         for odd in [
             "",
             "x",
-            "192.0.2.1/32",
+            "192.0.2.1/31",
             "192.0.2.1/64",
+            "::ffff:192.0.2.1/96",
             "2001:db8::/48",
-            "2001:db8::1/64",
+            "2001:db8::/129",
+            "2001:db8::/",
             "hash:12",
             "hash:+0000000000000000000000000000001",
-            "Common",
+            "common",
         ] {
             assert_eq!(prefix(64).parse(odd), None, "{odd}");
         }
-        for (odd, right) in [
-            ("1.2.3.0/24", "write for example `1.2.3.0`"),
-            ("2001:db8:0:1::9/48", "`2001:db8:0:1::/64`"),
-            ("x/y", "`common`"),
-        ] {
-            assert!(prefix(64).complaint(odd).contains(right), "{odd}");
-        }
         for bits in [0, -1, 129, 320] {
             assert_eq!(Prefix::new(bits).unwrap_err().option, "ipv6Subnet");
+        }
+    }
+
+    #[test]
+    fn one_address_may_be_written_as_a_network() {
+        for (text, want) in [
+            ("192.0.2.1", Some("192.0.2.1")),
+            ("192.0.2.1/32", Some("192.0.2.1")),
+            ("::ffff:192.0.2.1", Some("192.0.2.1")),
+            ("2001:db8::1/128", Some("2001:db8::1")),
+            ("2001:db8::1/64", None),
+            ("192.0.2.1/31", None),
+            ("hash:1", None),
+        ] {
+            assert_eq!(Prefix::single(text), want.map(|want| want.parse().unwrap()), "{text}");
         }
     }
 

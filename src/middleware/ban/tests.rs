@@ -3,15 +3,18 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http::header::RETRY_AFTER;
 
 use super::list::{CAPACITY, Order, SHARDS};
 use super::*;
 use crate::exchange::Body;
+use crate::middleware::basic_auth::BasicAuthConfig;
 use crate::middleware::ip_strategy::IpStrategyConfig;
 use crate::middleware::testing::{Bench, Setting, body, build, context, get, with};
 use crate::observability::metrics::{BanCount, BanCounts};
-use crate::values::QualifiedName;
+use crate::values::{Profile, QualifiedName, Secret};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -126,6 +129,85 @@ async fn sources_and_those_allowed() {
     }
 }
 
+/// An address on the list is asked for as a whole, however much of it is the source.
+#[tokio::test(start_paused = true)]
+async fn networks_are_cut_by_the_ban_alone() {
+    for profile in [Profile::Safe, Profile::Hardened] {
+        for (subnet, neighbour) in [("", 403), (r#""ipv6Subnet": 128, "#, 200)] {
+            let json = format!(
+                r#"{{{subnet}"conditions": [{{"status": ["401"]}}], "threshold": 1,
+                     "allow": ["2001:db8::5"]}}"#
+            );
+            let setting = Setting { profile, ..Setting::default() };
+            let _bans = Bans::of(&setting.state);
+            let from = |peer: &str| {
+                bench_of(setting.build(&config(&json)).unwrap().0).with_context(context(peer))
+            };
+            from("2001:db8::5").status(get("/401")).await;
+            assert_eq!(from("2001:db8::4").status(get("/200")).await, 200);
+            from("2001:db8::4").status(get("/401")).await;
+            for (peer, want) in
+                [("2001:db8::4", 403), ("2001:db8::5", 200), ("2001:db8::6", neighbour)]
+            {
+                assert_eq!(from(peer).status(get("/200")).await, want, "{profile:?} {peer}");
+            }
+        }
+    }
+}
+
+/// What every client gets before its first request bans nobody, and guesses do.
+#[tokio::test(start_paused = true)]
+async fn being_asked_for_credentials_is_no_offence() {
+    let user = "test:$apr1$H6uskkkW$IgXLP6ewTrSuBkTrqE8wj/".to_owned();
+    let login = BasicAuthConfig { users: vec![Secret::from(user)], ..Default::default() };
+    let chain = || vec![build(&config(LOGIN)).unwrap(), build(&login).unwrap()];
+    let bench = Bench::new(chain());
+    for _ in 0..9 {
+        assert_eq!(bench.status(get("/")).await, 401);
+    }
+    let with_password = |password: &str| {
+        let credentials = STANDARD.encode(format!("test:{password}"));
+        with(get("/"), "authorization", &format!("Basic {credentials}"))
+    };
+    assert_eq!(bench.status(with_password("test")).await, 200);
+    for _ in 0..3 {
+        assert_eq!(bench.status(with_password("guess")).await, 401);
+    }
+    assert_eq!(bench.status(with_password("test")).await, 403);
+    // A condition that asks for no status is none of an answer.
+    let certain = config(r#"{"conditions": [{"path": "^/"}], "threshold": 3}"#);
+    let bench = Bench::new(vec![build(&certain).unwrap(), build(&login).unwrap()]);
+    assert_eq!(statuses(&bench, "/", 4).await, [401, 401, 401, 403]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_cannot_be_told_apart_is_not_banned_with_others() {
+    let json = |criterion: &str| {
+        format!(
+            r#"{{"conditions": [{{"status": ["401"]}}], "threshold": 1,
+                 "sourceCriterion": {criterion}}}"#
+        )
+    };
+    let key = bench(&json(r#"{"requestHeaderName": "X-Api-Key"}"#));
+    assert_eq!(statuses(&key, "/401", 3).await, [401; 3]);
+    let keyed = |path: &str, value: &str| with(get(path), "x-api-key", value);
+    assert_eq!(key.status(keyed("/401", "a")).await, 401);
+    for (value, want) in [("a", 403), ("b", 200), ("", 200)] {
+        assert_eq!(key.status(keyed("/200", value)).await, want, "{value:?}");
+    }
+    let depth = bench(&json(r#"{"ipStrategy": {"depth": 1}}"#));
+    let forwarded = |path: &str, value: &str| with(get(path), "x-forwarded-for", value);
+    for _ in 0..3 {
+        assert_eq!(depth.status(forwarded("/401", "unknown")).await, 401);
+    }
+    assert_eq!(depth.status(forwarded("/401", "6.6.6.6:4711")).await, 401);
+    assert_eq!(depth.status(forwarded("/200", "6.6.6.6:4712")).await, 403);
+    // Who comes without an entry is the peer, and does not take anybody along.
+    assert_eq!(statuses(&depth, "/401", 2).await, [401, 403]);
+    assert_eq!(depth.status(forwarded("/200", "unknown")).await, 200);
+    assert_eq!(depth.status(forwarded("/200", "6.6.6.7")).await, 200);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_criterion_says_who_is_banned() {
     let config = BanConfig {
@@ -216,8 +298,16 @@ async fn bans_are_shown_ended_and_made_by_hand() {
     let network = list.ban_by_hand("2001:db8::7", None, "ops", "").unwrap();
     assert_eq!((&*network.source, network.reason), ("2001:db8::/64", None));
     assert_eq!(list.views().len(), 2);
-    assert!(matches!(list.ban_by_hand("192.0.2.9", hour, "", ""), Err(Refused::Useless(_))));
-    for wrong in ["hash:00000000000000000000000000000001", "2001:db8::/48"] {
+    // What lies within the network that counts is that network.
+    let single = list.ban_by_hand("2001:db8:1::7/128", None, "ops", "").unwrap();
+    assert_eq!(single.source, "2001:db8:1::/64");
+    assert_eq!(list.unban("2001:db8:1::8/128"), Ok(true));
+    for allowed in ["192.0.2.9", "192.0.2.9/32", "::ffff:192.0.2.9"] {
+        assert!(matches!(list.ban_by_hand(allowed, hour, "", ""), Err(Refused::Useless(_))));
+    }
+    let wide = list.ban_by_hand("2001:db8::/48", hour, "", "").unwrap_err().to_string();
+    assert!(wide.contains("IPv6 networks of /64"), "{wide}");
+    for wrong in ["hash:00000000000000000000000000000001", "2001:db8::/48", "common"] {
         assert!(matches!(list.ban_by_hand(wrong, hour, "", ""), Err(Refused::Wrong(_))));
     }
     let never = Some(GoDuration::ZERO);
@@ -262,11 +352,28 @@ fn options_are_checked() {
         (r#""ipv6Subnet": 0"#, "ipv6Subnet"),
         (r#""allow": ["::1", "x"]"#, "allow[1]"),
         (r#""rejectStatusCode": 101"#, "rejectStatusCode"),
+        (r#""sourceCriterion": {"requestHost": true}"#, "sourceCriterion.requestHost"),
+        (
+            r#""sourceCriterion": {"ipStrategy": {"ipv6Subnet": 64}}"#,
+            "sourceCriterion.ipStrategy.ipv6Subnet",
+        ),
+        (r#""sourceCriterion": {"ipStrategy": {"depth": -1}}"#, "sourceCriterion.ipStrategy.depth"),
+        (r#""sourceCriterion": {"ipStrategy": {}, "requestHeaderName": "a"}"#, "sourceCriterion"),
     ] {
         assert_eq!(with(option).as_deref(), Some(place), "{option}");
     }
     assert_eq!(with(r#""escalation": {}, "rejectStatusCode": 429"#), None);
     assert_eq!(build(&BanConfig::default()).err().unwrap().option, "conditions");
+    let warned = |option: &str| {
+        let json = format!(
+            r#"{{"conditions": [{{"status": ["401"]}}], "allow": ["::1"], "ipv6Subnet": 48,
+                 "sourceCriterion": {option}}}"#
+        );
+        let (_, warnings) = Setting::default().build(&config(&json)).unwrap();
+        warnings.into_iter().map(|warning| warning.option).collect::<Vec<_>>()
+    };
+    assert_eq!(warned(r#"{"requestHeaderName": "X-Key"}"#), ["allow", "ipv6Subnet"]);
+    assert!(warned(r#"{"ipStrategy": {"depth": 1}}"#).is_empty());
 }
 
 fn policy(threshold: u32) -> Policy {

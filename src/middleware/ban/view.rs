@@ -1,6 +1,5 @@
 //! Bans as the admin API shows and changes them.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -8,6 +7,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::list::{Ban, BanList, Order};
+use super::source::Prefix;
 use super::{LONGEST, Source};
 use crate::values::GoDuration;
 
@@ -17,7 +17,7 @@ use crate::values::GoDuration;
 pub struct BanView {
     /// The middleware that it belongs to.
     pub middleware: String,
-    /// Who is banned: an address, a network, or the digest of a header or host.
+    /// Who is banned: an address, a network, or the digest of a header.
     pub source: String,
     /// When it began, in RFC 3339.
     pub since: String,
@@ -70,7 +70,7 @@ impl BanList {
     }
 
     /// Bans the source that `text` names by hand, as long as bans last by themselves if nothing
-    /// else is said.
+    /// else is said. What is returned says who is banned: of an IPv6 address the network that counts.
     pub fn ban_by_hand(
         &self,
         text: &str,
@@ -83,11 +83,11 @@ impl BanList {
         let Some(settings) = &*settings else {
             return Err(Refused::Useless("the middleware has not been built yet".to_owned()));
         };
-        if settings.by_address != matches!(source, Source::Ip(_)) && source != Source::Common {
+        if settings.by_address != matches!(source, Source::Ip(_)) {
             let message = "the middleware tells sources apart by something else";
             return Err(Refused::Wrong(message.to_owned()));
         }
-        if text.parse::<IpAddr>().is_ok_and(|address| settings.allow.trust(address)) {
+        if Prefix::single(text).is_some_and(|address| settings.allow.trust(address)) {
             return Err(Refused::Useless(format!("{text} is on the middleware's list `allow`")));
         }
         let duration = match duration {
@@ -119,13 +119,16 @@ impl BanList {
 
     fn source(&self, text: &str) -> Result<Source, Refused> {
         let settings = self.settings();
-        let Some(settings) = &*settings else {
-            return Err(Refused::Wrong(format!(
-                "{text:?} is no source as `GET /v1/bans` shows them"
-            )));
-        };
-        let prefix = settings.prefix;
-        prefix.parse(text).ok_or_else(|| Refused::Wrong(prefix.complaint(text)))
+        let source = settings.as_ref().as_ref().and_then(|settings| settings.prefix.parse(text));
+        source.ok_or_else(|| {
+            let message = match &*settings {
+                Some(settings) if settings.by_address => {
+                    format!("{text:?} is no source: {}", settings.prefix.described())
+                }
+                _ => format!("{text:?} is no source as `GET /v1/bans` shows them"),
+            };
+            Refused::Wrong(message)
+        })
     }
 
     fn view(&self, source: Source, ban: Ban, now: Instant) -> BanView {

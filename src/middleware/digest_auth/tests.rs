@@ -154,8 +154,9 @@ async fn a_proof_is_good_once() {
         ("0x0c", 401, false),
         ("10000000000000000", 401, false),
     ] {
-        let response = bench.send(client.ask("/", nc)).await;
+        let mut response = bench.send(client.ask("/", nc)).await;
         assert_eq!(response.status(), status, "{nc}");
+        assert_eq!(Outcome::of(&mut response).challenge, stale, "{nc}");
         let challenge = response.headers().get("www-authenticate");
         let says = challenge.is_some_and(|it| it.to_str().unwrap().contains(", stale=\"true\", "));
         assert_eq!(says, stale, "{nc}");
@@ -180,8 +181,9 @@ async fn a_nonce_of_another_time_is_stale() {
         let mut made_up = client.clone();
         made_up.nonce = "x".into();
         for client in [client, made_up] {
-            let response = after.send(client.ask("/", "00000001")).await;
+            let mut response = after.send(client.ask("/", "00000001")).await;
             assert_eq!(response.status(), 401);
+            assert_eq!(Outcome::of(&mut response).challenge, password == "test");
             let challenge = response.headers()["www-authenticate"].to_str().unwrap();
             assert_eq!(challenge.contains(", stale=\"true\", "), want, "{profile:?} {password}");
             assert_eq!(after.calls(), 0);

@@ -1,8 +1,9 @@
 //! What the authentication server has allowed, for a short while: Doorward's own `cache`.
 //!
 //! Only what lets a request pass is kept, no longer than `ttl` after it was asked for, and under the
-//! digest of what the server was told. Of several equal questions at once one is asked; whoever
-//! waits for it gets what it allows, and asks for itself when it allows nothing.
+//! digest of what the server was told, all of it but what is named as telling nothing. Of several
+//! equal questions at once one is asked; whoever waits for it gets what it allows, and asks for
+//! itself when it allows nothing or takes too long.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -20,7 +21,9 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::exchange::forwarded::{X_FORWARDED_HOST, X_FORWARDED_PROTO, tokens};
+use crate::exchange::forwarded::{
+    X_FORWARDED_HOST, X_FORWARDED_METHOD, X_FORWARDED_PROTO, X_FORWARDED_URI, tokens,
+};
 use crate::middleware::auth::is_alias;
 use crate::values::{BuildError, GoDuration};
 
@@ -34,25 +37,33 @@ pub struct AuthCacheConfig {
     /// How many answers are kept, per router; the ones that would end soonest go first. Default:
     /// 10000.
     pub max_entries: i64,
-    /// Headers, as the server gets them, that tell requests apart, besides `Authorization`,
-    /// `Proxy-Authorization`, `Cookie`, `X-Forwarded-Host`, `X-Forwarded-Proto` and those of
-    /// `authRequestHeaders`, which always do. Default: all that the server gets, among them
-    /// `X-Forwarded-For`, `-Method` and `-Uri`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub key_headers: Option<Vec<String>>,
+    /// Headers, as the server gets them, that the server does not decide by: requests that differ
+    /// in nothing else are equal. `Authorization`, `Proxy-Authorization`, `Cookie`,
+    /// `X-Forwarded-Host`, `X-Forwarded-Proto`, `X-Forwarded-Tls-Client-Cert`,
+    /// `X-Forwarded-Tls-Client-Cert-Info` and those of `authRequestHeaders` cannot be ignored.
+    /// Default: none, so `X-Forwarded-For`, `-Method` and `-Uri` count.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ignore_headers: Vec<String>,
 }
 
 impl Default for AuthCacheConfig {
     fn default() -> Self {
-        Self { ttl: GoDuration::from_secs(10), max_entries: 10_000, key_headers: None }
+        Self { ttl: GoDuration::from_secs(10), max_entries: 10_000, ignore_headers: Vec::new() }
     }
 }
 
 /// A longer `ttl` than this is warned of.
 const LONG: Duration = Duration::from_mins(5);
-/// Credentials, and what site is meant: equal requests are never those that differ in these.
-const ALWAYS: [HeaderName; 5] =
-    [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE, X_FORWARDED_HOST, X_FORWARDED_PROTO];
+/// Credentials, and what site is meant: requests that differ in these are never equal.
+const ALWAYS: [HeaderName; 7] = [
+    AUTHORIZATION,
+    PROXY_AUTHORIZATION,
+    COOKIE,
+    X_FORWARDED_HOST,
+    X_FORWARDED_PROTO,
+    HeaderName::from_static("x-forwarded-tls-client-cert"),
+    HeaderName::from_static("x-forwarded-tls-client-cert-info"),
+];
 
 impl AuthCacheConfig {
     /// The cache that this describes, for a server that gets the headers in `passed`, or all.
@@ -72,30 +83,57 @@ impl AuthCacheConfig {
         let most = usize::try_from(self.max_entries).ok().filter(|&most| most > 0);
         let most = most
             .ok_or_else(|| BuildError::at("cache.maxEntries", "`maxEntries` must be 1 or more"))?;
-        let listed = self.key_headers.as_ref().map(|listed| {
-            let listed = super::names("cache.keyHeaders", listed)?;
-            Ok::<_, BuildError>(ALWAYS.iter().chain(passed).cloned().chain(listed).collect())
-        });
-        if self.key_headers.is_some() && passed.is_empty() {
-            let sentence = "`keyHeaders` is set and `authRequestHeaders` is not: the server may \
-                            decide by a header that does not tell requests apart, and others enter \
-                            by it; list there what it may see";
-            warnings.push(BuildError::at("cache.keyHeaders", sentence));
+        Ok(AuthCache::new(ttl, most, self.ignored(passed, warnings)?))
+    }
+
+    fn ignored(
+        &self,
+        passed: &[HeaderName],
+        warnings: &mut Vec<BuildError>,
+    ) -> Result<Vec<HeaderName>, BuildError> {
+        let ignored = super::names("cache.ignoreHeaders", &self.ignore_headers)?;
+        for (index, name) in ignored.iter().enumerate() {
+            let at = |sentence: String| {
+                BuildError::at(format!("cache.ignoreHeaders[{index}]"), sentence)
+            };
+            // A server may read another punctuation as the same name.
+            let is_among = |names: &[HeaderName]| names.iter().any(|it| is_alias(it, name));
+            if is_among(&ALWAYS) {
+                return Err(at(format!(
+                    "`{name}` cannot be ignored: it says who asks, or for which site"
+                )));
+            }
+            if is_among(passed) {
+                return Err(at(format!(
+                    "`{name}` cannot be ignored: `authRequestHeaders` lists it, so the server \
+                     decides by it"
+                )));
+            }
+            for (other, what) in [(&X_FORWARDED_URI, "path"), (&X_FORWARDED_METHOD, "method")] {
+                if is_alias(other, name) {
+                    warnings.push(at(format!(
+                        "`{name}` is ignored: what is allowed for one {what} is allowed for all"
+                    )));
+                }
+            }
         }
-        Ok(AuthCache::new(ttl, most, listed.transpose()?))
+        Ok(ignored)
     }
 }
 
 /// The digest of what tells questions apart: what is remembered holds no credentials.
 pub(super) type Key = [u8; 32];
 
+/// The header that names the request, which is another one for each.
+pub(super) type Naming<'a> = Option<(&'a HeaderName, &'a HeaderValue)>;
+
 /// What is remembered for one router.
 pub(super) struct AuthCache {
     ttl: Duration,
     /// How many answers are kept.
     room: usize,
-    /// What tells questions apart; `None`: everything.
-    listed: Option<Vec<HeaderName>>,
+    /// What does not tell questions apart.
+    ignored: Vec<HeaderName>,
     memory: Mutex<Memory>,
 }
 
@@ -135,8 +173,8 @@ pub(super) enum Found<'a> {
 const LONGEST_HEADERS: usize = 8 * 1024;
 
 impl AuthCache {
-    fn new(ttl: Duration, most: usize, listed: Option<Vec<HeaderName>>) -> Self {
-        Self { ttl, room: most, listed, memory: Mutex::default() }
+    fn new(ttl: Duration, most: usize, ignored: Vec<HeaderName>) -> Self {
+        Self { ttl, room: most, ignored, memory: Mutex::default() }
     }
 
     /// What is remembered of `question`, or what to do to learn it. Waits for whoever is asking
@@ -179,39 +217,45 @@ impl AuthCache {
     }
 
     /// Until when an answer to a question asked at `start` may be used, if it may.
-    pub(super) fn until(&self, answer: &HeaderMap, start: Instant) -> Option<Instant> {
-        if !self.tells_apart(answer) {
+    pub(super) fn until(
+        &self,
+        answer: &HeaderMap,
+        start: Instant,
+        naming: Naming<'_>,
+    ) -> Option<Instant> {
+        if !self.tells_apart(answer, naming) {
             return None;
         }
         let lifetime = lifetime(answer).ok()?.unwrap_or(self.ttl).min(self.ttl);
         (!lifetime.is_zero()).then(|| start + lifetime)
     }
 
-    /// What tells `question` from others.
-    pub(super) fn key(&self, question: &http::Request<Bytes>) -> Key {
+    /// What tells `question` from others. The header that names the request does not, as long as
+    /// it says what the entry point has put there.
+    pub(super) fn key(&self, question: &http::Request<Bytes>, naming: Naming<'_>) -> Key {
         let mut hash = Sha256::new();
         let mut add = |part: &[u8]| {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         };
         add(question.method().as_str().as_bytes());
-        let told = |name: &HeaderName| {
-            self.listed.as_ref().is_none_or(|listed| listed.iter().any(|it| is_alias(it, name)))
-        };
-        for (name, value) in question.headers().iter().filter(|(name, _)| told(name)) {
-            add(name.as_str().as_bytes());
-            add(value.as_bytes());
+        for (name, value) in question.headers() {
+            if naming != Some((name, value)) && !self.ignored.contains(name) {
+                add(name.as_str().as_bytes());
+                add(value.as_bytes());
+            }
         }
         hash.finalize().into()
     }
 
     /// Whether whatever the answer depends on, as it says itself, is in the key.
-    fn tells_apart(&self, answer: &HeaderMap) -> bool {
+    fn tells_apart(&self, answer: &HeaderMap, naming: Naming<'_>) -> bool {
         answer.get_all(VARY).iter().flat_map(tokens).all(|name| {
             let is = |it: &HeaderName| name.eq_ignore_ascii_case(it.as_str());
+            let is_ignored =
+                self.ignored.iter().any(is) || naming.is_some_and(|(naming, _)| is(naming));
             // Nothing is kept of the body.
-            is(&ACCEPT_ENCODING)
-                || name != "*" && self.listed.as_ref().is_none_or(|listed| listed.iter().any(is))
+            is(&ACCEPT_ENCODING) || name != "*" && !is_ignored
         })
     }
 

@@ -9,14 +9,17 @@ use http::response::Parts;
 use http::{Request, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::ForwardAuth;
-use super::cache::{AuthCache, Found};
-use crate::exchange::{Body, BodyError};
+use super::cache::{AuthCache, Found, Naming};
+use crate::exchange::{Body, BodyError, Context};
 
-/// How long all of it may take: to wait for another's question, and to ask.
+/// How long the server may take to answer.
 pub(super) const DEADLINE: Duration = Duration::from_secs(30);
+/// How long somebody else's question is waited for: one that hangs must not hold up all that are
+/// equal.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is known of a request.
 pub(super) enum Told {
@@ -28,22 +31,26 @@ pub(super) enum Told {
 
 impl ForwardAuth {
     /// What is known, or the status that stands for the server's silence.
-    pub(super) async fn learn(&self, question: Request<Bytes>) -> Result<Told, StatusCode> {
-        let deadline = Instant::now() + DEADLINE;
+    pub(super) async fn learn(
+        &self,
+        cx: &Context,
+        question: Request<Bytes>,
+    ) -> Result<Told, StatusCode> {
         let Some(cache) = &self.cache else {
-            let (answer, body) = self.consult(question, deadline).await?;
+            let (answer, body) = self.consult(question, Instant::now() + DEADLINE).await?;
             return Ok(Told::Now(answer, body));
         };
-        let key = cache.key(&question);
-        let found = timeout_at(deadline, cache.find(key)).await;
-        let flight = match found.map_err(|_| self.failed(&LATE))? {
-            Found::Allowed(headers) => return Ok(Told::Before(headers)),
-            Found::Lead(flight) => Some(flight),
-            Found::Alone => None,
+        let naming = cx.naming_header();
+        let key = cache.key(&question, naming);
+        let flight = match timeout(PATIENCE, cache.find(key)).await {
+            Ok(Found::Allowed(headers)) => return Ok(Told::Before(headers)),
+            Ok(Found::Lead(flight)) => Some(flight),
+            Ok(Found::Alone) | Err(_) => None,
         };
         let start = Instant::now();
-        let answer = self.consult(question, deadline).await;
-        let kept = answer.as_ref().ok().and_then(|(answer, _)| self.kept(cache, answer, start));
+        let answer = self.consult(question, start + DEADLINE).await;
+        let kept = answer.as_ref().ok();
+        let kept = kept.and_then(|(answer, _)| self.kept(cache, answer, start, naming));
         match (flight, kept) {
             (Some(flight), Some((headers, until))) => flight.allow(&headers, until),
             (Some(flight), None) => flight.alone(),
@@ -60,13 +67,14 @@ impl ForwardAuth {
         cache: &AuthCache,
         answer: &Parts,
         start: Instant,
+        naming: Naming<'_>,
     ) -> Option<(Arc<HeaderMap>, Instant)> {
         // A cookie is made for one client.
         let gives_cookies = !self.cookies.is_empty() && answer.headers.contains_key(SET_COOKIE);
         if !answer.status.is_success() || gives_cookies {
             return None;
         }
-        let until = cache.until(&answer.headers, start)?;
+        let until = cache.until(&answer.headers, start, naming)?;
         Some((Arc::new(self.used(&answer.headers)), until))
     }
 

@@ -11,8 +11,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 
-use super::consult::DEADLINE;
+use super::consult::{DEADLINE, PATIENCE};
 use super::*;
+use crate::exchange::EntryPointFacts;
 use crate::middleware::testing::{Bench, FakeFiles, Setting, body, context, get, over_tls, with};
 use crate::values::QualifiedName;
 
@@ -557,13 +558,102 @@ fn what_is_allowed_is_remembered() {
             assert_eq!(bench.status(other).await, 200);
             assert_eq!(asked(), at + 2);
         }
-        let narrow = AuthCacheConfig { key_headers: Some(Vec::new()), ..Default::default() };
-        let bench = self::bench(&cached(&server, narrow));
+        let ignore_headers = vec!["X-Forwarded-Uri".to_owned(), "X-Else".to_owned()];
+        let wide = AuthCacheConfig { ignore_headers, ..Default::default() };
+        let bench = self::bench(&cached(&server, wide));
         let before = asked();
         for path in ["/a", "/b", "/c"] {
             bench.status(with(get(path), "x-else", path)).await;
         }
         assert_eq!(asked(), before + 1);
+        bench.status(with(get("/a"), "x-other", "1")).await;
+        assert_eq!(asked(), before + 2);
+    });
+}
+
+/// What a trusted proxy says of the client counts, whatever is listed.
+#[test]
+fn another_certificate_is_another_question() {
+    local(async {
+        let server = Server::with(200, "", "").await;
+        let config = ForwardAuthConfig {
+            trust_forward_header: Some(true),
+            auth_request_headers: vec!["Cookie".into()],
+            ..cached(&server, AuthCacheConfig::default())
+        };
+        let bench = bench(&config);
+        let asked = || server.seen.lock().unwrap().len();
+        for (certificate, want) in [("A", 1), ("A", 1), ("B", 2), ("A", 2), ("B", 2)] {
+            let request = with(get("/"), "x-forwarded-tls-client-cert", certificate);
+            assert_eq!(bench.status(request).await, 200);
+            assert_eq!(asked(), want, "{certificate}");
+        }
+        bench.status(get("/")).await;
+        assert_eq!(asked(), 3);
+        bench.status(with(get("/"), "x-forwarded-uri", "/admin")).await;
+        assert_eq!(asked(), 4);
+        assert_eq!(server.header("x-forwarded-uri").as_deref(), Some("/admin"));
+    });
+}
+
+#[test]
+fn names_of_requests_do_not_make_questions_differ() {
+    local(async {
+        let server = Server::with(200, "", "").await;
+        let mut bench = bench(&cached(&server, AuthCacheConfig::default()));
+        let connection = Arc::get_mut(&mut bench.cx.connection).unwrap();
+        connection.entry_point = Arc::new(EntryPointFacts {
+            request_id: Some(HeaderName::from_static("x-request-id")),
+            ..EntryPointFacts::default()
+        });
+        for id in ["1", "2", "3"] {
+            bench.cx.request_id = Some(HeaderValue::from_static(id));
+            assert_eq!(bench.status(with(get("/"), "x-request-id", id)).await, 200);
+        }
+        assert_eq!(server.seen.lock().unwrap().len(), 1);
+        assert_eq!(server.header("x-request-id").as_deref(), Some("1"));
+    });
+}
+
+/// Of a server that hangs once, as behind a connection that died, one client hears nothing.
+#[test]
+fn a_question_that_hangs_holds_up_nobody_else_for_long() {
+    local(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        tokio::task::spawn_local(async move {
+            let mut hanging = Vec::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                if hanging.is_empty() {
+                    hanging.push(stream);
+                } else {
+                    let answer =
+                        b"HTTP/1.1 200 X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                    stream.write_all(answer).await.unwrap();
+                    // Whoever closes with something unread resets.
+                    let _ = stream.read(&mut [0; 4096]).await;
+                }
+            }
+        });
+        let config = ForwardAuthConfig {
+            address,
+            cache: Some(AuthCacheConfig::default()),
+            ..ForwardAuthConfig::default()
+        };
+        let bench = bench(&config);
+        let mut first = bench.send(get("/"));
+        let polled = poll_fn(|task| Poll::Ready(first.as_mut().poll(task).is_pending()));
+        assert!(polled.await);
+        let start = tokio::time::Instant::now();
+        let others = async { tokio::join!(bench.status(get("/")), bench.status(get("/"))) };
+        let given = tokio::select! {
+            _ = first => panic!("the first one is answered"),
+            given = others => given,
+        };
+        assert_eq!((given.0.as_u16(), given.1.as_u16()), (200, 200));
+        assert!((PATIENCE..DEADLINE / 2).contains(&start.elapsed()), "{:?}", start.elapsed());
+        // What they learned is known at once, though the first one still waits.
+        assert_eq!(bench.status(get("/")).await, 200);
     });
 }
 

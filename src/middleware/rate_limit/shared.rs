@@ -93,6 +93,36 @@ pub(super) struct Tls {
 }
 
 impl RedisConfig {
+    /// Tells of what is written without an effect, or means something else than it says.
+    pub(super) fn warn(&self, warnings: &mut Vec<BuildError>) {
+        for (option, value, why) in [
+            ("poolSize", self.pool_size, "a connection carries any number of requests at once"),
+            ("minIdleConns", self.min_idle_conns, "a connection that was opened stays"),
+        ] {
+            if value != 0 {
+                let message = format!("`redis.{option}` has no effect: {why}");
+                warnings.push(BuildError::at(format!("redis.{option}"), message));
+            }
+        }
+        if self.max_active_conns < 0 {
+            let message = format!(
+                "`redis.maxActiveConns` is {}, which means 0: one connection per worker",
+                self.max_active_conns
+            );
+            warnings.push(BuildError::at("redis.maxActiveConns", message));
+        }
+        for (option, time, means) in [
+            ("readTimeout", self.read_timeout, "there is no limit"),
+            ("writeTimeout", self.write_timeout, "there is no limit"),
+            ("dialTimeout", self.dial_timeout, "it is 5s"),
+        ] {
+            if time.is_negative() {
+                let message = format!("`redis.{option}` is {time}, which means 0: {means}");
+                warnings.push(BuildError::at(format!("redis.{option}"), message));
+            }
+        }
+    }
+
     /// Where Redis is; never empty.
     pub(super) fn places(&self) -> Result<Vec<Endpoint>, BuildError> {
         if self.db < 0 {

@@ -124,8 +124,9 @@ impl ProbeSettings {
                 headers.insert(name, value);
             }
         }
-        if !matches!(config.status, 0 | 100..=999) {
-            return Err(no_use("healthCheck.status", config.status, "is no status of an answer"));
+        if !matches!(config.status, 0 | 100..=599) {
+            let why = "is no status of an answer: write 100 to 599";
+            return Err(no_use("healthCheck.status", config.status, why));
         }
         Ok(Self {
             grpc: config.mode == GRPC,

@@ -41,6 +41,11 @@ impl Connection {
         Self { stream, origin, owner, max_idle, reused: false, rested: false }
     }
 
+    /// How many of its kind may be idle.
+    pub(in crate::upstream) fn max_idle(&self) -> usize {
+        self.max_idle
+    }
+
     /// Takes it away from everybody else; `None` when somebody owns it already.
     pub(super) fn become_owned(&mut self) -> Option<Arc<Owner>> {
         if self.owner.is_some() {

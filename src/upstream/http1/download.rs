@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncReadExt as _, ReadHalf};
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::connection::Connection;
@@ -39,11 +40,15 @@ pub(super) enum Source {
 pub(super) struct Half {
     pub(super) stream: ReadHalf<Stream>,
     pub(super) upload: Arc<UploadState>,
+    /// The task that writes.
+    pub(super) writes: AbortHandle,
 }
 
 impl Drop for Half {
     fn drop(&mut self) {
         self.upload.stop();
+        // It may wait for a server that reads nothing more, where it does not hear of the stop.
+        self.writes.abort();
     }
 }
 
@@ -90,7 +95,7 @@ impl Download {
         let most = self.body.left().and_then(|left| usize::try_from(left).ok()).unwrap_or(BULK);
         match &mut self.source {
             Source::Whole { connection, .. } => read(cx, &mut connection.stream, many, most),
-            Source::Half(Half { stream, upload }) => {
+            Source::Half(Half { stream, upload, .. }) => {
                 if upload.poll_failed(cx).is_ready() {
                     return Poll::Ready(Err(io::Error::other("the request's body has failed")));
                 }

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
 use http::header::{
-    CONTENT_LENGTH, HeaderName, HeaderValue, PROXY_AUTHORIZATION, TRANSFER_ENCODING,
+    CONTENT_LENGTH, HOST, HeaderName, HeaderValue, PROXY_AUTHORIZATION, TRANSFER_ENCODING,
 };
 use http_body::Body as _;
 use tokio::io::AsyncWrite;
@@ -233,6 +233,10 @@ fn encode_head(
     out.extend_from_slice(request.uri().path_and_query().map_or("/", |it| it.as_str()).as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     for (name, value) in request.headers() {
+        let value = match absolute {
+            Some(absolute) if name == HOST => &absolute.host,
+            _ => value,
+        };
         encode_field(name, value, out);
     }
     if let Some(authorization) = absolute.and_then(|absolute| absolute.authorization.as_ref()) {

@@ -307,9 +307,9 @@ impl Received {
             return Answer { response, at, switched: None, owner: None };
         }
         let (read, write) = tokio::io::split(connection.stream);
-        tokio::task::spawn_local(upload_rest(sending, write, upload));
-        *response.body_mut() =
-            Download::body(Source::Half(Half { stream: read, upload: state }), body, behind);
+        let writes = tokio::task::spawn_local(upload_rest(sending, write, upload)).abort_handle();
+        let half = Half { stream: read, upload: state, writes };
+        *response.body_mut() = Download::body(Source::Half(half), body, behind);
         Answer { response, at, switched: None, owner: None }
     }
 }

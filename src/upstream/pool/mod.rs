@@ -231,6 +231,10 @@ impl Pool {
             self.hosts.insert(key(origin, owner), new);
         }
         let Some(host) = self.hosts.get_mut(&key(origin, owner)) else { return false };
+        // An owner has one to go on with; whoever asks for many at once keeps no more than anybody.
+        if owner.is_some() && host.idle.len() >= connection.max_idle().max(1) {
+            return false;
+        }
         if let Some(Tender { waker: Some(waker), .. }) = &self.tender
             && connection.poll_surplus(&mut Context::from_waker(waker)).is_ready()
         {

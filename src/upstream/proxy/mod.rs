@@ -56,6 +56,8 @@ pub(super) enum ProxyKind {
 pub(super) struct AbsoluteForm {
     /// Scheme and authority of the server, for the front of the target.
     pub(super) origin: Box<str>,
+    /// `Host`, which says the same (RFC 9112, 3.2): some proxies go by it, and clients must not choose.
+    pub(super) host: HeaderValue,
     pub(super) authorization: Option<HeaderValue>,
 }
 
@@ -189,6 +191,7 @@ impl AbsoluteForm {
         let tunnelled = target.scheme() != TargetScheme::Http || proxy.kind == ProxyKind::Socks5;
         (!tunnelled).then(|| Self {
             origin: format!("http://{}", target.authority()).into(),
+            host: target.host_header().clone(),
             authorization: proxy.authorization.clone(),
         })
     }

@@ -2,12 +2,9 @@
 
 use super::*;
 
-fn made(ttl: u64, most: usize, listed: Option<&[&'static str]>) -> AuthCache {
-    let listed = listed.map(|listed| {
-        let listed = listed.iter().map(|name| HeaderName::from_static(name));
-        ALWAYS.into_iter().chain(listed).collect()
-    });
-    AuthCache::new(Duration::from_secs(ttl), most, listed)
+fn made(ttl: u64, most: usize, ignored: &[&'static str]) -> AuthCache {
+    let ignored = ignored.iter().map(|name| HeaderName::from_static(name)).collect();
+    AuthCache::new(Duration::from_secs(ttl), most, ignored)
 }
 
 fn question(lines: &[(&str, &str)]) -> http::Request<Bytes> {
@@ -38,10 +35,10 @@ async fn is_kept(cache: &AuthCache, key: Key) -> bool {
 
 #[test]
 fn whatever_the_server_is_told_tells_questions_apart() {
-    let cache = made(1, 1, None);
+    let cache = made(1, 1, &[]);
     let base = [("x-forwarded-uri", "/"), ("cookie", "a=1"), ("x-b", "c")];
-    let key = cache.key(&question(&base));
-    assert_eq!(cache.key(&question(&base)), key);
+    let key = cache.key(&question(&base), None);
+    assert_eq!(cache.key(&question(&base), None), key);
     for other in [
         &[("x-forwarded-uri", "/"), ("cookie", "a=1"), ("x-b", "d")][..],
         &[("x-forwarded-uri", "/"), ("cookie", "a=1"), ("x-c", "c")],
@@ -49,34 +46,54 @@ fn whatever_the_server_is_told_tells_questions_apart() {
         &[("x-forwarded-uri", "/"), ("cookie", "a=1x-bc")],
         &[("x-forwarded-uri", "/"), ("cookie", "a=1"), ("x-b", "c"), ("x-b", "")],
     ] {
-        assert_ne!(cache.key(&question(other)), key, "{other:?}");
+        assert_ne!(cache.key(&question(other), None), key, "{other:?}");
     }
     let mut post = question(&base);
     *post.method_mut() = http::Method::POST;
-    assert_ne!(cache.key(&post), key);
+    assert_ne!(cache.key(&post, None), key);
 }
 
 #[test]
-fn a_list_narrows_the_key_and_never_to_less_than_credentials_and_site() {
-    let cache = made(1, 1, Some(&["x-tenant"]));
+fn what_is_ignored_tells_nothing_apart() {
+    let cache = made(1, 1, &["x-forwarded-for", "x-forwarded-uri", "user-agent"]);
+    let key = |lines: &[(&str, &str)]| cache.key(&question(lines), None);
     let base = ("x-forwarded-uri", "/a");
-    let key = cache.key(&question(&[base]));
-    for same in [("x-forwarded-uri", "/b"), ("x-forwarded-for", "::1"), ("x-other", "1")] {
-        assert_eq!(cache.key(&question(&[same])), key, "{same:?}");
+    for same in [("x-forwarded-uri", "/b"), ("x-forwarded-for", "::1"), ("user-agent", "x")] {
+        assert_eq!(key(&[same]), key(&[base]), "{same:?}");
     }
     for other in [
         "authorization",
         "cookie",
-        "proxy-authorization",
-        "x-forwarded-host",
-        "x-forwarded-proto",
+        "x-forwarded-method",
+        "x-forwarded-tls-client-cert",
+        "x-real-ip",
         "x-tenant",
-        // A server may read them as the same.
-        "x_tenant",
-        "x_forwarded_host",
+        // Only what was named.
+        "x_forwarded_uri",
     ] {
-        assert_ne!(cache.key(&question(&[base, (other, "1")])), key, "{other}");
+        assert_ne!(key(&[base, (other, "1")]), key(&[base]), "{other}");
     }
+}
+
+#[test]
+fn the_name_of_a_request_is_none_of_its_properties() {
+    let cache = made(1, 1, &[]);
+    let name = HeaderName::from_static("x-request-id");
+    let key = |id: &str, lines: &[(&str, &str)]| {
+        let id = HeaderValue::from_str(id).unwrap();
+        cache.key(&question(lines), Some((&name, &id)))
+    };
+    let first = key("1", &[("cookie", "a"), ("x-request-id", "1")]);
+    assert_eq!(key("2", &[("cookie", "a"), ("x-request-id", "2")]), first);
+    assert_ne!(key("1", &[("cookie", "b"), ("x-request-id", "1")]), first);
+    // What somebody has changed on the way, and what only looks like it.
+    assert_ne!(key("1", &[("cookie", "a"), ("x-request-id", "2")]), first);
+    assert_ne!(key("1", &[("cookie", "a"), ("x-other", "1")]), first);
+    assert_ne!(key("1", &[("cookie", "a"), ("x-request-id", "1"), ("x_request_id", "1")]), first);
+    let id = HeaderValue::from_static("1");
+    let answer = headers(&[("vary", "X-Request-Id")]);
+    let until = |naming| cache.until(&answer, Instant::now(), naming);
+    assert!(until(None).is_some() && until(Some((&name, &id))).is_none());
 }
 
 #[test]
@@ -105,14 +122,14 @@ fn an_answer_says_how_long_it_may_be_used() {
         (&[("expires", "0")], None),
         (&[("expires", "0"), ("cache-control", "max-age=5")], Some(5)),
     ] {
-        let until = made(60, 1, None).until(&headers(lines), start);
+        let until = made(60, 1, &[]).until(&headers(lines), start, None);
         assert_eq!(until.map(|until| (until - start).as_secs()), want, "{lines:?}");
     }
 }
 
 #[test]
 fn what_an_answer_depends_on_must_be_in_the_key() {
-    let (all, some) = (made(1, 1, None), made(1, 1, Some(&["x-tenant"])));
+    let (all, some) = (made(1, 1, &[]), made(1, 1, &["x-other", "origin"]));
     for (vary, in_all, in_some) in [
         ("X-Other", true, false),
         ("Accept-Encoding, X-Tenant, cookie", true, true),
@@ -120,14 +137,14 @@ fn what_an_answer_depends_on_must_be_in_the_key() {
         ("*", false, false),
     ] {
         let answer = headers(&[("vary", vary)]);
-        let is_kept = |cache: &AuthCache| cache.until(&answer, Instant::now()).is_some();
+        let is_kept = |cache: &AuthCache| cache.until(&answer, Instant::now(), None).is_some();
         assert_eq!((is_kept(&all), is_kept(&some)), (in_all, in_some), "{vary}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_ends_soonest_makes_room() {
-    let cache = made(3600, 16, None);
+    let cache = made(3600, 16, &[]);
     let key = |at: u8| [at; 32];
     for at in 0..16 {
         allow(&cache, key(at), 100 + u64::from(at)).await;
@@ -147,7 +164,7 @@ async fn what_ends_soonest_makes_room() {
     }
     assert!(is_kept(&cache, key(6)).await);
     for most in [1, 2] {
-        let cache = made(60, most, None);
+        let cache = made(60, most, &[]);
         for at in 0..9 {
             allow(&cache, key(at), 60).await;
             assert!(cache.len() <= most && is_kept(&cache, key(at)).await);
@@ -162,7 +179,7 @@ async fn what_ends_soonest_makes_room() {
 
 #[tokio::test(start_paused = true)]
 async fn whoever_waits_gets_what_is_allowed_or_asks_for_itself() {
-    let cache = made(60, 16, None);
+    let cache = made(60, 16, &[]);
     let key = [7; 32];
     for ending in 0..3 {
         let Found::Lead(flight) = cache.find(key).await else { panic!() };
@@ -216,23 +233,38 @@ fn options_are_checked() {
     assert_eq!(build(&base()), (Ok(()), 0));
     let long = AuthCacheConfig { ttl: GoDuration::from_secs(301), ..base() };
     assert_eq!(build(&long), (Ok(()), 1));
-    // What the server may decide by, as far as it is known, always tells requests apart.
-    let narrow = AuthCacheConfig { key_headers: Some(Vec::new()), ..base() };
-    assert_eq!(build(&narrow), (Ok(()), 1));
+    let ignoring = |names: &[&str]| AuthCacheConfig {
+        ignore_headers: names.iter().map(|&name| name.to_owned()).collect(),
+        ..base()
+    };
+    assert_eq!(build(&ignoring(&["X-Forwarded-For", "User-Agent", "X-App"])), (Ok(()), 0));
     let mut warnings = Vec::new();
-    let cache = narrow.build(&[HeaderName::from_static("x-api-key")], &mut warnings).unwrap();
-    assert!(warnings.is_empty());
-    let key = |name| cache.key(&question(&[(name, "1")]));
-    assert_ne!(key("x-api-key"), key("x-other"));
-    assert_eq!(key("x-another"), key("x-other"));
+    let risky = ignoring(&["User-Agent", "X-Forwarded-Uri", "X-Forwarded-Method"]);
+    risky.build(&[], &mut warnings).unwrap();
+    let told: Vec<_> = warnings.iter().map(|warning| &*warning.option).collect();
+    assert_eq!(told, ["cache.ignoreHeaders[1]", "cache.ignoreHeaders[2]"]);
+    assert!(warnings[0].message.ends_with("for one path is allowed for all"), "{warnings:?}");
+    for name in [
+        "Authorization",
+        "Proxy-Authorization",
+        "Cookie",
+        "X-Forwarded-Host",
+        "X_Forwarded_Host",
+        "X-Forwarded-Proto",
+        "X-Forwarded-Tls-Client-Cert",
+        "X-Forwarded-Tls-Client-Cert-Info",
+    ] {
+        let place = "cache.ignoreHeaders[1]".to_owned();
+        assert_eq!(build(&ignoring(&["X-App", name])), (Err(place), 0), "{name}");
+    }
+    let passed = [HeaderName::from_static("x-api-key")];
+    let error = ignoring(&["X-Api-Key"]).build(&passed, &mut Vec::new()).err().unwrap();
+    assert_eq!(error.option, "cache.ignoreHeaders[0]");
     for (config, option) in [
         (AuthCacheConfig { ttl: GoDuration::ZERO, ..base() }, "cache.ttl"),
         (AuthCacheConfig { ttl: GoDuration::from_secs(-1), ..base() }, "cache.ttl"),
         (AuthCacheConfig { max_entries: 0, ..base() }, "cache.maxEntries"),
-        (
-            AuthCacheConfig { key_headers: Some(vec!["X-A".into(), "x a".into()]), ..base() },
-            "cache.keyHeaders[1]",
-        ),
+        (ignoring(&["X-A", "x a"]), "cache.ignoreHeaders[1]"),
     ] {
         assert_eq!(build(&config).0, Err(option.into()));
     }

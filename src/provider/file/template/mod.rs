@@ -7,6 +7,8 @@ mod lists;
 mod numbers;
 mod patterns;
 mod raw;
+mod unserved;
+mod words;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -48,8 +50,14 @@ pub(super) fn generate(source: &Arc<Source>) -> Result<Arc<Source>, Diagnostic> 
 }
 
 fn add_functions(template: &mut Template) {
-    for table in [functions::TABLE, lists::TABLE, numbers::TABLE, encodings::TABLE, patterns::TABLE]
-    {
+    for table in [
+        functions::TABLE,
+        lists::TABLE,
+        numbers::TABLE,
+        encodings::TABLE,
+        patterns::TABLE,
+        words::TABLE,
+    ] {
         template.add_funcs(table);
     }
     for (alias, name) in lists::ALIASES {
@@ -84,9 +92,14 @@ fn diagnostic(source: &Arc<Source>, prepared: &Prepared<'_>, error: &TemplateErr
     };
     let bytes = place.map_or(0..0, |place| bytes(&prepared.text, place));
     let bytes = prepared.written(bytes.start)..prepared.written(bytes.end);
-    Diagnostic::error(format!("template: {message}"))
-        .at(&Span::new(source, bytes))
-        .help("a literal `{{` is written `{{ \"{{\" }}`")
+    let unserved = unserved::unknown(&message).and_then(|name| Some((name, unserved::help(name)?)));
+    let (message, help) = match unserved {
+        Some((name, help)) => {
+            (format!("Traefik's function `{name}` is not supported by Doorward"), help)
+        }
+        None => (message, "a literal `{{` is written `{{ \"{{\" }}`"),
+    };
+    Diagnostic::error(format!("template: {message}")).at(&Span::new(source, bytes)).help(help)
 }
 
 fn bytes(text: &str, place: &ErrorContext) -> Range<usize> {
@@ -141,14 +154,10 @@ mod tests {
         assert!(render("{{ if }}").contains("f.yml:1:"), "{}", render("{{ if }}"));
         let error = render("{{ `\\d\\d\\d` }}{{ nothing 1 }}");
         assert!(error.starts_with("error: f.yml:1:18:"), "{error}");
-        for left_out in
-            ["now", "uuidv4", "randAlphaNum 4", "genPrivateKey `rsa`", "set (dict) `a` 1"]
-        {
-            let error = render(&format!("a\n{{{{ {left_out} }}}}"));
-            assert!(
-                error.starts_with("error: f.yml:2:") && error.contains("not defined"),
-                "{error}"
-            );
+        for left_out in unserved::names() {
+            let error = render(&format!("a\n{{{{ {left_out} 1 2 }}}}"));
+            let said = format!("Traefik's function `{left_out}` is not supported by Doorward");
+            assert!(error.starts_with("error: f.yml:2:") && error.contains(&said), "{error}");
         }
         assert!(render("a\n{{ range until 3 }}").starts_with("error: f.yml:"));
     }
