@@ -62,18 +62,12 @@ impl Prefix {
         Some(self.source(address))
     }
 
-    /// What is wrong with a text that is no source, and what would be right.
-    pub(super) fn complaint(self, text: &str) -> String {
-        let right = match text.split_once('/').map(|(address, _)| address.parse()) {
-            Some(Ok(IpAddr::V4(address))) => {
-                format!("an IPv4 source is one address: write for example `{address}`")
-            }
-            Some(Ok(address @ IpAddr::V6(_))) => {
-                format!("an IPv6 source is here: `{}`", self.text(self.source(address)))
-            }
-            _ => "write an address, or a source as `GET /v1/bans` shows it".to_owned(),
-        };
-        format!("{text:?} is no source: {right}")
+    /// What can be banned, as people read it.
+    pub(super) fn described(self) -> String {
+        format!(
+            "banned are IPv4 addresses and IPv6 networks of /{}, by any address of theirs",
+            self.0
+        )
     }
 
     /// The one address that `text` names, if it names no more than that.
@@ -152,13 +146,6 @@ mod tests {
             "common",
         ] {
             assert_eq!(prefix(64).parse(odd), None, "{odd}");
-        }
-        for (odd, right) in [
-            ("1.2.3.0/24", "write for example `1.2.3.0`"),
-            ("2001:db8:0:1::9/48", "`2001:db8:0:1::/64`"),
-            ("x/y", "`common`"),
-        ] {
-            assert!(prefix(64).complaint(odd).contains(right), "{odd}");
         }
         for bits in [0, -1, 129, 320] {
             assert_eq!(Prefix::new(bits).unwrap_err().option, "ipv6Subnet");

@@ -122,7 +122,9 @@ impl BanList {
         let source = settings.as_ref().as_ref().and_then(|settings| settings.prefix.parse(text));
         source.ok_or_else(|| {
             let message = match &*settings {
-                Some(settings) if settings.by_address => settings.prefix.complaint(text),
+                Some(settings) if settings.by_address => {
+                    format!("{text:?} is no source: {}", settings.prefix.described())
+                }
                 _ => format!("{text:?} is no source as `GET /v1/bans` shows them"),
             };
             Refused::Wrong(message)
