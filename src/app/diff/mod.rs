@@ -1,10 +1,14 @@
 //! `doorward diff OLD NEW`: the requests that two configurations treat differently. Not a difference of texts: both
 //! are compiled as the proxy would, and asked the same.
 
+mod certificates;
 mod compare;
 mod fixed;
 mod groups;
+mod guards;
+mod hidden;
 mod objects;
+mod overlaps;
 mod requests;
 mod text;
 mod values;
