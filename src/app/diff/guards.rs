@@ -68,9 +68,7 @@ fn walk(
     };
     open.insert(service.clone());
     let length = above.len();
-    for link in &object.config.middlewares {
-        flatten(&QualifiedName::resolve(link, service.provider()), subject, 0, above);
-    }
+    above.extend(subject.links_of_service(service, &object.config));
     let members = members(&object.config);
     if members.is_empty() {
         leaves.push(above.clone());
@@ -81,21 +79,6 @@ fn walk(
     }
     above.truncate(length);
     open.remove(service);
-}
-
-/// A chain is what it holds.
-fn flatten(name: &QualifiedName, subject: &Subject, depth: usize, into: &mut Vec<QualifiedName>) {
-    const DEEPEST: usize = 16;
-    let object = subject.table.merged.middlewares.get(name);
-    match object.and_then(|object| object.config.chain.as_ref()) {
-        Some(chain) if depth < DEEPEST => {
-            for member in &chain.middlewares {
-                let member = QualifiedName::resolve(member, name.provider());
-                flatten(&member, subject, depth + 1, into);
-            }
-        }
-        _ => into.push(name.clone()),
-    }
 }
 
 /// Whether a middleware keeps somebody out, or off clear text.
