@@ -1,6 +1,7 @@
 //! Certificates and their stores, compared as text: which of them a client is shown is not asked.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
 
@@ -80,7 +81,10 @@ fn label(certificate: &FileOrContent) -> String {
         return certificate.path().display().to_string();
     }
     let bytes = certificate.read(&Disk).unwrap_or_else(|_| [].into());
-    let digest = Sha256::digest(&bytes);
-    let hex: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("PEM with SHA-256 {hex}...")
+    let mut text = "PEM with SHA-256 ".to_owned();
+    for byte in Sha256::digest(&bytes).iter().take(8) {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text.push_str("...");
+    text
 }

@@ -40,9 +40,10 @@ dynamic files along that it names, unless dynamic files are given. Nothing is st
 
 Both sides are compiled as the proxy compiles them, and asked the same requests: every host, path,
 method and header that a rule of either side names, and what lies just beside them. Protection that
-a request loses (basicAuth, forwardAuth, ipAllowList, rateLimit, ...) comes first. A regular
-expression is asked with an example made of its literals; where none can be made, its router is
-compared as text. Definitions are compared by what they say; secrets are never shown.
+a request loses (basicAuth, forwardAuth, ipAllowList, rateLimit, client certificates, ...) comes
+first, protection that changed next. A regular expression is asked with an example made of its
+literals; where none can be made, its router is compared as text. Definitions, certificates and
+stores are compared by what they say; secrets are never shown.
 
   --limit N   tell no more than N of a kind (default 100)
 

@@ -155,7 +155,9 @@ fn balanced(
 }
 
 fn health_check(check: &HealthCheckConfig) -> String {
-    format!("health check {} every {}", check.path, check.interval)
+    // What follows may be a credential.
+    let path = check.path.split('?').next().unwrap_or_default();
+    format!("health check {path} every {}", check.interval)
 }
 
 fn sticky(sticky: Option<&StickyConfig>) -> Option<String> {
