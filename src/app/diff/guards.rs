@@ -131,6 +131,9 @@ pub(super) fn compare(then: &[Link], now: &[Link], values: &Values<'_>, change: 
     }
 }
 
+/// Whether one may be what has become of another.
+type Fits<'f> = dyn Fn(&Link, &Link) -> bool + 'f;
+
 /// Which of `now` each of `then` has become: the same, one that does the same, or one of its name and kind.
 fn partners(then: &[Link], now: &[Link], values: &Values<'_>) -> Vec<Option<usize>> {
     let mut partners = vec![None; then.len()];
@@ -138,7 +141,7 @@ fn partners(then: &[Link], now: &[Link], values: &Values<'_>) -> Vec<Option<usiz
     let kinds_agree = |old: &QualifiedName, new: &QualifiedName| {
         values.old.middleware_kind(old) == values.new.middleware_kind(new)
     };
-    let is_partner: [&dyn Fn(&Link, &Link) -> bool; 3] = [
+    let is_partner: [&Fits<'_>; 3] = [
         &|one, other| one.name == other.name && values.same_middleware(&one.name, &other.name),
         &|one, other| values.same_middleware(&one.name, &other.name),
         &|one, other| one.name == other.name && kinds_agree(&one.name, &other.name),

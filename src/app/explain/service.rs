@@ -77,15 +77,7 @@ fn of(
         told.problem = Some(report.errors.join("; "));
     }
     let config = &object.config;
-    let request = match request {
-        Some(parts) => behind_middlewares(name, config, walker, parts, &mut told),
-        None => {
-            let links = subject.links_of_service(name, config);
-            let unreached = links.iter().map(|link| walker.unreached(link).told(subject));
-            told.middlewares = unreached.collect();
-            None
-        }
-    };
+    let request = behind_middlewares(name, config, walker, request, &mut told);
     if let Some(balancer) = &config.load_balancer {
         balanced(balancer, name, subject, &mut told);
     }
@@ -108,15 +100,20 @@ fn asked(parts: Parts) -> ServiceEnd {
     ServiceEnd::Asked(target(&Request::from_parts(parts, Body::empty())))
 }
 
-/// What the service's own middlewares make of a request; `None` when one of them answers.
+/// What the service's own middlewares make of a request; `None` when one of them answers, or when none comes.
 fn behind_middlewares(
     name: &QualifiedName,
     config: &ServiceConfig,
     walker: &Walker<'_>,
-    parts: Parts,
+    request: Option<Parts>,
     told: &mut ServiceTold,
 ) -> Option<Parts> {
     let links = walker.subject.links_of_service(name, config);
+    let Some(parts) = request else {
+        let unreached = links.iter().map(|link| walker.unreached(link).told(walker.subject));
+        told.middlewares = unreached.collect();
+        return None;
+    };
     let request = Request::from_parts(parts, Body::empty());
     let (steps, end) =
         walker.through(&links, |_, middleware| walker.build(middleware, name), request);
