@@ -43,7 +43,12 @@ const WHOLE: [&str; 12] = [
 const ADDED: [&str; 7] = ["error", "name", "provider", "serverStatus", "status", "usedBy", "using"];
 
 /// Asks the instance whose API is at `url`.
-pub(super) fn subject(url: &str, headers: &HeaderMap) -> anyhow::Result<Subject> {
+/// Its API does not say its profile.
+pub(super) fn subject(
+    url: &str,
+    headers: &HeaderMap,
+    profile: Option<Profile>,
+) -> anyhow::Result<Subject> {
     let base = url.trim_end_matches('/');
     let base =
         base.strip_suffix("/dashboard").or_else(|| base.strip_suffix("/api")).unwrap_or(base);
@@ -54,7 +59,7 @@ pub(super) fn subject(url: &str, headers: &HeaderMap) -> anyhow::Result<Subject>
     // Old ones have no version to tell, and are none of ours.
     let version = get("version").unwrap_or_default();
     let is_ours = version.get("Codename").and_then(Value::as_str) == Some("doorward");
-    let (set, live) = read(&base, &raw, &entry_points, is_ours)?;
+    let (set, live) = read(&base, &raw, &entry_points, is_ours, profile)?;
     Subject::new(set, Some(live))
 }
 
@@ -64,8 +69,16 @@ fn read(
     raw: &Value,
     entry_points: &Value,
     is_ours: bool,
+    profile: Option<Profile>,
 ) -> anyhow::Result<(ConfigSet, Live)> {
-    let mut live = Live { url: url.to_owned(), skips_broken: !is_ours, ..Live::default() };
+    let usual = if is_ours { Profile::Safe } else { Profile::Exact };
+    let mut live = Live {
+        url: url.to_owned(),
+        skips_broken: !is_ours,
+        // Traefik has none.
+        assumed_profile: profile.is_none().then_some(usual).filter(|_| is_ours),
+        ..Live::default()
+    };
     let mut dynamic = DynamicConfig::default();
     let section = |key: &str| raw.get(key).and_then(Value::as_object).into_iter().flatten();
     for (name, value) in section("middlewares") {
@@ -103,7 +116,7 @@ fn read(
         stand_in_options(name, &config, &mut dynamic);
         dynamic.routers.insert(qualified(name), Object::implied(config));
     }
-    let fixed = fixed(entry_points, is_ours)?;
+    let fixed = fixed(entry_points, profile.unwrap_or(usual))?;
     let source = Source::new(url, "", Format::Json);
     let nothing = Node { value: Written::Null, span: Span::new(&source, 0..0) };
     Ok((ConfigSet { fixed: Some((fixed, nothing)), dynamic }, live))
@@ -182,9 +195,9 @@ fn stand_in_transport(service: &str, config: &ServiceConfig, dynamic: &mut Dynam
 }
 
 /// The static part. What entry points add to routers is in the routers already.
-fn fixed(entry_points: &Value, is_ours: bool) -> anyhow::Result<StaticConfig> {
+fn fixed(entry_points: &Value, profile: Profile) -> anyhow::Result<StaticConfig> {
     let mut fixed = StaticConfig::default();
-    fixed.core.profile = if is_ours { Profile::Safe } else { Profile::Exact };
+    fixed.core.profile = profile;
     for value in entry_points.as_array().into_iter().flatten() {
         let name = value.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
         let mut entry_point: EntryPointConfig =
@@ -241,7 +254,14 @@ mod tests {
             {"name": "web", "address": ":80", "http": {"redirections": {"entryPoint": {"to": "websecure"}}}},
             {"name": "websecure", "address": ":443", "http": {"tls": {}, "middlewares": ["auth@docker"]}},
         ]);
-        let (set, live) = read("http://x", &raw, &entry_points, false).unwrap();
+        let (set, live) = read("http://x", &raw, &entry_points, false, None).unwrap();
+        assert_eq!(live.assumed_profile, None, "Traefik has none");
+        let (_, ours) = read("http://x", &json!({}), &json!([]), true, None).unwrap();
+        assert_eq!(ours.assumed_profile, Some(Profile::Safe));
+        let (hard, ours) =
+            read("http://x", &json!({}), &json!([]), true, Some(Profile::Hardened)).unwrap();
+        let (fixed, _) = hard.fixed.as_ref().unwrap();
+        assert_eq!((ours.assumed_profile, fixed.core.profile), (None, Profile::Hardened));
         assert_eq!(live.kinds["auth@docker"], "basicAuth");
         assert_eq!(live.servers["shop@docker"]["http://10.0.0.1:8069"], "DOWN");
         assert_eq!(live.router_errors["gone@docker"].len(), 1);

@@ -159,7 +159,7 @@ impl TlsProfile {
     ///
     /// A client without a server name gets the certificate for the address that it dialled,
     /// which a resolver cannot see; only then is the configuration copied.
-    pub(super) fn for_connection(
+    pub fn for_connection(
         &self,
         server_name: Option<&str>,
         local_ip: IpAddr,
@@ -177,6 +177,11 @@ impl TlsProfile {
             }
             None => (!strict).then(|| Arc::clone(&self.config)),
         }
+    }
+
+    /// Whether a client without a certificate is refused.
+    pub fn demands_certificate(&self) -> bool {
+        self.options.demands_certificate()
     }
 
     /// What checks the certificate of a client whose session was resumed.

@@ -18,11 +18,17 @@ http:
     all: {rule: Host(`shop.test`), service: shop}
     moved: {rule: Host(`old.test`), middlewares: [away], service: shop}
     broken: {rule: Host(`broken.test`), service: missing}
+    inner: {rule: Host(`inner.test`), service: inner}
+    secured: {rule: Host(`secured.test`), service: secured}
   middlewares:
     auth: {basicAuth: {users: ['a:$2a$04$aaaaaaaaaaaaaaaaaaaaaOqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq']}}
     strip: {stripPrefix: {prefixes: [/api]}}
     away: {redirectRegex: {regex: '^http://old.test/(.*)', replacement: 'https://new.test/$1'}}
+    secure: {redirectScheme: {scheme: https}}
+    prefix: {addPrefix: {prefix: /v1}}
   services:
+    inner: {weighted: {services: [{name: shop}]}, middlewares: [prefix]}
+    secured: {weighted: {services: [{name: shop}]}, middlewares: [secure]}
     shop:
       loadBalancer:
         servers: [{url: 'ORIGIN'}]
@@ -67,10 +73,10 @@ fn explain_answers_from_files_and_says_it_in_its_exit_code() {
         "entry point web (:80), clear text\n",
         "  => ok: service shop@file answers, asked for /x\n",
         "  router shop@file  routes.yml:4\n",
-        "1. auth@file   basicAuth    routes.yml:9  may refuse the request\n",
-        "2. strip@file  stripPrefix  routes.yml:10  the path becomes /x\n",
+        "1. auth@file   basicAuth    routes.yml:11  may refuse the request\n",
+        "2. strip@file  stripPrefix  routes.yml:12  the path becomes /x\n",
         "      also matches, but its priority 17 is below 39 of shop@file\n",
-        "2 others are for other hosts\n",
+        "4 others are for other hosts\n",
     ] {
         assert!(found.out.contains(line), "{line}\n{}", found.out);
     }
@@ -124,6 +130,7 @@ fn a_running_proxy_does_what_is_explained() {
         ("shop.test", "/x", 200),
         ("shop.test", "/api/x", 401),
         ("old.test", "/x", 302),
+        ("secured.test", "/x", 302),
         ("broken.test", "/", 503),
         ("nobody.test", "/", 404),
         ("shop.test", "/%zz", 400),
@@ -150,6 +157,14 @@ fn a_running_proxy_does_what_is_explained() {
     let url = format!("http://shop.test:{port}/x");
     let said = say(&directory, &["explain", &url, &api]);
     assert!(said.out.contains(&format!("{}  UP", origin.url())), "{}", said.out);
+    let note = "note: its profile is not known and taken to be `safe`: say it with `--profile`\n";
+    assert!(said.out.contains(note), "{}", said.out);
+    let said = say(&directory, &["explain", &url, &api, "--profile=safe"]);
+    assert!(!said.out.contains("its profile is not known"), "{}", said.out);
+    let url_inner = format!("http://inner.test:{port}/x");
+    let inner = say(&directory, &["explain", &url_inner, &api]);
+    let ok = "=> ok: service inner@file answers, asked for /v1/x\n";
+    assert!(inner.out.contains(ok), "{}", inner.out);
     is_well.store(false, Relaxed);
     crate::harness::until("the health check sees it", || {
         say(&directory, &["explain", &url, &api]).code == Some(1)
@@ -177,7 +192,21 @@ fn diff_tells_what_protection_is_lost() {
     assert!(text.out.contains("    ! basicAuth auth@file no longer applies\n"), "{}", text.out);
     let json = say(&directory, &["diff", "--format=json", "--old", "old.yml", "--new", "new.yml"]);
     let told: Value = serde_json::from_str(&json.out).unwrap();
-    assert_eq!(told["changes"][0]["lost"], json!(["basicAuth auth@file"]));
+    assert_eq!(told["changes"][0]["lost"], json!(["basicAuth auth@file no longer applies"]));
     assert_eq!(told["objects"][0]["name"], "shop@file");
+    // A name that stays, and another key: neither is silent.
+    let guard = old.lines().find(|line| line.contains("    auth: {")).unwrap();
+    let open = old.replace(guard, "    auth: {headers: {frameDeny: true}}");
+    let keys =
+        |key: &str| format!("tls: {{certificates: [{{certFile: a.pem, keyFile: {key}}}]}}\n");
+    for (name, text) in [("open.yml", &open), ("a.yml", &keys("a.key")), ("b.yml", &keys("b.key"))]
+    {
+        fs::write(directory.path().join(name), text).unwrap();
+    }
+    let open = say(&directory, &["diff", "old.yml", "open.yml"]);
+    assert!(open.out.contains("    ! basicAuth auth@file no longer applies\n"), "{}", open.out);
+    let key = say(&directory, &["diff", "a.yml", "b.yml"]);
+    assert_eq!(key.code, Some(1));
+    assert!(key.out.contains("keyFile: another key, which is not shown\n"), "{}", key.out);
     assert!(!json.out.contains("$2a$") && !text.out.contains("$2a$"));
 }

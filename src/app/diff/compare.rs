@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::groups::{ChangeTold, Groups};
 use super::objects::{self, ObjectTold};
+use super::overlaps;
 use super::requests;
 use super::values::{Difference, Values};
 use super::ways::{Change, Way, change};
@@ -59,6 +60,7 @@ pub(super) fn compare(old: &Subject, new: &Subject) -> Told {
     if is_cut {
         notes.push("not every path was combined with every host: there are too many".to_owned());
     }
+    notes.extend(overlaps::notes(old, new));
     let options = super::fixed::options(old, new, &mut notes);
     let objects = objects::changed(&values);
     Told {

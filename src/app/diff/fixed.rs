@@ -22,7 +22,8 @@ pub(super) fn options(old: &Subject, new: &Subject, notes: &mut Vec<String>) -> 
         }
     }
     let [then, now] = [old, new].map(|subject| comparable(&subject.table.fixed));
-    if then == now { Vec::new() } else { differing(&then, &now) }
+    let node = |subject: &Subject| subject.table.set.fixed.as_ref().map(|(_, node)| node.clone());
+    if then == now { Vec::new() } else { differing(&then, &now, [&node(old), &node(new)]) }
 }
 
 /// Without where the dynamic files are: that is how the two sides are told apart.

@@ -19,6 +19,9 @@ pub(super) struct ChangeTold {
     /// Protection that is gone.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) lost: Vec<String>,
+    /// Protection that is another.
+    #[serde(rename = "protectionChanged", skip_serializing_if = "Vec::is_empty")]
+    pub(super) altered: Vec<String>,
     /// Who took them, where somebody else takes them now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) old_routers: Option<Names>,
@@ -116,7 +119,9 @@ impl Groups {
             Some((change, group.then.first()?.clone()))
         });
         let mut told: Vec<ChangeTold> = by_old.into_iter().map(told).collect();
-        told.sort_by_key(|one| (one.lost.is_empty(), std::cmp::Reverse(one.requests)));
+        told.sort_by_key(|one| {
+            (one.lost.is_empty(), one.altered.is_empty(), std::cmp::Reverse(one.requests))
+        });
         told
     }
 }
@@ -156,6 +161,7 @@ fn told((change, group): (Change, Group)) -> ChangeTold {
             Kind::Added => "added",
         },
         lost: change.lost,
+        altered: change.altered,
         old_routers: is_elsewhere.then(|| Names::from(&group.then)),
         new_routers: is_elsewhere.then(|| Names::from(&group.now)),
         routers: (!is_elsewhere).then(|| Names::from(&group.now)),

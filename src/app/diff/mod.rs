@@ -1,10 +1,14 @@
 //! `doorward diff OLD NEW`: the requests that two configurations treat differently. Not a difference of texts: both
 //! are compiled as the proxy would, and asked the same.
 
+mod certificates;
 mod compare;
 mod fixed;
 mod groups;
+mod guards;
+mod hidden;
 mod objects;
+mod overlaps;
 mod requests;
 mod text;
 mod values;
@@ -36,9 +40,10 @@ dynamic files along that it names, unless dynamic files are given. Nothing is st
 
 Both sides are compiled as the proxy compiles them, and asked the same requests: every host, path,
 method and header that a rule of either side names, and what lies just beside them. Protection that
-a request loses (basicAuth, forwardAuth, ipAllowList, rateLimit, ...) comes first. A regular
-expression is asked with an example made of its literals; where none can be made, its router is
-compared as text. Definitions are compared by what they say; secrets are never shown.
+a request loses (basicAuth, forwardAuth, ipAllowList, rateLimit, client certificates, ...) comes
+first, protection that changed next. A regular expression is asked with an example made of its
+literals; where none can be made, its router is compared as text. Definitions, certificates and
+stores are compared by what they say; secrets are never shown.
 
   --limit N   tell no more than N of a kind (default 100)
 

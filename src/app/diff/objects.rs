@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use serde::Serialize;
 
 use super::groups::Names;
+use super::hidden;
 use super::values::{Difference, Values, below, options, transport};
 use crate::app::explain::Subject;
 use crate::compile::RouterReport;
@@ -31,8 +32,9 @@ pub(super) fn changed(values: &Values<'_>) -> Vec<ObjectTold> {
     differing("service", &then.services, &now.services, &mut found);
     differing("serversTransport", &then.servers_transports, &now.servers_transports, &mut found);
     differing("tls options", &then.tls_options, &now.tls_options, &mut found);
+    let mut served = super::certificates::changed(values);
     if found.is_empty() {
-        return found;
+        return served;
     }
     let mut users: BTreeMap<(&'static str, String), BTreeSet<String>> = BTreeMap::new();
     for report in values.new.table.compiled.report.routers.iter() {
@@ -45,6 +47,7 @@ pub(super) fn changed(values: &Values<'_>) -> Vec<ObjectTold> {
         object.routers = Names::from(users);
     }
     found.retain(|object| object.routers.count > 0);
+    found.append(&mut served);
     found.sort_by(|one, other| (one.kind, &one.name).cmp(&(other.kind, &other.name)));
     found
 }
@@ -60,7 +63,7 @@ fn differing<T: PartialEq + Serialize>(
         found.push(ObjectTold {
             kind,
             name: name.to_string(),
-            differences: options(&old.config, &new.config),
+            differences: options(&old.config, &new.config, [&old.node, &new.node]),
             routers: Names { count: 0, first: Vec::new() },
         });
     }
@@ -105,12 +108,12 @@ pub(super) fn unseen(old: &Subject, new: &Subject, seen: &BTreeSet<&String>) -> 
             (Some(one), Some(other)) if one.config == other.config => continue,
             _ if seen.contains(name.as_str()) => continue,
             (Some(one), Some(other)) => {
-                let options = options(&one.config, &other.config);
+                let options = options(&one.config, &other.config, [&one.node, &other.node]);
                 let options: Vec<_> = options.iter().map(Difference::one_line).collect();
                 format!("changed: {}", options.join("; "))
             }
-            (Some(one), None) => format!("is gone: {}", one.config.rule),
-            (None, Some(other)) => format!("is new: {}", other.config.rule),
+            (Some(one), None) => format!("is gone: {}", hidden::rule(&one.config.rule)),
+            (None, Some(other)) => format!("is new: {}", hidden::rule(&other.config.rule)),
             (None, None) => continue,
         };
         let samples = [old, new].into_iter().filter_map(|subject| subject.report(name.as_str()));

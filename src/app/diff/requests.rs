@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderValue, Method};
 
+use super::hidden;
 use crate::app::explain::{Ask, Subject};
 use crate::compile::RouterReport;
 use crate::exchange::Scheme;
@@ -244,10 +245,11 @@ impl Trial {
         })
     }
 
-    /// As a person would write it.
+    /// As a person would write it. Values of what is named like a secret are not shown.
     pub(super) fn describe(&self, ask: &Ask) -> String {
-        let mut text = format!("{} {}", ask.method, ask.url);
+        let mut text = format!("{} {}", ask.method, hidden::url(&ask.url));
         for (name, value) in &self.condition.headers {
+            let value = if hidden::is_secret_name(name) { hidden::HIDDEN } else { value };
             let _ = write!(text, " -H '{name}: {value}'");
         }
         if let Some(client) = self.condition.client {

@@ -26,6 +26,8 @@ http:
     api: {weighted: {services: [{name: shop}]}}
 ";
 
+const AUTH: &str = "auth: {ipAllowList: {sourceRange: [10.0.0.0/8]}}";
+
 fn subject(fixed: &str, routes: &str) -> Subject {
     let directory = TempDir::new().unwrap();
     let mut files = Vec::new();
@@ -47,7 +49,8 @@ fn told(change: impl FnOnce(String) -> String) -> Told {
 fn lines(told: &Told) -> Vec<String> {
     let line = |change: &groups::ChangeTold| {
         let lost = change.lost.iter().map(|lost| format!("!{lost}"));
-        let all: Vec<_> = lost.chain(change.what.iter().cloned()).collect();
+        let altered = change.altered.iter().map(|altered| format!("~{altered}"));
+        let all: Vec<_> = lost.chain(altered).chain(change.what.iter().cloned()).collect();
         let mut line = format!("{}: {}", change.kind, all.join(", "));
         if let (Some(old), Some(new)) = (&change.old_routers, &change.new_routers) {
             let _ = write!(line, " ({} => {})", old.told(), new.told());
@@ -78,7 +81,7 @@ fn protection_that_is_gone_comes_first() {
     assert_eq!(
         lines(&told),
         [
-            "changed: !ipAllowList auth@file, service shop@file changed",
+            "changed: !ipAllowList auth@file no longer applies, service shop@file changed",
             "changed: service api@file changed"
         ]
     );
@@ -102,7 +105,7 @@ fn a_router_in_front_of_another_takes_its_requests() {
     });
     let lines = lines(&told);
     assert!(
-        lines.contains(&"moved: !ipAllowList auth@file, service api@file is now shop@file (router api@file => router front@file)".to_owned()),
+        lines.contains(&"moved: !ipAllowList auth@file no longer applies, service api@file is now shop@file (router api@file => router front@file)".to_owned()),
         "{lines:#?}"
     );
     assert!(lines.iter().any(|line| line.starts_with("added: until now 404")), "{lines:#?}");
@@ -126,17 +129,13 @@ fn what_is_gone_or_broken_is_removed() {
 fn order_and_options_of_middlewares_count() {
     let order = told(|text| text.replace("[auth, slow]", "[slow, auth]"));
     assert_eq!(lines(&order), ["changed: middlewares stand in another order"]);
-    let wider = told(|text| {
-        text.replace(
-            "auth: {ipAllowList: {sourceRange: [10.0.0.0/8]",
-            "auth: {ipAllowList: {sourceRange: [0.0.0.0/0]",
-        )
-    });
-    assert_eq!(lines(&wider), ["changed: ipAllowList auth@file changed"]);
+    let wider = told(|text| text.replace(AUTH, "auth: {ipAllowList: {sourceRange: [10.0.0.0/7]}}"));
+    assert_eq!(lines(&wider), ["changed: ~ipAllowList auth@file changed"]);
     assert_eq!(
         wider.objects[0].differences[0].one_line(),
-        "ipAllowList.sourceRange: [10.0.0.0/8] -> [0.0.0.0/0]"
+        "ipAllowList.sourceRange: [10.0.0.0/8] -> [10.0.0.0/7]"
     );
+    assert!(page(&wider).starts_with("protection that changed\n"), "{}", page(&wider));
 }
 
 #[test]
@@ -157,6 +156,8 @@ fn static_options_are_compared_and_secrets_not_shown() {
     );
     let page = page(&told);
     assert!(page.contains("basicAuth auth@file changed"), "{page}");
+    let option = "    basicAuth.users: another value, which is not shown\n";
+    assert!(page.contains(option), "{page}");
     assert!(!page.contains("$2a$"), "{page}");
 }
 
@@ -263,4 +264,158 @@ fn the_command_line_has_two_forms() {
         let error = format!("{:#}", read(words).err().unwrap());
         assert!(error.contains(says), "{error}");
     }
+}
+
+#[test]
+fn a_guard_that_keeps_its_name_and_guards_nothing_is_gone() {
+    let other = told(|text| text.replace(AUTH, "auth: {headers: {frameDeny: true}}"));
+    assert_eq!(
+        lines(&other),
+        ["changed: !ipAllowList auth@file no longer applies, headers auth@file applies now"]
+    );
+    for open in ["[0.0.0.0/0]", "['::/0', 10.0.0.0/8]"] {
+        let open = told(|text| {
+            text.replace(AUTH, &format!("auth: {{ipAllowList: {{sourceRange: {open}}}}}"))
+        });
+        assert_eq!(lines(&open), ["changed: !ipAllowList auth@file lets everybody through now"]);
+    }
+    let limit = |average: u32| {
+        let limit = format!("auth: {{rateLimit: {{average: {average}, burst: 5}}}}");
+        subject(STATIC, &BASE.replace(AUTH, &limit))
+    };
+    let none = compare(&limit(10), &limit(0));
+    assert_eq!(lines(&none), ["changed: !rateLimit auth@file lets everybody through now"]);
+    let less = compare(&limit(10), &limit(20));
+    assert_eq!(lines(&less), ["changed: ~rateLimit auth@file changed"]);
+    let nothing = compare(&limit(0), &limit(10));
+    assert_eq!(lines(&nothing), ["changed: rateLimit auth@file changed"]);
+}
+
+#[test]
+fn clear_text_that_is_served_again_has_lost_its_redirection() {
+    let text = BASE.replace(AUTH, "auth: {redirectScheme: {scheme: https}}");
+    let new = text.replace("[auth, slow]", "[slow]").replace("[auth]", "[]");
+    let told = compare(&subject(STATIC, &text), &subject(STATIC, &new));
+    assert_eq!(lines(&told), ["changed: !redirectScheme auth@file no longer applies"]);
+}
+
+#[test]
+fn guards_of_services_below_others_count() {
+    let text = "
+http:
+  routers: {r: {rule: Host(`a.test`), service: top}}
+  middlewares:
+    auth: {basicAuth: {users: ['a:$2a$04$aaaaaaaaaaaaaaaaaaaaaOqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq']}}
+    both: {chain: {middlewares: [auth]}}
+  services:
+    top: {weighted: {services: [{name: one}, {name: two}]}}
+    one: {loadBalancer: {servers: [{url: 'http://10.0.0.1'}]}, middlewares: [both]}
+    two: {loadBalancer: {servers: [{url: 'http://10.0.0.2'}]}, middlewares: [auth]}
+    open: {loadBalancer: {servers: [{url: 'http://10.0.0.2'}]}}
+";
+    let old = subject("", text);
+    let told = |from: &str, to: &str| lines(&compare(&old, &subject("", &text.replace(from, to))));
+    assert_eq!(
+        told("{name: two}", "{name: open}"),
+        ["changed: !basicAuth auth@file no longer applies to all members of the service, \
+             service top@file changed"]
+    );
+    assert_eq!(
+        told("[{name: one}, {name: two}]", "[{name: open}]"),
+        ["changed: !basicAuth auth@file no longer applies, service top@file changed"]
+    );
+    assert_eq!(
+        told("middlewares: [both]", "middlewares: [auth]"),
+        ["changed: service top@file changed"]
+    );
+}
+
+#[test]
+fn what_tls_options_demand_of_clients_is_protection() {
+    let text = "
+http:
+  routers: {r: {rule: Host(`a.test`), service: s, tls: {}, entryPoints: [websecure]}}
+  services: {s: {loadBalancer: {servers: [{url: 'http://10.0.0.1'}]}}}
+tls: {options: {default: {clientAuth: {clientAuthType: RequireAnyClientCert}}}}
+";
+    let old = subject(STATIC, text);
+    let compared = |from: &str, to: &str| compare(&old, &subject(STATIC, &text.replace(from, to)));
+    let open = compared("RequireAnyClientCert", "NoClientCert");
+    let found = lines(&open);
+    assert!(
+        found[0].contains(
+            "!client certificates of TLS options default are no longer demanded, \
+             ~TLS options default changed"
+        ),
+        "{found:#?}"
+    );
+    let option = "clientAuth.clientAuthType: RequireAnyClientCert -> NoClientCert";
+    assert!(page(&open).contains(option), "{}", page(&open));
+    let strict = compared("{clientAuth:", "{sniStrict: true, clientAuth:");
+    assert!(lines(&strict)[0].contains("~TLS options default changed"), "{:#?}", lines(&strict));
+    assert!(page(&strict).contains("sniStrict: (unset) -> true"), "{}", page(&strict));
+    let other = compared("{clientAuth:", "{disableSessionTickets: true, clientAuth:");
+    assert!(lines(&other)[0].ends_with(": TLS options default changed"), "{:#?}", lines(&other));
+}
+
+#[test]
+fn certificates_and_stores_are_compared_as_text() {
+    let tls = "
+tls:
+  certificates: [{certFile: a.pem, keyFile: a.key}, {certFile: b.pem, keyFile: b.key}]
+  stores: {default: {defaultCertificate: {certFile: a.pem, keyFile: a.key}}}
+";
+    let new = tls.replace("{certFile: b.pem, keyFile: b.key}", "{certFile: a.pem, keyFile: c.key}");
+    let old = subject(STATIC, &format!("{BASE}{tls}"));
+    let same = compare(&old, &subject(STATIC, &format!("{BASE}{tls}")));
+    assert_eq!(same.objects.len(), 0);
+    let new = new.replacen("{certFile: a.pem, keyFile: a.key}, ", "", 1);
+    let new =
+        new.replace("defaultCertificate: {certFile: a.pem", "defaultCertificate: {certFile: d.pem");
+    let page = page(&compare(&old, &subject(STATIC, &format!("{BASE}{new}"))));
+    for line in [
+        "  tls.certificates a.pem\n    keyFile: another key, which is not shown\n",
+        "  tls.certificates b.pem\n    certFile: b.pem -> (unset)\n",
+        "  tls.stores default\n    defaultCertificate.certFile: a.pem -> d.pem\n",
+    ] {
+        assert!(page.contains(line), "{line}\n{page}");
+    }
+}
+
+#[test]
+fn regular_expressions_for_one_host_may_overlap() {
+    let text = BASE.replace("PathPrefix(`/api`)", "PathRegexp(`^/api/[0-9]+$`)");
+    let front = |rule: &str| {
+        let new = format!(
+            "  routers:\n    front: {{rule: '{rule}', priority: 99, service: api, entryPoints: [web]}}\n"
+        );
+        let new = text.replace("  routers:\n", &new);
+        compare(&subject(STATIC, &text), &subject(STATIC, &new)).notes
+    };
+    let notes = front("Host(`shop.test`) && PathRegexp(`^/api/.*x$`)");
+    assert_eq!(notes.len(), 1, "{notes:#?}");
+    assert!(
+        notes[0].starts_with("router front@file may take requests of api@file: "),
+        "{notes:#?}"
+    );
+    assert_eq!(front("Host(`*.test`) && PathRegexp(`^/api/.*x$`)").len(), 1);
+    assert_eq!(front("PathRegexp(`^/api/.*x$`)").len(), 1);
+    assert_eq!(front("Host(`other.test`) && PathRegexp(`^/api/.*x$`)").len(), 0);
+    assert_eq!(front("Host(`shop.test`) && PathPrefix(`/x`)").len(), 0);
+}
+
+#[test]
+fn credentials_in_rules_and_urls_are_not_shown() {
+    let with = |secret: &str| {
+        let rule = format!("Host(`shop.test`) && Header(`X-Token`, `{secret}`)");
+        let text = BASE.replace("Host(`shop.test`) && PathPrefix(`/api`)", &rule);
+        let forward = format!("auth: {{forwardAuth: {{address: 'http://a.test/x?k={secret}'}}}}");
+        subject(STATIC, &text.replace(AUTH, &forward))
+    };
+    let told = compare(&with("hunter1"), &with("hunter2"));
+    let page = page(&told);
+    assert!(page.contains("-H 'x-token: (hidden)'"), "{page}");
+    assert!(page.contains("forwardAuth.address: another value, which is not shown"), "{page}");
+    assert!(!page.contains("hunter"), "{page}");
+    assert!(!serde_json::to_string(&told).unwrap().contains("hunter"));
 }

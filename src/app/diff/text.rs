@@ -15,6 +15,9 @@ pub(super) fn write(told: &Told, limit: usize, out: &mut dyn Write, color: bool)
     let (lost, others): (Vec<_>, Vec<_>) =
         told.changes.iter().partition(|change| !change.lost.is_empty());
     page.section("protection that is gone", "1;31", &lost, limit, Page::change)?;
+    let (altered, others): (Vec<_>, Vec<_>) =
+        others.into_iter().partition(|change| !change.altered.is_empty());
+    page.section("protection that changed", "1;33", &altered, limit, Page::change)?;
     for (kind, title) in [
         ("removed", "requests that no service answers any more"),
         ("moved", "requests that another router takes"),
@@ -76,13 +79,19 @@ impl Page<'_> {
         let plural = if change.requests == 1 { "" } else { "s" };
         writeln!(self.out, "  {routers}  ({} request{plural})", change.requests)?;
         for lost in &change.lost {
-            let lost = self.paint("31", &format!("{lost} no longer applies"));
+            let lost = self.paint("31", lost);
             writeln!(self.out, "    ! {lost}")?;
+        }
+        for altered in &change.altered {
+            let altered = self.paint("33", altered);
+            writeln!(self.out, "    ! {altered}")?;
         }
         for what in &change.what {
             writeln!(self.out, "    {what}")?;
         }
-        if change.kind == "moved" && change.what.is_empty() && change.lost.is_empty() {
+        let is_silent =
+            change.what.is_empty() && change.lost.is_empty() && change.altered.is_empty();
+        if change.kind == "moved" && is_silent {
             writeln!(self.out, "    which does the same with it")?;
         }
         for example in &change.examples {
@@ -92,8 +101,11 @@ impl Page<'_> {
     }
 
     fn object(&mut self, object: &ObjectTold) -> io::Result<()> {
-        let users = object.routers.told();
-        writeln!(self.out, "  {} {}, which matters to {users}", object.kind, object.name)?;
+        let users = match object.routers.count {
+            0 => String::new(),
+            _ => format!(", which matters to {}", object.routers.told()),
+        };
+        writeln!(self.out, "  {} {}{users}", object.kind, object.name)?;
         for difference in &object.differences {
             writeln!(self.out, "    {}", difference.one_line())?;
         }

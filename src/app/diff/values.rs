@@ -1,15 +1,16 @@
 //! Objects of two configurations, compared by what they say and not by how it is written.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 use serde_json::Value;
 
+use super::hidden;
 use crate::app::explain::Subject;
 use crate::config::dynamic_config::Section;
-use crate::config::tree::is_secret;
-use crate::service::{ServiceConfig, without_credentials};
+use crate::config::tree::{Node, is_secret};
+use crate::service::ServiceConfig;
 use crate::values::QualifiedName;
 use crate::values::secret::is_credential_header;
 
@@ -24,12 +25,20 @@ pub(super) struct Difference {
 }
 
 impl Difference {
+    /// Of a value that looks the same, whatever it is.
+    pub(super) fn unshown(option: String) -> Self {
+        let shown = || Some(hidden::HIDDEN.to_owned());
+        Self { option, old: shown(), new: shown() }
+    }
+
     /// `option: old -> new`.
     pub(super) fn one_line(&self) -> String {
         let shown = |side: &Option<String>| side.clone().unwrap_or_else(|| "(unset)".to_owned());
         let (old, new) = (shown(&self.old), shown(&self.new));
         if old == new {
-            return format!("{}: another value, which is not shown", self.option);
+            let is_key = self.option.to_ascii_lowercase().ends_with("keyfile");
+            let what = if is_key { "key" } else { "value" };
+            return format!("{}: another {what}, which is not shown", self.option);
         }
         format!("{}: {old} -> {new}", self.option)
     }
@@ -130,27 +139,73 @@ pub(super) fn below(config: &ServiceConfig) -> Vec<&str> {
     names
 }
 
+/// Of these, the services that may answer: not mirrors.
+pub(super) fn members(config: &ServiceConfig) -> Vec<&str> {
+    match &config.mirroring {
+        Some(mirroring) => vec![&mirroring.service],
+        None => below(config),
+    }
+}
+
 /// The servers transport that a service names.
 pub(super) fn transport(config: &ServiceConfig) -> Option<&str> {
     let name = config.load_balancer.as_ref()?.servers_transport.as_str();
     Some(name).filter(|name| !name.is_empty())
 }
 
-/// The options that differ between two objects, in order. Secrets are named and not shown.
-pub(super) fn options<T: Serialize>(old: &T, new: &T) -> Vec<Difference> {
+/// The options that differ between two objects, in order. Secrets are named and not shown; as they all look the same,
+/// they are looked up in what was written.
+pub(super) fn options<T: Serialize>(
+    old: &T,
+    new: &T,
+    written: [&Option<Node>; 2],
+) -> Vec<Difference> {
     let [old, new] = [old, new].map(|one| serde_json::to_value(one).unwrap_or_default());
     let mut differences = Vec::new();
     compare("", Some(&old), Some(&new), false, &mut differences);
+    if let [Some(old), Some(new)] = written {
+        secrets(old, new, &mut differences);
+    }
     if differences.is_empty() {
-        // What is a secret looks the same, whatever it is.
-        let changed = || Some("(a secret)".to_owned());
-        differences.push(Difference {
-            option: "a secret".to_owned(),
-            old: changed(),
-            new: changed(),
-        });
+        differences.push(Difference::unshown("a secret".to_owned()));
     }
     differences
+}
+
+/// Adds the secrets that were written otherwise, unless they are told already.
+fn secrets(old: &Node, new: &Node, differences: &mut Vec<Difference>) {
+    let [mut then, mut now] = [BTreeMap::new(), BTreeMap::new()];
+    leaves("", old, false, &mut then);
+    leaves("", new, false, &mut now);
+    for (path, value) in &then {
+        if now.get(path).is_none_or(|other| other == value) {
+            continue;
+        }
+        let is_told = differences.iter().any(|one| {
+            let known = one.option.to_ascii_lowercase();
+            let path = path.to_ascii_lowercase();
+            path == known || path.strip_prefix(&known).is_some_and(|rest| rest.starts_with('.'))
+        });
+        if !is_told {
+            differences.push(Difference::unshown(path.clone()));
+        }
+    }
+}
+
+/// The secrets of a tree, by the names on the way to them.
+fn leaves(path: &str, node: &Node, hidden: bool, found: &mut BTreeMap<String, Vec<String>>) {
+    for entry in node.entries() {
+        let inner =
+            if path.is_empty() { entry.key.to_string() } else { format!("{path}.{}", entry.key) };
+        leaves(&inner, &entry.value, hidden || is_hidden(&entry.key), found);
+    }
+    for item in node.items() {
+        leaves(path, item, hidden, found);
+    }
+    let Some(text) = node.text() else { return };
+    if hidden || text.contains("-----BEGIN") || *hidden::value(text) != *text {
+        found.entry(path.to_owned()).or_default().push(text.to_owned());
+    }
 }
 
 fn compare(
@@ -175,7 +230,8 @@ fn compare(
             }
         }
         (old, new) => {
-            let shown = |value: Option<&Value>| value.map(|value| shown(value, hidden));
+            let key = path.rsplit('.').next().unwrap_or_default();
+            let shown = |value: Option<&Value>| value.map(|value| shown(key, value, hidden));
             out.push(Difference { option: path.to_owned(), old: shown(old), new: shown(new) });
         }
     }
@@ -186,21 +242,22 @@ fn is_hidden(key: &str) -> bool {
     is_secret(key) || key != "cookie" && is_credential_header(key)
 }
 
-fn shown(value: &Value, hidden: bool) -> String {
+fn shown(key: &str, value: &Value, hidden: bool) -> String {
     const LONGEST: usize = 120;
     if hidden {
-        return "(hidden)".to_owned();
+        return hidden::HIDDEN.to_owned();
     }
     let text = match value {
-        Value::String(text) => without_credentials(text).into_owned(),
+        Value::String(text) if key == "rule" => hidden::rule(text),
+        Value::String(text) => hidden::value(text).into_owned(),
         Value::Array(items) => {
-            let items: Vec<_> = items.iter().map(|item| shown(item, hidden)).collect();
+            let items: Vec<_> = items.iter().map(|item| shown(key, item, hidden)).collect();
             format!("[{}]", items.join(", "))
         }
         Value::Object(entries) => {
             let entries: Vec<_> = entries
                 .iter()
-                .map(|(key, value)| format!("{key}: {}", shown(value, is_hidden(key))))
+                .map(|(key, value)| format!("{key}: {}", shown(key, value, is_hidden(key))))
                 .collect();
             format!("{{{}}}", entries.join(", "))
         }
@@ -224,7 +281,7 @@ mod tests {
         let old =
             json!({"a": 1, "users": ["x"], "inner": {"password": "p", "url": "http://u:p@h/"}});
         let new = json!({"a": 1, "users": ["y"], "inner": {"password": "q", "url": "http://h/"}, "b": [1, {"token": "t"}]});
-        let told: Vec<_> = options(&old, &new)
+        let told: Vec<_> = options(&old, &new, [&None, &None])
             .into_iter()
             .map(|one| format!("{}: {:?} -> {:?}", one.option, one.old, one.new))
             .collect();
@@ -237,6 +294,6 @@ mod tests {
                 r#"users: Some("(hidden)") -> Some("(hidden)")"#,
             ]
         );
-        assert_eq!(options(&json!({}), &json!({}))[0].option, "a secret");
+        assert_eq!(options(&json!({}), &json!({}), [&None, &None])[0].option, "a secret");
     }
 }

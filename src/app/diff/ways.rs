@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::guards::{self, Link, links_of_service, protects};
 use super::values::Values;
-use crate::app::explain::{Ask, Canonical, End, Refused, Subject, is_guard, pass};
+use crate::app::explain::{Ask, Canonical, End, Refused, Subject, pass};
 use crate::compile::RouterReport;
 use crate::router::{Below, HttpRouter};
 use crate::values::QualifiedName;
@@ -16,6 +17,8 @@ pub(super) struct Way {
     /// Routers that take it, from the entry point down.
     pub(super) routers: Vec<String>,
     tls_options: Option<String>,
+    /// The middleware that answers in the place of a service.
+    answered_by: Option<QualifiedName>,
 }
 
 /// How the ways of a request differ.
@@ -23,6 +26,8 @@ pub(super) struct Way {
 pub(super) struct Change {
     /// Protection that is gone.
     pub(super) lost: Vec<String>,
+    /// Protection that is another.
+    pub(super) altered: Vec<String>,
     pub(super) kind: Kind,
     /// Routers then and now, where they are others.
     pub(super) routers: Option<(String, String)>,
@@ -118,6 +123,7 @@ impl Way {
                 }
                 (End::Answered { by, status, .. }, _) => {
                     self.refusal = Some(format!("{} from middleware {by}", status.as_u16()));
+                    self.answered_by = Some(by);
                     return;
                 }
                 (End::Service(_), _) => return,
@@ -134,17 +140,13 @@ impl Way {
         self.routers.iter().filter_map(|router| subject.report(router)).collect()
     }
 
-    /// Middlewares on the way, those of the service behind those of routers.
-    fn links(&self, subject: &Subject) -> Vec<QualifiedName> {
+    /// Middlewares on the way, those of services behind those of routers.
+    fn links(&self, subject: &Subject) -> Vec<Link> {
         let reports = self.reports(subject);
-        let mut links: Vec<_> =
-            reports.iter().flat_map(|report| report.links.iter().cloned()).collect();
+        let of_routers = reports.iter().flat_map(|report| report.links.iter().cloned());
+        let mut links: Vec<_> = of_routers.map(Link::of_router).collect();
         let service = self.service(subject);
-        let object = service.as_ref().and_then(|name| subject.table.merged.services.get(name));
-        if let (Some(name), Some(object)) = (&service, object) {
-            let own = object.config.middlewares.iter();
-            links.extend(own.map(|link| QualifiedName::resolve(link, name.provider())));
-        }
+        links.extend(service.into_iter().flat_map(|name| links_of_service(&name, subject)));
         links
     }
 
@@ -173,6 +175,10 @@ pub(super) fn change(old: &Way, new: &Way, values: &Values<'_>) -> Option<Change
         (Some(then), None) => {
             change.kind = Kind::Added;
             change.what.push(format!("until now {then}"));
+            if let Some(by) = old.answered_by.as_ref().filter(|by| protects(by, values.old)) {
+                let kind = values.old.middleware_kind(by);
+                change.lost.push(format!("{kind} {by} no longer applies"));
+            }
         }
         (None, None) => {}
     }
@@ -184,49 +190,16 @@ pub(super) fn change(old: &Way, new: &Way, values: &Values<'_>) -> Option<Change
         change.routers = Some((name(old), name(new)));
     }
     if old.refusal.is_none() && new.refusal.is_none() {
-        middlewares(old, new, values, &mut change);
+        let (then, now) = (old.links(values.old), new.links(values.new));
+        guards::compare(&then, &now, values, &mut change);
         services(old, new, values, &mut change);
         tls_options(old, new, values, &mut change);
     }
-    let is_same = change.routers.is_none() && change.what.is_empty() && change.lost.is_empty();
+    let is_same = change.routers.is_none()
+        && change.what.is_empty()
+        && change.lost.is_empty()
+        && change.altered.is_empty();
     (!is_same).then_some(change)
-}
-
-/// Whether a middleware of this kind keeps somebody out, or off clear text.
-fn protects(kind: &str) -> bool {
-    is_guard(kind) || kind == "redirectScheme"
-}
-
-fn middlewares(old: &Way, new: &Way, values: &Values<'_>, change: &mut Change) {
-    let (then, mut now) = (old.links(values.old), new.links(values.new));
-    if then == now && then.iter().all(|name| values.same_middleware(name, name)) {
-        return;
-    }
-    let order: Vec<_> = now.clone();
-    let mut met = Vec::new();
-    for name in &then {
-        let kind = values.old.middleware_kind(name);
-        let by_name = now.iter().position(|other| other == name);
-        let by_value = || now.iter().position(|other| values.same_middleware(name, other));
-        match by_name.or_else(by_value) {
-            Some(at) => {
-                let other = now.remove(at);
-                if !values.same_middleware(name, &other) {
-                    change.what.push(format!("{kind} {name} changed"));
-                }
-                met.push(order.iter().position(|one| *one == other));
-            }
-            None if protects(&kind) => change.lost.push(format!("{kind} {name}")),
-            None => change.what.push(format!("{kind} {name} no longer applies")),
-        }
-    }
-    for name in &now {
-        let kind = values.new.middleware_kind(name);
-        change.what.push(format!("{kind} {name} applies now"));
-    }
-    if !met.is_sorted() {
-        change.what.push("middlewares stand in another order".to_owned());
-    }
 }
 
 fn services(old: &Way, new: &Way, values: &Values<'_>, change: &mut Change) {
@@ -248,17 +221,5 @@ fn tls_options(old: &Way, new: &Way, values: &Values<'_>, change: &mut Change) {
     if values.same_tls_options(then, now) {
         return;
     }
-    let asks = |subject: &Subject, name: &str| {
-        let object = subject.table.merged.tls_options.get(name);
-        let value = object.and_then(|object| serde_json::to_value(&object.config).ok());
-        value.is_some_and(|value| value.get("clientAuth").is_some_and(|auth| !auth.is_null()))
-    };
-    if asks(values.old, then) && !asks(values.new, now) {
-        change.lost.push(format!("client certificates of TLS options {then}"));
-    }
-    change.what.push(if then == now {
-        format!("TLS options {now} changed")
-    } else {
-        format!("TLS options {then} are now {now}")
-    });
+    guards::compare_tls(then, now, values, change);
 }

@@ -26,12 +26,13 @@ use self::options::{Options, Source};
 use self::others::Asked;
 pub(super) use self::request::{Canonical, Refused};
 pub(super) use self::subject::{Live, Subject};
-use self::told::{EntryPointTold, MiddlewareTold, Outcome, RequestTold, RouterTold, Told};
+use self::told::{EntryPointTold, Outcome, RequestTold, RouterTold, ServiceEnd, Told};
+use self::walk::{Answer, Passage, Walker, with_view};
 pub(super) use self::walk::{End, is_guard, pass};
-use self::walk::{Passage, with_view};
 use super::written::Written;
+use crate::compile::OnBrokenRouter;
 use crate::config::diagnostics::Severity;
-use crate::exchange::Scheme;
+use crate::exchange::{Request, Scheme};
 use crate::router::HttpRouter;
 use crate::values::QualifiedName;
 
@@ -48,12 +49,16 @@ to any server; the answer comes from the code that the proxy routes with.
   FILE...           static and dynamic files and directories, as `doorward check` takes them; without
                     any, the configuration that `doorward` would start with
   --api URL         ask a running Doorward or Traefik (its API) for its routers, and which servers
-                    are up; --api-header 'Authorization: ...' goes with the question
+                    are up; --api-header 'Authorization: ...' goes with the question, and
+                    --profile safe|exact|hardened says what the API does not; safe unless said
   -H, --header H    a header of the request; `Host` wins over the URL, as it does with curl
   --method M        its method; GET unless said
   --client-ip IP    its client; 127.0.0.1 unless said, and ipAllowList is judged only when it is
   --entry-point N   where it arrives; else the entry points that listen at the port of the URL
   --all             list every router, not only those that are near
+
+Middlewares that look at more than the head of a request (authentication, limits) are taken to let
+it through, and a client is taken to show the certificate that TLS options demand: the answer says so.
 
 Exit code: 0 a router answers; 1 none does, or it is broken, or the request is refused; 2 the command
 or the configuration cannot be read.
@@ -96,7 +101,7 @@ fn answer(
     let subject = match &options.source {
         Source::Files(files) => compiled(Written::read(files)?, err)?,
         Source::Server(flags) => compiled(Written::of_server(flags, variables)?, err)?,
-        Source::Api(url, headers) => super::live::subject(url, headers)?,
+        Source::Api { url, headers, profile } => super::live::subject(url, headers, *profile)?,
     };
     let told = explain(&options.ask, options.entry_point.as_deref(), options.all, &subject)?;
     Ok((told, options.json))
@@ -130,6 +135,18 @@ fn explain(
     }
     if let Some(live) = &subject.live {
         notes.push(format!("as {} says it runs now", live.url));
+        if live.assumed_profile.is_some() {
+            notes.push(
+                "its profile is not known and taken to be `safe`: say it with `--profile`"
+                    .to_owned(),
+            );
+        }
+        if ask.scheme == Scheme::Https {
+            notes.push(
+                "what its TLS options demand (client certificates, `sniStrict`) is not known"
+                    .to_owned(),
+            );
+        }
         notes.extend(left_out(live));
     }
     let told = positions.into_iter().map(|position| at(ask, position, all, subject));
@@ -157,6 +174,7 @@ fn at(ask: &Ask, position: usize, all: bool, subject: &Subject) -> anyhow::Resul
         path: None,
         became: None,
         tls_options: None,
+        handshake: None,
         outcome: Outcome { status: None, answered: false, why: String::new() },
         routers: Vec::new(),
         service: None,
@@ -171,6 +189,11 @@ fn at(ask: &Ask, position: usize, all: bool, subject: &Subject) -> anyhow::Resul
             return Ok(told);
         }
     };
+    if let Some(refused) = &canonical.handshake.refused {
+        told.outcome.why = format!("refused before any router is asked: {refused}");
+        return Ok(told);
+    }
+    told.handshake.clone_from(&canonical.handshake.needs);
     let view = canonical.view();
     told.trusts_forwarded_headers = canonical.is_trusted;
     told.host = Some(view.host.to_owned());
@@ -206,6 +229,9 @@ fn at(ask: &Ask, position: usize, all: bool, subject: &Subject) -> anyhow::Resul
         told.routers.push(router_told(winner, Vec::new(), subject));
     } else {
         walk(winner, ask, &canonical, all, subject, &mut told);
+    }
+    if told.outcome.answered && canonical.handshake.demands_certificate {
+        told.outcome.why.push_str(", if the client shows a certificate");
     }
     Ok(told)
 }
@@ -245,22 +271,23 @@ fn walk(
             if subject.live.is_some() {
                 let skip = " (left out instead, if it runs with `core.onBrokenRouter: skip`)";
                 told.outcome.why.push_str(skip);
+            } else if subject.table.facts.on_broken_router == OnBrokenRouter::LastGood {
+                let last = " (a proxy that runs may serve the last good build of it instead: \
+                            `core.onBrokenRouter: lastGood`)";
+                told.outcome.why.push_str(last);
             }
             return;
         }
         let next = end.next(&canonical.cx).cloned();
         match end {
             End::Answered { by, status, location } => {
-                told.outcome.status = Some(status.as_u16());
-                told.outcome.answered = location.is_some();
-                told.outcome.why = match location {
-                    Some(location) => format!("middleware {by} redirects to {location}"),
-                    None => format!("middleware {by} refuses the request"),
-                };
+                told.outcome = answered(&Answer { by, status, location });
                 return;
             }
-            End::Service(target) => {
-                reach(&router, &target, subject, told);
+            End::Service(request) => {
+                let knows_client = !ask.is_client_assumed;
+                let walker = Walker { subject, cx: &canonical.cx, knows_client };
+                reach(&router, *request, &walker, told);
                 return;
             }
             End::Below(routers, changed) => {
@@ -284,26 +311,53 @@ fn walk(
 }
 
 /// The request has come to the service of `router`.
-fn reach(router: &HttpRouter, target: &str, subject: &Subject, told: &mut EntryPointTold) {
-    let service = service::told(&QualifiedName::resolve(&router.service, ""), subject);
-    if let Some(why) = service::nobody_answers(&service) {
-        told.outcome.status = Some(503);
-        told.outcome.why = why;
-    } else {
-        told.outcome.answered = true;
-        told.outcome.why = format!("service {} answers, asked for {target}", service.name);
-    }
+fn reach(router: &HttpRouter, request: Request, walker: &Walker<'_>, told: &mut EntryPointTold) {
+    let service = service::told(&QualifiedName::resolve(&router.service, ""), walker, request);
+    let name = &service.name;
+    let ok = |why: String| Outcome { status: None, answered: true, why };
+    told.outcome = match (&service.end, service::nobody_answers(&service)) {
+        (Some(ServiceEnd::Answered(answer)), _) => answered(answer),
+        (_, Some(why)) => Outcome { status: Some(503), answered: false, why },
+        (Some(ServiceEnd::Asked(target)), None) => match no_page(name, target, walker.subject) {
+            Some(why) => Outcome { status: Some(404), answered: false, why },
+            None => ok(format!("service {name} answers, asked for {target}")),
+        },
+        (None, None) => {
+            ok(format!("service {name} answers; what it is asked for depends on the member"))
+        }
+    };
     told.service = Some(service);
+}
+
+/// What the client gets from a middleware.
+fn answered(answer: &Answer) -> Outcome {
+    let Answer { by, status, location } = answer;
+    Outcome {
+        status: Some(status.as_u16()),
+        answered: location.is_some() || status.is_success(),
+        why: match location {
+            Some(location) => format!("middleware {by} redirects to {location}"),
+            None if status.is_success() => format!("middleware {by} answers"),
+            None => format!("middleware {by} refuses the request"),
+        },
+    }
+}
+
+/// Why our dashboard, which is a single page, does not answer.
+fn no_page(service: &str, target: &str, subject: &Subject) -> Option<String> {
+    let is_ours = subject.live.as_ref().is_none_or(|live| !live.skips_broken);
+    if service != "dashboard@internal" || !is_ours {
+        return None;
+    }
+    let base = subject.table.fixed.api.as_ref().map(|api| api.base_path.trim_end_matches('/'));
+    let path = target.split_once('?').map_or(target, |(path, _)| path);
+    let below = path.strip_prefix(base.unwrap_or_default()).unwrap_or(path);
+    let is_page = matches!(below, "/dashboard/" | "/" | "/dashboard" | "");
+    (!is_page).then(|| format!("the dashboard has no page {path}"))
 }
 
 fn router_told(router: &HttpRouter, steps: Vec<walk::Step>, subject: &Subject) -> RouterTold {
     let report = subject.report(&router.name);
-    let middleware = |step: walk::Step| MiddlewareTold {
-        place: subject.middleware_place(&step.name),
-        name: step.name.to_string(),
-        kind: step.kind,
-        effect: step.effect,
-    };
     RouterTold {
         name: router.name.to_string(),
         place: subject.router_place(&router.name),
@@ -312,7 +366,7 @@ fn router_told(router: &HttpRouter, steps: Vec<walk::Step>, subject: &Subject) -
         priority_of_rule: report.is_none_or(|report| report.config().priority == 0),
         tls_options: router.tls_options.as_ref().map(ToString::to_string),
         errors: subject.errors(&router.name, router.broken).unwrap_or_default(),
-        middlewares: steps.into_iter().map(middleware).collect(),
+        middlewares: steps.into_iter().map(|step| step.told(subject)).collect(),
         service: router.service.to_string(),
     }
 }

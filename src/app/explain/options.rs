@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::config::diagnostics::did_you_mean;
 use crate::exchange::Scheme;
+use crate::values::Profile;
 
 /// The command line.
 pub(super) struct Options {
@@ -28,7 +29,12 @@ pub(super) enum Source {
     /// Where the server would look, given these flags.
     Server(Vec<String>),
     /// At the API of a running instance.
-    Api(String, HeaderMap),
+    Api {
+        url: String,
+        headers: HeaderMap,
+        /// The profile that it runs with, if that is said.
+        profile: Option<Profile>,
+    },
 }
 
 /// A request, before anybody has made it canonical.
@@ -71,6 +77,9 @@ impl Ask {
         }
         let parsed: Authority =
             authority.parse().with_context(|| format!("`{authority}` is not a host"))?;
+        if target.contains(char::is_whitespace) {
+            bail!("`{url}` has a blank in it: write %20");
+        }
         let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
         let mut headers = HeaderMap::new();
         headers.insert(http::header::HOST, HeaderValue::from_str(authority)?);
@@ -96,7 +105,7 @@ impl Ask {
     }
 }
 
-const FLAGS: [&str; 9] = [
+const FLAGS: [&str; 10] = [
     "--all",
     "--api",
     "--api-header",
@@ -106,6 +115,7 @@ const FLAGS: [&str; 9] = [
     "--format",
     "--header",
     "--method",
+    "--profile",
 ];
 
 impl Options {
@@ -113,7 +123,7 @@ impl Options {
         let mut url = None;
         let (mut headers, mut api_headers) = (Vec::new(), HeaderMap::new());
         let (mut method, mut client, mut entry_point, mut api) = (None, None, None, None);
-        let (mut json, mut all) = (false, false);
+        let (mut json, mut all, mut profile) = (false, false, None);
         let (mut files, mut flags) = (Vec::new(), Vec::new());
         let mut args = args.iter();
         while let Some(arg) = args.next() {
@@ -145,6 +155,14 @@ impl Options {
                 },
                 "--all" => all = true,
                 "--api" => api = Some(value()?),
+                "--profile" => {
+                    profile = Some(match &*value()? {
+                        "safe" => Profile::Safe,
+                        "exact" => Profile::Exact,
+                        "hardened" => Profile::Hardened,
+                        other => bail!("unknown profile `{other}`: write safe, exact or hardened"),
+                    });
+                }
                 "--api-header" => api_headers.extend([header(&value()?)?]),
                 flag if flag.eq_ignore_ascii_case("--configfile") => {
                     flags.push(format!("--configFile={}", value()?));
@@ -160,17 +178,21 @@ impl Options {
             }
         }
         let mut ask = Ask::get(&url.context("name a URL")?)?;
+        // The first one is put in the place of that of the URL; a second one is sent too, and refused.
+        if headers.iter().any(|(name, _)| name == http::header::HOST) {
+            ask.headers.remove(http::header::HOST);
+        }
         for (name, value) in headers {
-            if name == http::header::HOST {
-                ask.headers.remove(http::header::HOST);
-            }
             ask.headers.append(name, value);
         }
         ask.method = method.unwrap_or(Method::GET);
         ask.is_client_assumed = client.is_none();
         ask.client = client.unwrap_or(ask.client).to_canonical();
+        if profile.is_some() && api.is_none() {
+            bail!("`--profile` goes with `--api`: files say it as `core.profile`");
+        }
         let source = match (api, files.is_empty(), flags.is_empty()) {
-            (Some(api), true, true) => Source::Api(api, api_headers),
+            (Some(url), true, true) => Source::Api { url, headers: api_headers, profile },
             (Some(_), ..) => bail!("give either `--api` or files, not both"),
             (None, true, _) => Source::Server(flags),
             (None, false, true) => Source::Files(files),
@@ -243,7 +265,14 @@ mod tests {
             matches!(&server.source, Source::Server(flags) if *flags == ["--configFile=x.yml"])
         );
         let api = options(&["a.test", "--api=http://127.0.0.1:8080"]).unwrap();
-        assert!(matches!(&api.source, Source::Api(url, _) if url == "http://127.0.0.1:8080"));
+        assert!(matches!(
+            &api.source,
+            Source::Api { url, profile: None, .. } if url == "http://127.0.0.1:8080"
+        ));
+        let exact = options(&["a.test", "--api=http://x", "--profile", "exact"]).unwrap();
+        assert!(matches!(&exact.source, Source::Api { profile: Some(Profile::Exact), .. }));
+        let hosts = options(&["a.test", "-H", "Host: b.test", "-H", "host: c.test"]).unwrap();
+        assert_eq!(hosts.ask.headers.get_all("host").iter().count(), 2);
     }
 
     #[test]
@@ -255,6 +284,9 @@ mod tests {
             (&["a.test", "--api=http://x", "f.yml"], "either `--api` or files"),
             (&["a.test", "-H", "nonsense"], "write it as 'Name: value'"),
             (&["a.test", "--format=xml"], "write text or json"),
+            (&["a.test/x y"], "has a blank in it: write %20"),
+            (&["a.test", "--profile=safe"], "goes with `--api`"),
+            (&["a.test", "--api=http://x", "--profile=best"], "write safe, exact or hardened"),
         ] {
             let error = options(words).err().unwrap().to_string();
             assert!(error.contains(says), "{error}");

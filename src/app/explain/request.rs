@@ -1,6 +1,6 @@
 //! The request as an entry point makes it canonical: the same steps that the data plane takes.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 
 use http::header::HOST;
@@ -16,7 +16,7 @@ use crate::exchange::canonical::{canonical_host, routing_path};
 use crate::exchange::forwarded::{self, ForwardedFacts};
 use crate::exchange::view::RequestView;
 use crate::exchange::{Body, ClientTls, Connection, Context, OpenWork, Request, Scheme};
-use crate::tls::{Selected, TlsRoutes};
+use crate::tls::{Selected, TlsProfile, TlsRoutes};
 
 /// A request that rules can be asked about.
 pub(in crate::app) struct Canonical {
@@ -24,7 +24,20 @@ pub(in crate::app) struct Canonical {
     pub(in crate::app) cx: Context,
     /// Whether the entry point believes this client's forwarded headers.
     pub(in crate::app) is_trusted: bool,
+    /// What the TLS handshake depends on.
+    pub(super) handshake: Handshake,
     path: String,
+}
+
+/// What a TLS handshake depends on besides options that can be built.
+#[derive(Default)]
+pub(super) struct Handshake {
+    /// Why there is none.
+    pub(super) refused: Option<String>,
+    /// What must come to it.
+    pub(super) needs: Option<String>,
+    /// Nobody gets in without a certificate.
+    pub(super) demands_certificate: bool,
 }
 
 /// Why a request does not come as far as the rules.
@@ -48,8 +61,8 @@ impl Canonical {
             .map_err(|error| anyhow::anyhow!("`{}` cannot be sent: {error}", ask.target))?;
         *request.headers_mut() = ask.headers.clone();
         let mut parts = request.into_parts().0;
-        let tls = match client_tls(ask, subject, door) {
-            Ok(tls) => tls,
+        let (tls, handshake) = match client_tls(ask, subject, door) {
+            Ok(found) => found,
             Err(reason) => return Ok(Err(Refused { status: None, reason })),
         };
         let refused = |status, reason: &str| {
@@ -97,7 +110,7 @@ impl Canonical {
             request_id: None,
         };
         let path = routing_path(parts.uri.path()).into_owned();
-        Ok(Ok(Self { parts, cx, is_trusted, path }))
+        Ok(Ok(Self { parts, cx, is_trusted, handshake, path }))
     }
 
     /// What rules see of it.
@@ -130,23 +143,59 @@ fn client_tls(
     ask: &Ask,
     subject: &Subject,
     door: &EntryPoint,
-) -> Result<Option<ClientTls>, String> {
+) -> Result<(Option<ClientTls>, Handshake), String> {
     if ask.scheme == Scheme::Http {
-        return Ok(None);
+        return Ok((None, Handshake::default()));
     }
     let host = canonical_host(&ask.authority);
     // Clients do not name an address (RFC 6066, 3).
-    let is_address = host.parse::<std::net::IpAddr>().is_ok();
-    let server_name = if is_address { String::new() } else { host.into_owned() };
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>().ok();
+    let server_name = if address.is_some() { String::new() } else { host.into_owned() };
     let routes = subject.table.compiled.table.entry_points.get(door.position);
     let routes: Option<&TlsRoutes> = routes.and_then(|routes| routes.tls.as_deref());
+    let mut handshake = Handshake::default();
     let options = match routes.map(|routes| routes.select(Some(&server_name))) {
         None => "default".into(),
-        Some(Selected::Config(profile)) => Arc::clone(&profile.options_name),
+        Some(Selected::Config(profile)) => {
+            handshake = shaken(profile, &server_name, address, subject);
+            Arc::clone(&profile.options_name)
+        }
         Some(Selected::Refuse(broken)) => {
             let (name, reason) = (&broken.name, &broken.reason);
             return Err(format!("the TLS handshake is refused: TLS options {name}: {reason}"));
         }
     };
-    Ok(Some(ClientTls { server_name: server_name.into(), options, ..ClientTls::default() }))
+    let tls = ClientTls { server_name: server_name.into(), options, ..ClientTls::default() };
+    Ok((Some(tls), handshake))
+}
+
+fn shaken(
+    profile: &TlsProfile,
+    server_name: &str,
+    address: Option<IpAddr>,
+    subject: &Subject,
+) -> Handshake {
+    let mut handshake = Handshake::default();
+    if profile.demands_certificate() {
+        handshake.demands_certificate = true;
+        handshake.needs = Some("the client must show a certificate".to_owned());
+    }
+    let named = Some(server_name).filter(|_| address.is_none());
+    let local = address.unwrap_or(IpAddr::from([127, 0, 0, 1]));
+    if profile.for_connection(named, local).is_none() {
+        let asked = address.map_or_else(|| server_name.to_owned(), |address| address.to_string());
+        let why = format!("`sniStrict`, and no certificate that is configured covers `{asked}`");
+        // What a resolver has obtained is not in the configuration.
+        if subject.table.facts.resolvers.is_empty() {
+            let options = &profile.options_name;
+            handshake.refused =
+                Some(format!("the TLS handshake is refused: TLS options {options} have {why}"));
+        } else {
+            let also = handshake.needs.map(|needs| format!("{needs}; ")).unwrap_or_default();
+            handshake.needs = Some(format!(
+                "{also}{why}: refused unless a certificates resolver has obtained one"
+            ));
+        }
+    }
+    handshake
 }

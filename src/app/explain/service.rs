@@ -1,8 +1,11 @@
 //! A service and what stands below it, with the state of its servers where a running instance tells it.
 
+use http::request::Parts;
+
 use super::subject::Subject;
-use super::told::{MiddlewareTold, ServerTold, ServiceTold};
-use super::walk::is_guard;
+use super::told::{ServerTold, ServiceEnd, ServiceTold};
+use super::walk::{Walker, target};
+use crate::exchange::{Body, Request};
 use crate::service::{
     HealthCheckConfig, LoadBalancerConfig, ServiceConfig, StickyConfig, WeightedServiceConfig,
     without_credentials,
@@ -12,14 +15,17 @@ use crate::values::QualifiedName;
 /// No more services are told of: few that name each other twice are many.
 const MOST: usize = 500;
 
-/// What is known of the service `name`.
-pub(super) fn told(name: &QualifiedName, subject: &Subject) -> ServiceTold {
+/// What is known of the service `name`, and what becomes of a request that comes to it.
+pub(super) fn told(name: &QualifiedName, walker: &Walker<'_>, request: Request) -> ServiceTold {
     let mut left = MOST;
-    of(name, None, subject, &mut left)
+    of(name, None, walker, Some(request.into_parts().0), &mut left)
 }
 
 /// Whether every server below is known to be down, or none may be asked.
 pub(super) fn nobody_answers(service: &ServiceTold) -> Option<String> {
+    if matches!(service.end, Some(ServiceEnd::Answered(_))) {
+        return None;
+    }
     if service.kind == "loadBalancer" {
         if service.servers.is_empty() {
             return Some(format!("service {} has no server", service.name));
@@ -30,23 +36,34 @@ pub(super) fn nobody_answers(service: &ServiceTold) -> Option<String> {
         }
         return None;
     }
-    let counts =
-        |child: &&ServiceTold| child.role.as_deref().is_none_or(|role| !role.starts_with("mirror"));
-    let children: Vec<_> = service.services.iter().filter(counts).map(nobody_answers).collect();
+    let children: Vec<_> = members(service).map(nobody_answers).collect();
     let all = !children.is_empty() && children.iter().all(Option::is_some);
     children.into_iter().flatten().next().filter(|_| all)
 }
 
+/// The services below that may answer: nobody waits for mirrors.
+fn members(service: &ServiceTold) -> impl Iterator<Item = &ServiceTold> {
+    let counts =
+        |child: &&ServiceTold| child.role.as_deref().is_none_or(|role| !role.starts_with("mirror"));
+    service.services.iter().filter(counts)
+}
+
+/// `request` is the one that comes here; `None` if none does.
 fn of(
     name: &QualifiedName,
     role: Option<String>,
-    subject: &Subject,
+    walker: &Walker<'_>,
+    request: Option<Parts>,
     left: &mut usize,
 ) -> ServiceTold {
+    let subject = walker.subject;
     let mut told = ServiceTold { name: name.to_string(), role, ..ServiceTold::default() };
     let Some(object) = subject.table.merged.services.get(name) else {
         match name.provider() {
-            "internal" => "internal".clone_into(&mut told.kind),
+            "internal" => {
+                "internal".clone_into(&mut told.kind);
+                told.end = request.map(asked);
+            }
             _ => told.problem = Some("it does not exist".to_owned()),
         }
         return told;
@@ -60,24 +77,54 @@ fn of(
         told.problem = Some(report.errors.join("; "));
     }
     let config = &object.config;
-    for middleware in &config.middlewares {
-        let name = QualifiedName::resolve(middleware, name.provider());
-        let kind = subject.middleware_kind(&name);
-        told.middlewares.push(MiddlewareTold {
-            place: subject.middleware_place(&name),
-            effect: is_guard(&kind).then(|| "may refuse the request".to_owned()),
-            name: name.to_string(),
-            kind,
-        });
-    }
+    let request = behind_middlewares(name, config, walker, request, &mut told);
     if let Some(balancer) = &config.load_balancer {
         balanced(balancer, name, subject, &mut told);
     }
     if *left > 0 {
         *left -= 1;
-        children(config, name, subject, left, &mut told);
+        children(config, name, walker, request.as_ref(), left, &mut told);
     }
-    told
+    let Some(request) = request else { return told };
+    let mut ends = members(&told).map(|member| &member.end);
+    let end = match (&config.load_balancer, ends.next()) {
+        (Some(_), _) | (None, None) => Some(asked(request)),
+        (None, Some(first)) if ends.all(|end| end == first) => first.clone(),
+        (None, Some(_)) => None,
+    };
+    drop(ends);
+    ServiceTold { end, ..told }
+}
+
+fn asked(parts: Parts) -> ServiceEnd {
+    ServiceEnd::Asked(target(&Request::from_parts(parts, Body::empty())))
+}
+
+/// What the service's own middlewares make of a request; `None` when one of them answers, or when none comes.
+fn behind_middlewares(
+    name: &QualifiedName,
+    config: &ServiceConfig,
+    walker: &Walker<'_>,
+    request: Option<Parts>,
+    told: &mut ServiceTold,
+) -> Option<Parts> {
+    let links = walker.subject.links_of_service(name, config);
+    let Some(parts) = request else {
+        let unreached = links.iter().map(|link| walker.unreached(link).told(walker.subject));
+        told.middlewares = unreached.collect();
+        return None;
+    };
+    let request = Request::from_parts(parts, Body::empty());
+    let (steps, end) =
+        walker.through(&links, |_, middleware| walker.build(middleware, name), request);
+    told.middlewares = steps.into_iter().map(|step| step.told(walker.subject)).collect();
+    match end {
+        Ok(request) => Some(request.into_parts().0),
+        Err(answer) => {
+            told.end = Some(ServiceEnd::Answered(answer));
+            None
+        }
+    }
 }
 
 fn balanced(
@@ -105,7 +152,9 @@ fn balanced(
 }
 
 fn health_check(check: &HealthCheckConfig) -> String {
-    format!("health check {} every {}", check.path, check.interval)
+    // What follows may be a credential.
+    let path = check.path.split('?').next().unwrap_or_default();
+    format!("health check {path} every {}", check.interval)
 }
 
 fn sticky(sticky: Option<&StickyConfig>) -> Option<String> {
@@ -119,12 +168,14 @@ fn sticky(sticky: Option<&StickyConfig>) -> Option<String> {
 fn children(
     config: &ServiceConfig,
     owner: &QualifiedName,
-    subject: &Subject,
+    walker: &Walker<'_>,
+    request: Option<&Parts>,
     left: &mut usize,
     told: &mut ServiceTold,
 ) {
     let mut child = |name: &str, role: String| {
-        of(&QualifiedName::resolve(name, owner.provider()), Some(role), subject, left)
+        let name = QualifiedName::resolve(name, owner.provider());
+        of(&name, Some(role), walker, request.cloned(), left)
     };
     let weight = |one: &WeightedServiceConfig| format!("weight {}", one.weight.unwrap_or(1));
     if let Some(weighted) = &config.weighted {

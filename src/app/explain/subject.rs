@@ -13,7 +13,8 @@ use crate::config::dynamic_config::Object;
 use crate::config::entry_points::Address;
 use crate::entry_point::EntryPoint;
 use crate::observability::metrics::{Metrics, MetricsConfig};
-use crate::values::QualifiedName;
+use crate::service::ServiceConfig;
+use crate::values::{Profile, QualifiedName};
 
 /// What a running instance says of itself.
 #[derive(Default)]
@@ -24,6 +25,8 @@ pub(in crate::app) struct Live {
     pub(in crate::app) kinds: HashMap<String, String>,
     /// Routers that do not work there, and why.
     pub(in crate::app) router_errors: HashMap<String, Vec<String>>,
+    /// The profile that nobody has told, and that is taken to be the one there.
+    pub(in crate::app) assumed_profile: Option<Profile>,
     /// Whether a router that does not work is left out there.
     pub(in crate::app) skips_broken: bool,
     /// Servers of services, with `UP` or `DOWN`.
@@ -90,6 +93,33 @@ impl Subject {
         let object = self.table.merged.middlewares.get(name);
         let kind = object.and_then(|object| object.config.set().first().map(|(kind, _)| *kind));
         kind.unwrap_or_default().to_owned()
+    }
+
+    /// The middlewares of a service, chains taken apart.
+    pub(in crate::app) fn links_of_service(
+        &self,
+        service: &QualifiedName,
+        config: &ServiceConfig,
+    ) -> Vec<QualifiedName> {
+        let mut links = Vec::new();
+        for link in &config.middlewares {
+            self.flatten(&QualifiedName::resolve(link, service.provider()), 0, &mut links);
+        }
+        links
+    }
+
+    fn flatten(&self, name: &QualifiedName, depth: usize, into: &mut Vec<QualifiedName>) {
+        const DEEPEST: usize = 16;
+        let object = self.table.merged.middlewares.get(name);
+        match object.and_then(|object| object.config.chain.as_ref()) {
+            Some(chain) if depth < DEEPEST => {
+                for member in &chain.middlewares {
+                    let member = QualifiedName::resolve(member, name.provider());
+                    self.flatten(&member, depth + 1, into);
+                }
+            }
+            _ => into.push(name.clone()),
+        }
     }
 
     /// Where a middleware is written.

@@ -172,6 +172,117 @@ fn of_many_routers_those_that_are_near_are_listed() {
     assert_eq!(all.entry_points[0].others.len(), 2_000);
 }
 
+#[test]
+fn middlewares_of_services_are_run_too() {
+    let text = "
+http:
+  routers:
+    one: {rule: Host(`one.test`), middlewares: [v1], service: api}
+    away: {rule: Host(`away.test`), service: away}
+    mixed: {rule: Host(`mixed.test`), service: mixed}
+    alike: {rule: Host(`alike.test`), service: alike}
+    limited: {rule: Host(`limited.test`), middlewares: [v1], service: plain, requestBody: {maxBytes: 9}}
+  middlewares:
+    v1: {addPrefix: {prefix: /v1}}
+    chain: {chain: {middlewares: [api]}}
+    api: {addPrefix: {prefix: /api}}
+    secure: {redirectScheme: {scheme: https}}
+  services:
+    plain: {loadBalancer: {servers: [{url: 'http://10.0.0.1'}]}}
+    api: {loadBalancer: {servers: [{url: 'http://10.0.0.1'}]}, middlewares: [chain]}
+    away: {weighted: {services: [{name: api}]}, middlewares: [secure]}
+    mixed: {weighted: {services: [{name: api}, {name: plain}]}}
+    alike: {mirroring: {service: api, mirrors: [{name: plain, percent: 10}]}}
+";
+    let subject = subject(&[("routes.yml", text)]);
+    let why = |host: &str| only(&ask(&format!("http://{host}.test/x"), &[]), &subject).outcome;
+    assert_eq!(why("one").why, "service api@file answers, asked for /api/v1/x");
+    assert_eq!(why("alike").why, "service alike@file answers, asked for /api/x");
+    let mixed = why("mixed");
+    assert_eq!(
+        (mixed.answered, &*mixed.why),
+        (true, "service mixed@file answers; what it is asked for depends on the member")
+    );
+    let away = only(&ask("http://away.test/x", &[]), &subject);
+    assert_eq!(outcome(&away), (Some(302), true, vec!["away@file"]));
+    assert_eq!(away.outcome.why, "middleware secure@file redirects to https://away.test/x");
+    let member = &away.service.unwrap().services[0];
+    assert_eq!(member.middlewares[0].effect.as_deref(), Some("is not reached"));
+    // Who keeps the limits of a router stands in front of its middlewares and is none of them.
+    assert_eq!(why("limited").why, "service plain@file answers, asked for /v1/x");
+}
+
+#[test]
+fn a_handshake_that_depends_on_certificates() {
+    let text = "
+http:
+  routers:
+    strict: {rule: Host(`strict.test`), tls: {options: strict}, service: s}
+    mtls: {rule: Host(`mtls.test`), tls: {options: mtls}, service: s}
+    gone: {rule: Host(`mtls.test`) && Path(`/gone`), tls: {options: mtls}, service: missing}
+  services: {s: {loadBalancer: {servers: [{url: 'http://10.0.0.1'}]}}}
+tls:
+  options:
+    strict: {sniStrict: true}
+    mtls: {clientAuth: {clientAuthType: RequireAnyClientCert}}
+";
+    let plain = subject(&[("routes.yml", text)]);
+    let refused = only(&ask("https://strict.test/", &[]), &plain);
+    assert_eq!(outcome(&refused), (None, false, vec![]));
+    assert!(refused.outcome.why.contains("no certificate that is configured covers `strict.test`"));
+    let mtls = only(&ask("https://mtls.test/", &[]), &plain);
+    assert_eq!(outcome(&mtls), (None, true, vec!["mtls@file"]));
+    assert!(
+        mtls.outcome.why.ends_with(", if the client shows a certificate"),
+        "{:?}",
+        mtls.outcome
+    );
+    assert_eq!(mtls.handshake.as_deref(), Some("the client must show a certificate"));
+    let gone = only(&ask("https://mtls.test/gone", &[]), &plain);
+    assert_eq!(gone.outcome.status, Some(503));
+    // What a resolver has obtained is not in the files.
+    let acme = text.replace("{options: strict}", "{options: strict, certResolver: le}");
+    let acme = subject(&[("routes.yml", &acme)]);
+    let perhaps = only(&ask("https://strict.test/", &[]), &acme);
+    assert!(perhaps.outcome.answered);
+    assert!(perhaps.handshake.unwrap().contains("unless a certificates resolver has obtained one"));
+}
+
+#[test]
+fn what_middlewares_and_the_dashboard_answer() {
+    let fixed = "
+entryPoints: {web: {address: ':80'}, traefik: {address: ':8080'}}
+api: {insecure: true}
+core: {onBrokenRouter: lastGood}
+";
+    let text = "
+http:
+  routers:
+    cors: {rule: Host(`cors.test`), entryPoints: [web], middlewares: [cors], service: s}
+    broken: {rule: Host(`broken.test`), entryPoints: [web], service: missing}
+  middlewares:
+    cors: {headers: {accessControlAllowMethods: [GET], accessControlAllowOriginList: ['*']}}
+  services: {s: {loadBalancer: {servers: [{url: 'http://10.0.0.1'}]}}}
+";
+    let subject = subject(&[("static.yml", fixed), ("routes.yml", text)]);
+    let headers = [("origin", "http://a.test"), ("access-control-request-method", "GET")];
+    let mut preflight = ask("http://cors.test/", &headers);
+    preflight.method = http::Method::OPTIONS;
+    let told = only(&preflight, &subject);
+    assert_eq!(outcome(&told), (Some(200), true, vec!["cors@file"]));
+    assert_eq!(told.outcome.why, "middleware cors@file answers");
+    let ping = only(&ask("http://any.test:8080/ping", &[]), &subject);
+    assert_eq!(outcome(&ping), (Some(404), false, vec!["dashboard@internal"]));
+    let page = only(&ask("http://any.test:8080/dashboard/", &[]), &subject);
+    assert_eq!(outcome(&page), (None, true, vec!["dashboard@internal"]));
+    let broken = only(&ask("http://broken.test/", &[]), &subject);
+    assert_eq!(broken.outcome.status, Some(503));
+    assert!(broken.outcome.why.contains("may serve the last good build"), "{:?}", broken.outcome);
+    let mut twice = ask("http://cors.test/", &[]);
+    twice.headers.append("host", "other.test".parse().unwrap());
+    assert_eq!(outcome(&only(&twice, &subject)), (Some(400), false, vec![]));
+}
+
 fn rule() -> impl Strategy<Value = String> {
     let matcher = prop_oneof![
         4 => "[ab]\\.test".prop_map(|host| format!("Host(`{host}`)")),

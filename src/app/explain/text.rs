@@ -57,7 +57,9 @@ impl Page<'_> {
             writeln!(self.out, "  the X-Forwarded headers of this client are believed")?;
         }
         if let Some(options) = &told.tls_options {
-            writeln!(self.out, "  TLS options {options}")?;
+            let handshake = told.handshake.as_ref();
+            let handshake = handshake.map(|says| format!(": {says}")).unwrap_or_default();
+            writeln!(self.out, "  TLS options {options}{handshake}")?;
         }
         self.outcome(told)?;
         for router in &told.routers {
@@ -182,12 +184,16 @@ impl Page<'_> {
 fn counted(count: &Count) -> String {
     let (number, one) = (grouped(count.count), count.count == 1);
     let (other, is) = if one { ("other", "is") } else { ("others", "are") };
+    let does = if one { "does" } else { "do" };
     match count.verdict {
         Verdict::OtherHost if one => "1 other is for another host".to_owned(),
         Verdict::OtherHost => format!("{number} others are for other hosts"),
-        Verdict::AnyHost => format!("{number} {other} {is} for any host and do not match"),
-        Verdict::DoesNotMatch => format!("{number} {other} {is} for this host and do not match"),
+        Verdict::AnyHost => format!("{number} {other} {is} for any host and {does} not match"),
+        Verdict::DoesNotMatch => {
+            format!("{number} {other} {is} for this host and {does} not match")
+        }
         Verdict::Elsewhere => format!("{number} {other} {is} not asked here"),
+        Verdict::Loses if one => "1 other also matches, with a lower priority".to_owned(),
         Verdict::Loses => format!("{number} {other} also match, with lower priorities"),
     }
 }
@@ -214,6 +220,25 @@ mod tests {
         let count = |count, verdict| counted(&Count { count, verdict });
         assert_eq!(count(9_998, Verdict::OtherHost), "9,998 others are for other hosts");
         assert_eq!(count(1, Verdict::OtherHost), "1 other is for another host");
+        for (verdict, one, two) in [
+            (
+                Verdict::AnyHost,
+                "1 other is for any host and does not match",
+                "2 others are for any host and do not match",
+            ),
+            (
+                Verdict::DoesNotMatch,
+                "1 other is for this host and does not match",
+                "2 others are for this host and do not match",
+            ),
+            (
+                Verdict::Loses,
+                "1 other also matches, with a lower priority",
+                "2 others also match, with lower priorities",
+            ),
+        ] {
+            assert_eq!((&*count(1, verdict), &*count(2, verdict)), (one, two));
+        }
         assert_eq!(grouped(1_234_567), "1,234,567");
         assert_eq!((grouped(0), grouped(999)), ("0".to_owned(), "999".to_owned()));
     }

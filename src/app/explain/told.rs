@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::walk::Answer;
+
 /// One request at one entry point or more.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -43,6 +45,9 @@ pub(super) struct EntryPointTold {
     /// Options that the connection is made with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) tls_options: Option<String>,
+    /// What the handshake depends on, as a sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) handshake: Option<String>,
     pub(super) outcome: Outcome,
     /// Routers that take the request, from the entry point down.
     pub(super) routers: Vec<RouterTold>,
@@ -118,6 +123,18 @@ pub(super) struct ServiceTold {
     pub(super) services: Vec<ServiceTold>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) problem: Option<String>,
+    /// What becomes of the request here; `None` if that depends on the member, or if none comes here.
+    #[serde(skip)]
+    pub(super) end: Option<ServiceEnd>,
+}
+
+/// What becomes of a request that comes to a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ServiceEnd {
+    /// It is asked for this target.
+    Asked(String),
+    /// A middleware of the service answers.
+    Answered(Answer),
 }
 
 #[derive(Debug, Serialize)]

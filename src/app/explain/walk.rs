@@ -11,14 +11,17 @@ use http::header::LOCATION;
 
 use super::request::Canonical;
 use super::subject::Subject;
+use super::told::MiddlewareTold;
 use crate::exchange::canonical::routing_path;
 use crate::exchange::error::empty;
 use crate::exchange::view::RequestView;
 use crate::exchange::{
     Chain, Context, Handler, Middleware, Request, Response, ResponseFuture, ready,
 };
+use crate::middleware::BuildContext;
 use crate::router::{Below, HttpRouter, HttpRouters};
-use crate::values::QualifiedName;
+use crate::state::SharedState;
+use crate::values::{BuildError, Disk, QualifiedName};
 
 /// Kinds that look at nothing but the head of a request, and at nobody else.
 const RUN: [&str; 10] = [
@@ -60,6 +63,17 @@ pub(in crate::app) struct Step {
     pub(in crate::app) effect: Option<String>,
 }
 
+impl Step {
+    pub(super) fn told(self, subject: &Subject) -> MiddlewareTold {
+        MiddlewareTold {
+            place: subject.middleware_place(&self.name),
+            name: self.name.to_string(),
+            kind: self.kind,
+            effect: self.effect,
+        }
+    }
+}
+
 /// What one router did with the request.
 pub(in crate::app) struct Passage<'t> {
     pub(in crate::app) steps: Vec<Step>,
@@ -68,8 +82,8 @@ pub(in crate::app) struct Passage<'t> {
 
 /// Where the way behind a router ends.
 pub(in crate::app) enum End<'t> {
-    /// At its service, which gets the request for this target.
-    Service(String),
+    /// At its service, which gets this request.
+    Service(Box<Request>),
     /// A middleware answers.
     Answered { by: QualifiedName, status: StatusCode, location: Option<String> },
     /// At routers below it, for this request.
@@ -107,63 +121,129 @@ pub(in crate::app) fn pass<'t>(
     router: &'t Arc<HttpRouter>,
     subject: &Subject,
     canonical: &Canonical,
-    mut request: Request,
+    request: Request,
     knows_client: bool,
 ) -> Passage<'t> {
     let links = subject.report(&router.name).map(|report| &*report.links).unwrap_or_default();
-    let mut steps = Vec::with_capacity(links.len());
-    // A broken router has none of them.
-    let mut built = router.chain.middlewares().iter().filter(|_| !router.broken);
-    let mut links = links.iter();
-    while let Some(name) = links.next() {
-        let kind = subject.middleware_kind(name);
-        let runs = RUN.contains(&&*kind) || knows_client && RUN_FOR_CLIENT.contains(&&*kind);
-        let middleware = built.next().filter(|_| runs);
-        let mut step = Step { name: name.clone(), effect: None, kind };
-        let Some(middleware) = middleware else {
-            step.effect = is_guard(&step.kind).then(|| "may refuse the request".to_owned());
-            steps.push(step);
-            continue;
-        };
-        let before = target(&request);
-        match run(middleware, &canonical.cx, request) {
-            Ok(changed) => {
-                request = changed;
-                let now = target(&request);
-                step.effect = (now != before).then(|| format!("the path becomes {now}"));
-                if is_guard(&step.kind) {
-                    step.effect = Some("lets the request through".to_owned());
-                }
-                steps.push(step);
-            }
-            Err(response) => {
-                let location = response.headers().get(LOCATION);
-                let location = location.and_then(|to| to.to_str().ok()).map(str::to_owned);
-                let status = response.status();
-                step.effect = Some(match &location {
-                    Some(location) => format!("answers {} to {location}", status.as_u16()),
-                    None => format!("answers {}", status.as_u16()),
-                });
-                steps.push(step);
-                steps.extend(links.map(|name| Step {
-                    name: name.clone(),
-                    kind: subject.middleware_kind(name),
-                    effect: Some("is not reached".to_owned()),
-                }));
-                let end = End::Answered { by: name.clone(), status, location };
-                return Passage { steps, end };
-            }
-        }
-    }
+    let all = router.chain.middlewares();
+    // Who keeps the router's limits stands in front of those that are named, and a broken router has none of them.
+    let named = all.get(all.len().saturating_sub(links.len())..).unwrap_or_default();
+    let built = |at: usize, _: &QualifiedName| named.get(at).filter(|_| !router.broken).cloned();
+    let walker = Walker { subject, cx: &canonical.cx, knows_client };
+    let (steps, end) = walker.through(links, built, request);
     let below = router.chain.handler().as_any().and_then(|end| end.downcast_ref::<Below>());
-    let end = match below {
-        Some(below) => End::Below(below.routers(), Box::new(request)),
-        None => End::Service(target(&request)),
+    let end = match (end, below) {
+        (Err(Answer { by, status, location }), _) => End::Answered { by, status, location },
+        (Ok(request), Some(below)) => End::Below(below.routers(), Box::new(request)),
+        (Ok(request), None) => End::Service(Box::new(request)),
     };
     Passage { steps, end }
 }
 
-fn target(request: &Request) -> String {
+/// Who sends requests through middlewares.
+#[derive(Clone, Copy)]
+pub(super) struct Walker<'w> {
+    pub(super) subject: &'w Subject,
+    pub(super) cx: &'w Context,
+    /// Whether the client's address is the one that will ask.
+    pub(super) knows_client: bool,
+}
+
+/// The answer of a middleware.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) by: QualifiedName,
+    pub(super) status: StatusCode,
+    pub(super) location: Option<String>,
+}
+
+impl Walker<'_> {
+    /// Sends `request` through `links`: what each has done, and the request that is left or the answer.
+    pub(super) fn through(
+        &self,
+        links: &[QualifiedName],
+        mut built: impl FnMut(usize, &QualifiedName) -> Option<Arc<dyn Middleware>>,
+        mut request: Request,
+    ) -> (Vec<Step>, Result<Request, Answer>) {
+        let mut steps = Vec::with_capacity(links.len());
+        let mut rest = links.iter().enumerate();
+        while let Some((at, name)) = rest.next() {
+            let kind = self.subject.middleware_kind(name);
+            let runs =
+                RUN.contains(&&*kind) || self.knows_client && RUN_FOR_CLIENT.contains(&&*kind);
+            let middleware = if runs { built(at, name) } else { None };
+            let mut step = Step { name: name.clone(), effect: None, kind };
+            let Some(middleware) = middleware else {
+                step.effect = is_guard(&step.kind).then(|| "may refuse the request".to_owned());
+                steps.push(step);
+                continue;
+            };
+            let before = target(&request);
+            match run(&middleware, self.cx, request) {
+                Ok(changed) => {
+                    request = changed;
+                    let now = target(&request);
+                    step.effect = (now != before).then(|| format!("the path becomes {now}"));
+                    if is_guard(&step.kind) {
+                        step.effect = Some("lets the request through".to_owned());
+                    }
+                    steps.push(step);
+                }
+                Err(response) => {
+                    let location = response.headers().get(LOCATION);
+                    let location = location.and_then(|to| to.to_str().ok()).map(str::to_owned);
+                    let status = response.status();
+                    step.effect = Some(match &location {
+                        Some(location) => format!("answers {} to {location}", status.as_u16()),
+                        None => format!("answers {}", status.as_u16()),
+                    });
+                    steps.push(step);
+                    steps.extend(rest.map(|(_, name)| self.unreached(name)));
+                    return (steps, Err(Answer { by: name.clone(), status, location }));
+                }
+            }
+        }
+        (steps, Ok(request))
+    }
+
+    /// A middleware that an answer before it keeps the request from.
+    pub(super) fn unreached(&self, name: &QualifiedName) -> Step {
+        Step {
+            name: name.clone(),
+            kind: self.subject.middleware_kind(name),
+            effect: Some("is not reached".to_owned()),
+        }
+    }
+
+    /// Builds the middleware `name` for a service.
+    pub(super) fn build(
+        &self,
+        name: &QualifiedName,
+        owner: &QualifiedName,
+    ) -> Option<Arc<dyn Middleware>> {
+        let object = self.subject.table.merged.middlewares.get(name)?;
+        let facts = &self.subject.table.facts;
+        let set = object.config.set();
+        let [(_, Some(config))] = &set[..] else { return None };
+        let mut service = |_: &str| -> Result<Arc<dyn Handler>, BuildError> {
+            Err(BuildError::new("nobody is asked here"))
+        };
+        let built = config.build(&mut BuildContext {
+            name,
+            owner,
+            files: &Disk,
+            state: &SharedState::default(),
+            profile: facts.profile,
+            proxies: &facts.proxies,
+            service: &mut service,
+            warnings: &mut Vec::new(),
+        });
+        built.ok()
+    }
+}
+
+/// Path and query.
+pub(super) fn target(request: &Request) -> String {
     let uri = request.uri();
     uri.path_and_query().map_or_else(|| uri.path().to_owned(), ToString::to_string)
 }
