@@ -24,7 +24,10 @@ const GUARDS: [(&str, &str); 9] = [
         "{forwardAuth: {address: AUTH, trustForwardHeader: true, authResponseHeadersRegex: '^X-'}}",
     ),
     ("forwardbody", "{forwardAuth: {address: AUTH, forwardBody: true, maxBodySize: 100}}"),
-    ("cached", "{forwardAuth: {address: AUTH, cache: {ttl: 1h, keyHeaders: []}}}"),
+    (
+        "cached",
+        "{forwardAuth: {address: AUTH, cache: {ttl: 1h, ignoreHeaders: [X-Forwarded-For, X-Forwarded-Method, X-Forwarded-Uri]}}}",
+    ),
     ("addresses", "{ipAllowList: {sourceRange: [192.0.2.0/24]}}"),
     ("depth", "{ipAllowList: {sourceRange: [192.0.2.0/24], ipStrategy: {depth: 1}}}"),
     ("old", "{ipWhiteList: {sourceRange: ['2001:db8::/32']}}"),

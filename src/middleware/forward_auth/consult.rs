@@ -103,7 +103,9 @@ impl ForwardAuth {
     }
 
     fn failed(&self, error: &dyn std::fmt::Display) -> StatusCode {
-        tracing::error!(address = &*self.address, %error, "the authentication server failed");
+        // A query may hold a token.
+        let address = self.address.split('?').next().unwrap_or_default();
+        tracing::error!(address, %error, "the authentication server failed");
         StatusCode::INTERNAL_SERVER_ERROR
     }
 }
