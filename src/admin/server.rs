@@ -34,6 +34,7 @@ use super::guests::Guests;
 use super::head::Head;
 use super::json as body_json;
 use super::listener::{Listener, Stream};
+use crate::values::unescaped;
 
 /// Connections at a time; further ones wait to be accepted.
 const CONNECTIONS: usize = 64;
@@ -262,7 +263,7 @@ impl Server {
         let mut steps = path.strip_prefix("/v1/")?.split('/');
         let name = steps.next()?;
         let resource = self.resources.iter().find(|resource| resource.name() == name)?;
-        let steps: Option<Vec<String>> = steps.map(|step| unescaped(step, false)).collect();
+        let steps: Option<Vec<String>> = steps.map(unescaped).collect();
         let mut steps = steps?;
         // A slash at the end of a list's path says no more than none.
         if steps.len() == 1 && steps.first().is_some_and(String::is_empty) {
@@ -347,29 +348,14 @@ fn response(reply: Reply) -> Response<Full<Bytes>> {
 fn unescaped_query(query: &str) -> Option<Vec<(String, String)>> {
     let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        Some((unescaped(name, true)?, unescaped(value, true)?))
+        Some((unescaped_in_query(name)?, unescaped_in_query(value)?))
     });
     pairs.collect()
 }
 
-/// `None` when that is no text.
-fn unescaped(text: &str, plus_is_space: bool) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        rest = tail;
-        bytes.push(match first {
-            b'%' => {
-                let (digits, behind) = tail.split_at_checked(2)?;
-                rest = behind;
-                let digits = digits.iter().all(u8::is_ascii_hexdigit).then_some(digits)?;
-                u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()?
-            }
-            b'+' if plus_is_space => b' ',
-            other => other,
-        });
-    }
-    String::from_utf8(bytes).ok()
+/// There a blank may be `+`.
+fn unescaped_in_query(text: &str) -> Option<String> {
+    unescaped(&text.replace('+', " "))
 }
 
 #[cfg(test)]
@@ -388,8 +374,8 @@ mod tests {
             ("%ff", None, None),
             ("", Some(""), Some("")),
         ] {
-            assert_eq!(unescaped(text, false).as_deref(), plain, "{text}");
-            assert_eq!(unescaped(text, true).as_deref(), query, "{text}");
+            assert_eq!(unescaped(text).as_deref(), plain, "{text}");
+            assert_eq!(unescaped_in_query(text).as_deref(), query, "{text}");
         }
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(

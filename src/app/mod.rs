@@ -7,6 +7,7 @@ pub mod diff;
 pub mod explain;
 mod facts;
 mod fetch;
+mod flag;
 mod gauges;
 pub mod healthcheck;
 mod hints;

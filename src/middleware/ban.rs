@@ -38,7 +38,7 @@ use crate::exchange::forwarded::TrustedSources;
 use crate::exchange::{
     Context, Middleware, Next, Outcome, Request, Response, ResponseFuture, ready,
 };
-use crate::values::{BuildError, GoDuration};
+use crate::values::{BuildError, GoDuration, whole_seconds};
 
 /// Options of `ban`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -204,8 +204,7 @@ impl Ban {
 
     fn refusal(&self, left: Duration) -> Response {
         let mut response = bare(self.reject);
-        let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(whole_seconds(left)));
         response
     }
 

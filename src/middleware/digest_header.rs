@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use crate::wire::is_token;
+
 /// A value without its quotes and the backslashes in it.
 type Value<'a> = Cow<'a, [u8]>;
 
@@ -104,11 +106,6 @@ fn read_value(text: &[u8]) -> Option<(Value<'_>, &[u8])> {
     let rest = quoted.get(at + 1..)?;
     let value = if escaped { Cow::Owned(plain) } else { Cow::Borrowed(quoted.get(..at)?) };
     Some((value, rest))
-}
-
-/// RFC 9110, 5.6.2.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]

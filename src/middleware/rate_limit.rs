@@ -23,7 +23,7 @@ use super::token_buckets::{Buckets, Verdict};
 use super::{Build, BuildContext};
 use crate::exchange::error::{bare, text};
 use crate::exchange::{Context, Middleware, Next, Request, Response, ResponseFuture, ready};
-use crate::values::{BuildError, GoDuration, Profile, is_default};
+use crate::values::{BuildError, GoDuration, Profile, is_default, whole_seconds};
 
 /// Options of `rateLimit`.
 ///
@@ -317,7 +317,7 @@ impl Middleware for SharedLimit {
 
 fn refusal(wait: Duration) -> Response {
     let mut response = bare(StatusCode::TOO_MANY_REQUESTS);
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(tell::whole_seconds(wait)));
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
     if let Ok(text) = HeaderValue::from_bytes(GoDuration::from(wait).to_string().as_bytes()) {
         response.headers_mut().insert(X_RETRY_IN, text);
     }

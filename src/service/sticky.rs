@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::{StickyConfig, StickyCookieConfig};
 use crate::exchange::{Request, Response};
-use crate::values::{BuildError, Profile};
+use crate::values::{BuildError, Profile, hex};
 
 /// The cookie of one balancer, and whom its values name.
 pub(super) struct Sticky {
@@ -210,13 +210,6 @@ fn sha256(name: &str) -> String {
     let mut text = hex(&Sha256::digest(name));
     text.truncate(16);
     text
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// FNV-1, 64 bits, as Go writes a number in hexadecimal.

@@ -1,6 +1,5 @@
 //! One certificate with its key: parsed, checked to belong together, and described.
 
-use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,7 +16,7 @@ use x509_parser::public_key::PublicKey;
 use x509_parser::signature_algorithm::SignatureAlgorithm;
 use x509_parser::x509::X509Name;
 
-use crate::values::{BuildError, pem_error};
+use crate::values::{BuildError, hex, pem_error};
 
 /// A certificate that fits its key.
 #[derive(Debug)]
@@ -237,14 +236,6 @@ fn signature_algorithm(certificate: &X509Certificate<'_>) -> String {
         other => other,
     };
     name.to_owned()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub mod name;
 pub mod pem;
 pub mod secret;
 pub mod status;
+pub mod text;
 
 pub use duration::GoDuration;
 pub use files::{Disk, FileOrContent, Files};
@@ -16,6 +17,7 @@ pub use name::QualifiedName;
 pub use pem::pem_error;
 pub use secret::Secret;
 pub use status::StatusRanges;
+pub use text::{hex, unescaped, whole_seconds};
 
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

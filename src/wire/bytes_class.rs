@@ -54,7 +54,7 @@ const fn is(byte: u8, class: u8) -> bool {
 }
 
 /// Whether the byte may stand in a token (RFC 9110 5.6.2).
-pub(super) const fn is_token(byte: u8) -> bool {
+pub const fn is_token(byte: u8) -> bool {
     is(byte, TOKEN)
 }
 

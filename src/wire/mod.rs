@@ -16,6 +16,7 @@ mod timer;
 mod tests;
 
 pub use authority::{Authority, AuthorityError};
+pub use bytes_class::is_token;
 pub use control::{GateControl, InFlight, Rejection};
 pub use head::{FRAGMENT, HeadLimits};
 pub use request::{BodyTimeout, GateTimeouts, RequestGate};

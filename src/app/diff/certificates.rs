@@ -1,7 +1,6 @@
 //! Certificates and their stores, compared as text: which of them a client is shown is not asked.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
 
@@ -11,7 +10,7 @@ use super::values::{Difference, Values, options};
 use crate::app::explain::Subject;
 use crate::config::dynamic_config::Object;
 use crate::tls::CertificateConfig;
-use crate::values::{Disk, FileOrContent};
+use crate::values::{Disk, FileOrContent, hex};
 
 /// Certificates and stores that are new, gone, or say something else.
 pub(super) fn changed(values: &Values<'_>) -> Vec<ObjectTold> {
@@ -81,10 +80,6 @@ fn label(certificate: &FileOrContent) -> String {
         return certificate.path().display().to_string();
     }
     let bytes = certificate.read(&Disk).unwrap_or_else(|_| [].into());
-    let mut text = "PEM with SHA-256 ".to_owned();
-    for byte in Sha256::digest(&bytes).iter().take(8) {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text.push_str("...");
-    text
+    let digest = hex(&Sha256::digest(&bytes));
+    format!("PEM with SHA-256 {}...", digest.get(..16).unwrap_or_default())
 }

@@ -25,6 +25,7 @@ use anyhow::{Context as _, bail};
 
 use self::compare::{Told, compare};
 use super::explain::{Subject, compiled};
+use super::flag::{Flag, is_json};
 use super::written::Written;
 use crate::config::diagnostics::did_you_mean;
 
@@ -111,20 +112,11 @@ impl Options {
         let mut side = 0;
         let mut args = args.iter();
         while let Some(arg) = args.next() {
-            let (name, mut inline) = match arg.split_once('=') {
-                Some((name, value)) if name.starts_with("--") => (name, Some(value.to_owned())),
-                _ => (arg.as_str(), None),
-            };
-            let mut value = || {
-                let value = inline.take().or_else(|| args.next().cloned());
-                value.with_context(|| format!("`{name}` needs a value"))
-            };
+            let mut flag = Flag::read(arg);
+            let name = flag.name;
+            let mut value = || flag.value(&mut args);
             match name {
-                "--format" => match &*value()? {
-                    "json" => json = true,
-                    "text" => json = false,
-                    other => bail!("unknown format `{other}`: write text or json"),
-                },
+                "--format" => json = is_json(&value()?)?,
                 "--limit" => limit = value()?.parse().context("`--limit` is a number")?,
                 "--old" => {
                     old.push(PathBuf::from(value()?));

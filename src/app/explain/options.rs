@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
+use crate::app::flag::{Flag, is_json};
 use crate::config::diagnostics::did_you_mean;
 use crate::exchange::Scheme;
 use crate::values::Profile;
@@ -127,14 +128,9 @@ impl Options {
         let (mut files, mut flags) = (Vec::new(), Vec::new());
         let mut args = args.iter();
         while let Some(arg) = args.next() {
-            let (name, mut inline) = match arg.split_once('=') {
-                Some((name, value)) if name.starts_with("--") => (name, Some(value.to_owned())),
-                _ => (arg.as_str(), None),
-            };
-            let mut value = || {
-                let value = inline.take().or_else(|| args.next().cloned());
-                value.with_context(|| format!("`{name}` needs a value"))
-            };
+            let mut flag = Flag::read(arg);
+            let name = flag.name;
+            let mut value = || flag.value(&mut args);
             match name {
                 "-H" | "--header" => headers.push(header(&value()?)?),
                 "-X" | "--method" => {
@@ -148,11 +144,7 @@ impl Options {
                     client = Some(read.with_context(|| format!("`{text}` is not an address"))?);
                 }
                 "--entry-point" => entry_point = Some(value()?),
-                "--format" => match &*value()? {
-                    "json" => json = true,
-                    "text" => json = false,
-                    other => bail!("unknown format `{other}`: write text or json"),
-                },
+                "--format" => json = is_json(&value()?)?,
                 "--all" => all = true,
                 "--api" => api = Some(value()?),
                 "--profile" => {

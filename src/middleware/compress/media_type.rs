@@ -2,6 +2,8 @@
 //!
 //! Strict as Go's parser is, because Traefik compresses nothing whose type it cannot read.
 
+use crate::wire;
+
 /// The media type in a value of `Content-Type`, as it is written and without parameters.
 ///
 /// `None` when there is none. What follows it is not looked at: see [`is_well_formed`].
@@ -36,7 +38,7 @@ fn parameter(text: &str) -> Option<&str> {
         return None;
     }
     let Some(quoted) = text.strip_prefix('"') else {
-        let end = text.find(|c: char| !is_token_char(c)).unwrap_or(text.len());
+        let end = text.bytes().position(|byte| !wire::is_token(byte)).unwrap_or(text.len());
         return (end > 0).then(|| text.get(end..)).flatten();
     };
     let mut escaped = false;
@@ -52,11 +54,7 @@ fn parameter(text: &str) -> Option<&str> {
 }
 
 fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.chars().all(is_token_char)
-}
-
-fn is_token_char(c: char) -> bool {
-    c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c)
+    !text.is_empty() && text.bytes().all(wire::is_token)
 }
 
 #[cfg(test)]

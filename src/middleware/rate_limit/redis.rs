@@ -5,7 +5,6 @@
 
 mod link;
 
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread::ThreadId;
@@ -20,7 +19,7 @@ use self::link::{Connected, Link, Target};
 use super::shared::RedisConfig;
 use super::tell::Left;
 use crate::middleware::BuildContext;
-use crate::values::BuildError;
+use crate::values::{BuildError, hex};
 
 /// Decides and takes in one step. `KEYS[1]` is the bucket; the arguments are tokens per
 /// microsecond, capacity, the moment and the longest wait in microseconds. Returns the wait and
@@ -242,13 +241,6 @@ async fn run(connection: &mut Connected, key: &[u8], rate: &Rate) -> Result<Stri
         }
         answer => answer,
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use crate::exchange::Response;
-use crate::values::BuildError;
+use crate::values::{BuildError, whole_seconds};
 
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -90,11 +90,6 @@ impl Teller {
             headers.append(RATELIMIT, text);
         }
     }
-}
-
-/// Rounded up, as `Retry-After` is.
-pub(super) fn whole_seconds(time: Duration) -> u64 {
-    time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
 }
 
 /// A string of RFC 9651, which has only printable ASCII.

@@ -18,7 +18,7 @@ use rustls_pki_types::ServerName;
 use self::exempt::Exempt;
 pub(super) use self::handshake::{connect, socks5};
 use super::target::{Target, TargetScheme};
-use crate::values::{BuildError, Secret};
+use crate::values::{BuildError, Secret, unescaped};
 
 /// The proxies that servers are reached through.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -155,7 +155,7 @@ impl ForwardProxy {
             None => None,
             Some(user) => {
                 let (name, password) = user.split_once(':').unwrap_or((user, ""));
-                let plain = |text| unescape(text).ok_or_else(|| wrong("its user cannot be read"));
+                let plain = |text| unescaped(text).ok_or_else(|| wrong("its user cannot be read"));
                 Some((plain(name)?, plain(password)?))
             }
         };
@@ -234,24 +234,6 @@ fn split_port(address: &str) -> (&str, Option<&str>) {
         Some((host, port)) if !host.contains(':') => (host, Some(port)),
         _ => (address, None),
     }
-}
-
-/// A part of a URL with its `%xx` read.
-fn unescape(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, behind)) = rest.split_first() {
-        if byte == b'%' {
-            let (digits, behind) = behind.split_at_checked(2)?;
-            let digits = str::from_utf8(digits).ok().filter(|digits| !digits.starts_with('+'))?;
-            bytes.push(u8::from_str_radix(digits, 16).ok()?);
-            rest = behind;
-        } else {
-            bytes.push(byte);
-            rest = behind;
-        }
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]

@@ -1,11 +1,10 @@
 //! Template functions for other notations: JSON, base 32, check sums, paths, and what kind a value is of.
 
-use std::fmt::Write as _;
-
 use gtmpl_ng::{Func, FuncError, NumberKind, Value};
 use sha1::{Digest as _, Sha1};
 
 use super::functions::{Outcome, error, take, text};
+use crate::values::hex;
 
 /// All functions of this file.
 pub(super) const TABLE: &[(&str, Func)] = &[
@@ -19,7 +18,7 @@ pub(super) const TABLE: &[(&str, Func)] = &[
     ("mustFromJson", from_json),
     ("b32enc", |args| take(args).map(|[value]| base_32(text(value).as_bytes()).into())),
     ("b32dec", |args| take(args).and_then(|[value]| from_base_32(&text(value)))),
-    ("sha1sum", |args| take(args).map(|[value]| hexadecimal(&Sha1::digest(text(value))).into())),
+    ("sha1sum", |args| take(args).map(|[value]| hex(&Sha1::digest(text(value))).into())),
     ("adler32sum", |args| take(args).map(|[value]| adler_32(text(value).as_bytes()).into())),
     ("base", |args| take(args).map(|[path]| base(&text(path)).into())),
     ("osBase", |args| take(args).map(|[path]| base(&text(path)).into())),
@@ -141,14 +140,6 @@ fn adler_32(bytes: &[u8]) -> String {
     };
     let (a, b) = bytes.iter().fold((1, 0), step);
     (u64::from(b) << 16 | u64::from(a)).to_string()
-}
-
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut hex, byte| {
-        // Writing to a string does not fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
 }
 
 /// Go's `path.Base`.

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use gtmpl_ng::{Func, FuncError, NumberKind, Value, limits};
 use sha2::{Digest, Sha256};
 
-use super::encodings::hexadecimal;
+use crate::values::hex;
 
 pub(super) type Outcome = Result<Value, FuncError>;
 
@@ -98,9 +98,7 @@ pub(super) const TABLE: &[(&str, Func)] = &[
     ("min", |args| fold(args, None, |a, b| Some(a.min(b)))),
     ("b64enc", |args| take(args).map(|[value]| STANDARD.encode(text(value)).into())),
     ("b64dec", |args| take(args).and_then(|[value]| decode(&text(value)))),
-    ("sha256sum", |args| {
-        take(args).map(|[value]| hexadecimal(&Sha256::digest(text(value))).into())
-    }),
+    ("sha256sum", |args| take(args).map(|[value]| hex(&Sha256::digest(text(value))).into())),
 ];
 
 /// Exactly so many arguments.
