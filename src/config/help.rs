@@ -19,7 +19,7 @@ pub fn print_help() -> String {
 }
 
 /// Name in file casing, default, description; sorted without regard to case.
-const FLAGS: [(&str, &str, &str); 183] = [
+const FLAGS: [(&str, &str, &str); 189] = [
     ("accessLog", "false", "Write a line for every request."),
     ("accessLog.addInternals", "false", "Write requests for internal services too."),
     ("accessLog.bufferingSize", "0", "Lines that may wait for the writer; 0 is a size of our own."),
@@ -467,6 +467,24 @@ const FLAGS: [(&str, &str, &str); 183] = [
     ("hostResolver.cnameFlattening", "false", "Compare the name that the host is an alias of too."),
     ("hostResolver.resolvConfig", "/etc/resolv.conf", "File that names the DNS servers."),
     ("hostResolver.resolvDepth", "5", "How many aliases are followed, at most 16."),
+    (
+        "limits.overload.enabled",
+        "",
+        "Give things up before memory or descriptors run out; on, but for the profile exact.",
+    ),
+    ("limits.overload.interval", "100ms", "How often memory and descriptors are looked at."),
+    ("limits.overload.maxMemory", "0", "Most memory in bytes; 0 is what the cgroup allows."),
+    (
+        "limits.overload.refuseRequests",
+        "0.95",
+        "Share from which new requests are answered with 503.",
+    ),
+    (
+        "limits.overload.resetHeaviest",
+        "0.98",
+        "Share from which the heaviest streams and connections are reset.",
+    ),
+    ("limits.overload.stopKeepAlive", "0.92", "Share from which connections are not kept alive."),
     ("log", "false", "Options of the log."),
     ("log.compress", "false", "No effect."),
     ("log.filePath", "", "File of the log; standard output when empty."),

@@ -1,9 +1,11 @@
 //! One client connection: PROXY protocol, the first bytes, TLS, and the hand-over to HTTP.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -14,8 +16,10 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
+use super::overload::Seat;
 use super::{EntryPoint, Shared, http as serve_http, proxy_protocol};
-use crate::exchange::{ClientTls, Connection, OpenWork, Signal};
+use crate::exchange::memory::Held;
+use crate::exchange::{ClientTls, Connection, OpenWork, OpenWorkItem, Signal};
 use crate::tls::{self, AcceptError, Alpn};
 
 /// Bytes that are read to find out what a client speaks.
@@ -27,6 +31,9 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const LAST_CALL: Duration = Duration::from_millis(500);
 /// In so many parts, so that a worker that is behind looks at its sockets in between.
 const LAST_CALLS: u32 = 5;
+
+/// How long a connection may rest when resources run short.
+const REST: Duration = Duration::from_secs(1);
 
 /// What the connections of one entry point on one worker share.
 pub(super) struct Door {
@@ -43,8 +50,26 @@ impl Door {
         sleep(LAST_CALL).await;
     }
 
+    /// Whether connections that rest are closed, and others not kept alive, for want of memory or descriptors.
+    pub(super) fn is_overloaded(&self) -> bool {
+        self.shared.overload.as_ref().is_some_and(|overload| overload.stops_keep_alive())
+    }
+
+    /// Completes when the connection that is being served must not rest any longer, since `since`.
+    pub(super) async fn tired(&self, since: Instant) {
+        let Some(overload) = &self.shared.overload else { return std::future::pending().await };
+        // Whoever is told to look at how things are polls this too.
+        poll_fn(|_| match overload.stops_keep_alive() && since.elapsed() >= REST {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        })
+        .await;
+        overload.count_idle_closed();
+    }
+
     /// Waits for the first bytes of a client; `false` when there will be none.
     async fn begins<S: Stream>(&self, stream: &mut S, first: &mut BytesMut) -> io::Result<bool> {
+        let since = Instant::now();
         let mut read = pin!(within(self.entry_point.timeouts.read, stream.read_buf(first)));
         let count = tokio::select! {
             biased;
@@ -57,6 +82,7 @@ impl Door {
                 }
                 0
             }
+            () = self.tired(since) => 0,
         };
         Ok(count > 0)
     }
@@ -83,9 +109,23 @@ impl Door {
 pub(super) async fn serve(door: Arc<Door>, stream: TcpStream, peer: SocketAddr) {
     let open = door.work.begin();
     let _counted = door.shared.metrics.connection_opened(&door.entry_point.facts.name);
+    let Some(overload) = &door.shared.overload else {
+        return serve_until_cut(&door, stream, peer, &open, None).await;
+    };
+    let seat = Seat::new(overload, door.entry_point.position);
+    seat.serve(serve_until_cut(&door, stream, peer, &open, Some(seat.held()))).await;
+}
+
+async fn serve_until_cut(
+    door: &Arc<Door>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    open: &OpenWorkItem,
+    held: Option<&Arc<Held>>,
+) {
     tokio::select! {
         biased;
-        result = converse(&door, stream, peer) => {
+        result = converse(door, stream, peer, held) => {
             if let Err(error) = result {
                 debug!(
                     entryPointName = %door.entry_point.facts.name, client = %peer, %error,
@@ -99,7 +139,12 @@ pub(super) async fn serve(door: Arc<Door>, stream: TcpStream, peer: SocketAddr) 
 
 /// What may follow the first bytes is boxed, so that an open connection is not as large as the
 /// largest of a handshake, HTTP/1 and HTTP/2.
-async fn converse(door: &Arc<Door>, mut stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
+async fn converse(
+    door: &Arc<Door>,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    held: Option<&Arc<Held>>,
+) -> io::Result<()> {
     let entry_point = &door.entry_point;
     let opened = Instant::now();
     let mut local = stream.local_addr()?;
@@ -117,7 +162,7 @@ async fn converse(door: &Arc<Door>, mut stream: TcpStream, peer: SocketAddr) -> 
     if first.is_empty() && !door.begins(&mut stream, &mut first).await? {
         return Ok(());
     }
-    let arrival = Arrival { door, peer, local, opened };
+    let arrival = Arrival { door, peer, local, opened, held };
     if first.first() == Some(&0x16) {
         return Box::pin(arrival.secure(stream, first.freeze())).await;
     }
@@ -126,9 +171,10 @@ async fn converse(door: &Arc<Door>, mut stream: TcpStream, peer: SocketAddr) -> 
     let connection = arrival.connection(None);
     if http2 {
         let stream = tls::PrefixedStream::new(first.freeze(), stream);
-        Box::pin(serve_http::serve_http2(door, connection, stream)).await
+        Box::pin(serve_http::serve_http2(door, connection, held, stream)).await
     } else {
-        Box::pin(serve_http::serve_http1(door, connection, stream, first.freeze())).await
+        let first = first.freeze();
+        Box::pin(serve_http::serve_http1(door, connection, held, stream, first)).await
     }
 }
 
@@ -141,6 +187,8 @@ struct Arrival<'a> {
     peer: SocketAddr,
     local: SocketAddr,
     opened: Instant,
+    /// What is held for it, where that is counted.
+    held: Option<&'a Arc<Held>>,
 }
 
 impl Arrival<'_> {
@@ -177,10 +225,11 @@ impl Arrival<'_> {
             Alpn::H2 => {
                 self.door.complete_preface(&mut stream, &mut first).await?;
                 let stream = tls::PrefixedStream::new(first.freeze(), stream);
-                Box::pin(serve_http::serve_http2(self.door, connection, stream)).await
+                Box::pin(serve_http::serve_http2(self.door, connection, self.held, stream)).await
             }
             Alpn::Http1 => {
-                Box::pin(serve_http::serve_http1(self.door, connection, stream, first.freeze()))
+                let first = first.freeze();
+                Box::pin(serve_http::serve_http1(self.door, connection, self.held, stream, first))
                     .await
             }
         }

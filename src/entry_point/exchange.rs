@@ -20,11 +20,13 @@ use tracing::{debug, error};
 use super::deadline::{TimedBody, WriteDeadline};
 use super::head;
 use super::http::{Busy, Conversation};
+use super::overload::{self, Weighed};
 use super::reply::{self, Received, refusal};
 use super::stream;
 use crate::exchange::canonical::{canonical_host, routing_path};
 use crate::exchange::error::{empty, text};
 use crate::exchange::forwarded::{self, ForwardedFacts, X_FORWARDED_FOR};
+use crate::exchange::memory::{self, Held};
 use crate::exchange::request_id::{self, is_sane};
 use crate::exchange::view::{FlatHost, RequestView};
 use crate::exchange::{
@@ -120,6 +122,12 @@ fn admit(
     }
     exchange.uri = parts.uri.clone();
     exchange.describe(conversation, &mut parts.headers);
+    if memory::is_limited()
+        && !body.is_end_stream()
+        && let Some(held) = exchange.held()
+    {
+        parts.extensions.insert(held);
+    }
     let body = exchange.body(conversation, body);
     Ok((Request::from_parts(parts, body), exchange))
 }
@@ -146,6 +154,8 @@ struct Exchange {
     in_flight: Option<InFlight>,
     /// HTTP/2 only: the part of its connection's room for heads that it takes.
     head: usize,
+    /// HTTP/2 only: what is held for its stream, where that is counted.
+    held: Option<Arc<Held>>,
     /// HTTP/2 only.
     _busy: Option<Busy>,
     result: Option<Answered>,
@@ -188,6 +198,7 @@ impl Exchange {
             request_count: log.map_or(0, |log| log.count_request()),
             in_flight: None,
             head: 0,
+            held: None,
             _busy: conversation.gate.is_none().then(|| Busy::new(conversation)),
             result: None,
             table: None,
@@ -261,6 +272,21 @@ impl Exchange {
         }
     }
 
+    /// What is held for this exchange: of HTTP/1 that of its connection.
+    fn held(&mut self) -> Option<Arc<Held>> {
+        let of_connection = self.conversation.held.as_ref()?;
+        if self.conversation.gate.is_some() {
+            return Some(Arc::clone(of_connection));
+        }
+        let held = self.held.get_or_insert_with(|| {
+            let held = Held::new(false);
+            overload::here(&held);
+            stream::end_with(Arc::clone(&held));
+            held
+        });
+        Some(Arc::clone(held))
+    }
+
     /// The body with its time limit and its count.
     fn body(&mut self, conversation: &Conversation, body: Incoming) -> Body {
         let mut body = Body::from(body);
@@ -310,6 +336,13 @@ impl Exchange {
         let Some(router) = router else {
             return text(StatusCode::NOT_FOUND, "404 page not found\n");
         };
+        if let Some(overload) = &self.conversation.door.shared.overload
+            && !router.service.ends_with("@internal")
+            && overload.refuses_request()
+        {
+            self.reason = Some("overload");
+            return reply::overloaded();
+        }
         self.router = Some(Arc::clone(router));
         if let Some(characters) = &router.encoded_characters
             && characters.denied(request.uri().path())
@@ -378,6 +411,12 @@ impl Exchange {
             let deadline = self.cx.start + limit;
             let body = std::mem::take(response.body_mut());
             *response.body_mut() = Body::boxed(WriteDeadline::new(body, deadline));
+        }
+        if Weighed::wants(response.body())
+            && let Some(held) = self.held()
+        {
+            let body = std::mem::take(response.body_mut());
+            *response.body_mut() = Weighed::body(body, held);
         }
         on_end_boxed(response, self);
         until

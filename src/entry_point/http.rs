@@ -22,6 +22,7 @@ use super::cork::cork;
 use super::exchange::answer;
 use super::rest::{Home, Lent, REST_AFTER, rest};
 use super::stream::Stream as HttpStream;
+use crate::exchange::memory::Held;
 use crate::exchange::{Connection, Response};
 use crate::wire::{GateControl, GateTimeouts, HeadLimits, RequestGate};
 
@@ -32,6 +33,9 @@ const MIN_BUFFER: usize = 400 * 1024;
 
 /// How long a client of HTTP/2 that has nothing open may take to close after GOAWAY.
 const LEAVE_TIME: Duration = Duration::from_secs(10);
+
+/// How long a connection of HTTP/2 may rest when resources run short.
+const TIRED: Duration = Duration::from_secs(1);
 
 /// What the requests of one connection share.
 pub(super) struct Conversation {
@@ -48,6 +52,8 @@ pub(super) struct Conversation {
     /// Milliseconds from the opening of the connection to the end of its last request.
     last_busy: AtomicU64,
     closing: AtomicBool,
+    /// What is held for the connection, where that is counted.
+    pub(super) held: Option<Arc<Held>>,
 }
 
 impl Conversation {
@@ -55,6 +61,7 @@ impl Conversation {
         door: &Arc<Door>,
         connection: Arc<Connection>,
         gate: Option<Arc<GateControl>>,
+        held: Option<&Arc<Held>>,
         requests: u64,
     ) -> Arc<Self> {
         let trusted = door.entry_point.trusted.trust(connection.peer_ip);
@@ -68,6 +75,7 @@ impl Conversation {
             heads: AtomicUsize::new(0),
             last_busy: AtomicU64::new(0),
             closing: AtomicBool::new(false),
+            held: held.cloned(),
         })
     }
 
@@ -83,8 +91,22 @@ impl Conversation {
                 .is_some_and(|age| now - self.connection.opened > age);
         if last {
             self.closing.store(true, Relaxed);
+        } else if self.door.is_overloaded() {
+            if !self.closing.swap(true, Relaxed)
+                && let Some(overload) = &self.door.shared.overload
+            {
+                overload.count_not_kept_alive();
+            }
+            return true;
         }
         last
+    }
+
+    /// Whether nothing is open, and has not been for long enough to be closed when resources run short.
+    fn is_tired(&self) -> bool {
+        self.door.is_overloaded()
+            && self.open.load(Relaxed) == 0
+            && self.idle_since() + TIRED <= Instant::now()
     }
 
     fn idle_since(&self) -> Instant {
@@ -96,6 +118,7 @@ impl Conversation {
 pub(super) async fn serve_http1<S: Stream>(
     door: &Arc<Door>,
     connection: Arc<Connection>,
+    held: Option<&Arc<Held>>,
     stream: S,
     first: Bytes,
 ) -> io::Result<()> {
@@ -104,7 +127,7 @@ pub(super) async fn serve_http1<S: Stream>(
     let mut first = first;
     let mut requests = 0;
     loop {
-        let talk = talk(door, Arc::clone(&connection), lent, first, requests);
+        let talk = talk(door, Arc::clone(&connection), held, lent, first, requests);
         let pause = Box::pin(talk).await?;
         let (Some(pause), Some(mut stream)) = (pause, home.take()) else { return Ok(()) };
         let Some(begun) = rest(door, &mut stream, pause.since).await? else { return Ok(()) };
@@ -123,6 +146,7 @@ struct Pause {
 async fn talk<S: Stream>(
     door: &Arc<Door>,
     connection: Arc<Connection>,
+    held: Option<&Arc<Held>>,
     stream: Lent<S>,
     first: Bytes,
     requests: u64,
@@ -140,7 +164,8 @@ async fn talk<S: Stream>(
         rest: Some(REST_AFTER),
     };
     let (gate, control) = RequestGate::new(stream, first, limits, timeouts);
-    let conversation = Conversation::new(door, connection, Some(Arc::clone(&control)), requests);
+    let gate_control = Some(Arc::clone(&control));
+    let conversation = Conversation::new(door, connection, gate_control, held, requests);
     let service = service_fn(|request: http::Request<Incoming>| {
         let conversation = Arc::clone(&conversation);
         async move { Ok::<Response, Infallible>(answer(&conversation, request).await) }
@@ -186,24 +211,27 @@ async fn talk<S: Stream>(
 pub(super) async fn serve_http2<S: Stream>(
     door: &Arc<Door>,
     connection: Arc<Connection>,
+    held: Option<&Arc<Held>>,
     stream: S,
 ) -> io::Result<()> {
     let entry_point = &door.entry_point;
-    let conversation = Conversation::new(door, connection, None, 0);
+    let conversation = Conversation::new(door, connection, None, held, 0);
     let service = service_fn(|request: http::Request<Incoming>| {
         let conversation = Arc::clone(&conversation);
         async move { Ok::<Response, Infallible>(answer(&conversation, request).await) }
     });
     let (corked, cork) = cork(stream);
     let list_size = u32::try_from(entry_point.limits.max_bytes).unwrap_or(u32::MAX);
-    let mut served = pin!(
-        http2::Builder::new(LocalExecutor { write: entry_point.timeouts.write })
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(entry_point.http2_max_concurrent_streams)
-            .max_header_list_size(list_size)
-            .header_table_size(entry_point.http2_max_decoder_table)
-            .serve_connection(TokioIo::new(corked), service)
-    );
+    let mut builder = http2::Builder::new(LocalExecutor { write: entry_point.timeouts.write });
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(entry_point.http2_max_concurrent_streams)
+        .max_header_list_size(list_size)
+        .header_table_size(entry_point.http2_max_decoder_table);
+    if let Some(window) = door.shared.overload.as_ref().and_then(|one| one.http2_window()) {
+        builder.initial_connection_window_size(window).initial_stream_window_size(window);
+    }
+    let mut served = pin!(builder.serve_connection(TokioIo::new(corked), service));
     let idle = entry_point.timeouts.idle;
     let mut timer = pin!(sleep_until(Instant::now() + idle.unwrap_or_default()));
     let mut drain = pin!(door.drain.told());
@@ -221,6 +249,12 @@ pub(super) async fn serve_http2<S: Stream>(
                     let now = Instant::now();
                     leave = !busy && end <= now;
                     timer.as_mut().reset(if busy { now + idle } else { end });
+                }
+            }
+            if !leave && conversation.is_tired() {
+                leave = true;
+                if let Some(overload) = &door.shared.overload {
+                    overload.count_idle_closed();
                 }
             }
             if leave {

@@ -10,6 +10,7 @@ mod exchange;
 pub mod head;
 pub mod http;
 pub mod listener;
+mod overload;
 mod proxy_protocol;
 mod reply;
 mod rest;
@@ -26,6 +27,7 @@ use std::time::Duration;
 use ::http::{HeaderName, HeaderValue};
 
 pub use cname::{Flattener, HostResolverConfig};
+pub use overload::{Overload, OverloadSettings, Watch};
 pub use shortage::Shortage;
 
 use crate::exchange::canonical::{FieldLimits, TargetRules, UnderscoreStrategy};
@@ -116,4 +118,6 @@ pub struct Shared {
     pub server_name: HeaderValue,
     /// Finds what hosts are aliases of, where that is switched on.
     pub cname: Option<Arc<Flattener>>,
+    /// What is given up when resources run short, where that is switched on.
+    pub overload: Option<Arc<Overload>>,
 }

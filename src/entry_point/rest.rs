@@ -45,6 +45,7 @@ pub(super) async fn rest<S: Stream>(
         biased;
         count = read => count?,
         () = door.drain.told() => 0,
+        () = door.tired(since) => 0,
     };
     if count == 0 {
         // The client may have left without waiting for it.

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, warn};
 
 use super::connection::{self, Door};
+use super::overload;
 use super::shortage::QUIET;
 use super::{EntryPoint, Shared, listener};
 use crate::exchange::{OpenWork, Signal};
@@ -72,6 +73,9 @@ pub fn start(
         let _ = built.send(Ok(()));
         runtime.block_on(async move {
             spawn_local(give_memory_back());
+            if let Some(overload) = &shared.overload {
+                spawn_local(overload::tend(Arc::clone(overload)));
+            }
             let mut tasks = Vec::new();
             for one in listening {
                 tasks.push(spawn_local(serve(one, Arc::clone(&shared), stage.clone())));
@@ -110,6 +114,10 @@ async fn serve(listening: Listening, shared: Arc<Shared>, mut stage: watch::Rece
     let work = OpenWork::default();
     let drain = Signal::default();
     let life_cycle = entry_point.life_cycle;
+    if let Some(unsent) = shared.overload.as_ref().and_then(|overload| overload.unsent()) {
+        // What is accepted inherits it. Failing, it is only less memory that is used well.
+        let _ = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(unsent);
+    }
     let door = Arc::new(Door { shared, entry_point, work: work.clone(), drain: drain.clone() });
     let accept_until = async {
         let _ = stage.wait_for(|stage| *stage >= Stage::Stopping).await;
@@ -145,7 +153,12 @@ async fn serve(listening: Listening, shared: Arc<Shared>, mut stage: watch::Rece
 async fn accept(socket: &tokio::net::TcpListener, door: &Arc<Door>) {
     let shortage = &door.entry_point.shortage;
     let name = &*door.entry_point.facts.name;
+    let overload = door.shared.overload.as_deref();
+    let position = door.entry_point.position;
     loop {
+        if let Some(overload) = overload {
+            overload.room(position).await;
+        }
         let accepted = if shortage.lasts() {
             shortage.look(name);
             // That nobody comes any more must not keep it from being over.
@@ -155,6 +168,7 @@ async fn accept(socket: &tokio::net::TcpListener, door: &Arc<Door>) {
             socket.accept().await
         };
         match accepted {
+            Ok(_) if overload.is_some_and(|overload| overload.refuses_connection(position)) => {}
             Ok((stream, peer)) => begin(stream, peer, door),
             Err(error) if is_of_connection(&error) => {}
             Err(error) => {

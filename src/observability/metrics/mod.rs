@@ -5,6 +5,7 @@
 
 mod bound;
 mod config;
+mod overload;
 mod process;
 mod render;
 mod series;
@@ -18,6 +19,7 @@ use jiff::Timestamp;
 
 pub use bound::{ExchangeMetrics, ServerGauge, is_label};
 pub use config::{MetricsConfig, PrometheusConfig};
+pub use overload::{OverloadMetrics, ResourceMetrics};
 
 use bound::{Counters, Kept, Named, Setup, lock};
 use render::{family, labels, sample};
@@ -68,6 +70,7 @@ pub struct Metrics {
     reloads: Reloads,
     drops: Mutex<Vec<(&'static str, &'static str, Arc<AtomicU64>)>>,
     bans: OnceLock<Arc<dyn BanCounts>>,
+    overload: OnceLock<Arc<OverloadMetrics>>,
 }
 
 /// Bans of one middleware.
@@ -133,6 +136,7 @@ impl Metrics {
             reloads: Reloads::default(),
             drops: Mutex::default(),
             bans: OnceLock::new(),
+            overload: OnceLock::new(),
         })
     }
 
@@ -255,6 +259,11 @@ impl Metrics {
         let _ = self.bans.set(bans);
     }
 
+    /// Shows what overload protection does. The first one to be named counts.
+    pub fn watch_overload(&self, overload: Arc<OverloadMetrics>) {
+        let _ = self.overload.set(overload);
+    }
+
     /// Everything in the text format 0.0.4. Counts as a scrape.
     pub fn render(&self) -> String {
         let mut out = String::with_capacity(16 << 10);
@@ -273,6 +282,9 @@ impl Metrics {
         self.render_servers(&mut out);
         self.render_certificates(&mut out);
         self.render_bans(&mut out);
+        if let Some(overload) = self.overload.get() {
+            overload.render(&mut out);
+        }
         out
     }
 

@@ -1,0 +1,207 @@
+//! What the process holds of bodies for its clients, where its memory has a limit.
+//!
+//! One account for the process, because there is one memory. Whoever hands a body to a client counts what the client
+//! has not taken; whoever reads asks whether to keep less in memory ([`is_scarce`]). The room is set several times in
+//! a second; in between the account is exact, so that no burst outruns whoever looks.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::task::Waker;
+
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+
+/// Bytes that are held now.
+static HELD: AtomicUsize = AtomicUsize::new(0);
+/// As many as may be; all there are, where memory has no limit.
+static ROOM: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+/// Bytes that are held for clients now.
+pub fn held() -> usize {
+    HELD.load(Relaxed)
+}
+
+/// Says how many may be held from now on; `None`: memory has no limit.
+pub fn set_room(room: Option<usize>) {
+    ROOM.store(room.unwrap_or(usize::MAX), Relaxed);
+}
+
+/// Whether memory has a limit, so that it is worth counting.
+pub fn is_limited() -> bool {
+    ROOM.load(Relaxed) != usize::MAX
+}
+
+/// Whether there is no room left: what need not be in memory is not to be, and what must be, in small pieces.
+pub fn is_scarce() -> bool {
+    let room = ROOM.load(Relaxed);
+    room != usize::MAX && HELD.load(Relaxed) >= room
+}
+
+/// What is held for one connection, or one stream of HTTP/2, which can be ended for it.
+#[derive(Debug)]
+pub struct Held {
+    /// Whether it is a connection.
+    pub is_connection: bool,
+    /// What the client was given and has not taken yet.
+    given: AtomicUsize,
+    /// What is kept of its bodies.
+    kept: AtomicUsize,
+    ended: AtomicBool,
+    /// Who waits until the client has taken all.
+    giver: AtomicWaker,
+    /// Who serves it.
+    server: AtomicWaker,
+}
+
+impl Held {
+    /// Nothing yet.
+    pub fn new(is_connection: bool) -> Arc<Self> {
+        Arc::new(Self {
+            is_connection,
+            given: AtomicUsize::new(0),
+            kept: AtomicUsize::new(0),
+            ended: AtomicBool::new(false),
+            giver: AtomicWaker::new(),
+            server: AtomicWaker::new(),
+        })
+    }
+
+    /// How many bytes are held.
+    pub fn bytes(&self) -> usize {
+        self.given.load(Relaxed) + self.kept.load(Relaxed)
+    }
+
+    /// The same bytes, counted as given to the client for as long as anybody has them.
+    pub fn give(self: &Arc<Self>, bytes: Bytes) -> Bytes {
+        let length = bytes.len();
+        self.given.fetch_add(length, AcqRel);
+        HELD.fetch_add(length, Relaxed);
+        Bytes::from_owner(Given { bytes, held: Arc::clone(self) })
+    }
+
+    /// Whether the client has taken all; else `waker` is woken when it has.
+    pub fn has_taken_all(&self, waker: &Waker) -> bool {
+        if self.given.load(Acquire) == 0 {
+            return true;
+        }
+        self.giver.register(waker);
+        self.given.load(Acquire) == 0
+    }
+
+    /// `waker` is woken by whoever wants something of the connection or stream.
+    pub fn serve_by(&self, waker: &Waker) {
+        self.server.register(waker);
+    }
+
+    /// Lets whoever serves it look at how things are.
+    pub fn wake(&self) {
+        self.server.wake();
+    }
+
+    /// Ends it.
+    pub fn end(&self) {
+        self.ended.store(true, Release);
+        self.wake();
+    }
+
+    /// Whether it is to end.
+    pub fn is_ended(&self) -> bool {
+        self.ended.load(Acquire)
+    }
+}
+
+struct Given {
+    bytes: Bytes,
+    held: Arc<Held>,
+}
+
+impl AsRef<[u8]> for Given {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Given {
+    fn drop(&mut self) {
+        let length = self.bytes.len();
+        HELD.fetch_sub(length, Relaxed);
+        if self.held.given.fetch_sub(length, AcqRel) == length {
+            self.held.giver.wake();
+        }
+    }
+}
+
+/// Bytes of a body that are kept in memory, counted until this is dropped.
+#[derive(Debug, Default)]
+pub struct Keeping {
+    bytes: usize,
+    held: Option<Arc<Held>>,
+}
+
+impl Keeping {
+    /// Nothing yet; `held` for whom, where that is known.
+    pub fn new(held: Option<Arc<Held>>) -> Self {
+        Self { bytes: 0, held }
+    }
+
+    /// Counts so many bytes more.
+    pub fn grow(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        HELD.fetch_add(bytes, Relaxed);
+        if let Some(held) = &self.held {
+            held.kept.fetch_add(bytes, Relaxed);
+        }
+    }
+}
+
+impl Drop for Keeping {
+    fn drop(&mut self) {
+        HELD.fetch_sub(self.bytes, Relaxed);
+        if let Some(held) = &self.held {
+            held.kept.fetch_sub(self.bytes, Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_count_until_the_last_hand_lets_go() {
+        let held = Held::new(true);
+        let bytes = held.give(Bytes::from_static(b"hello world"));
+        assert_eq!((&*bytes, held.bytes()), (b"hello world".as_slice(), 11));
+        let part = bytes.slice(6..);
+        let mut keeping = Keeping::new(Some(Arc::clone(&held)));
+        keeping.grow(4);
+        drop(bytes);
+        assert_eq!(held.bytes(), 15, "a part keeps the whole");
+        assert!(!held.has_taken_all(Waker::noop()));
+        drop(part);
+        assert_eq!(held.bytes(), 4);
+        assert!(held.has_taken_all(Waker::noop()), "what is kept was not given");
+        drop(keeping);
+        assert_eq!(held.bytes(), 0);
+    }
+
+    #[test]
+    fn whoever_waits_is_woken_when_all_is_taken() {
+        struct Woken(AtomicUsize);
+        impl std::task::Wake for Woken {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, AcqRel);
+            }
+        }
+        let woken = Arc::new(Woken(AtomicUsize::new(0)));
+        let held = Held::new(false);
+        let (one, two) = (Bytes::from_static(b"one"), Bytes::from_static(b"two"));
+        let (one, two) = (held.give(one), held.give(two));
+        assert!(!held.has_taken_all(&Waker::from(Arc::clone(&woken))));
+        drop(one);
+        assert_eq!(woken.0.load(Acquire), 0);
+        drop(two);
+        assert_eq!(woken.0.load(Acquire), 1);
+    }
+}
