@@ -12,6 +12,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::overload::Pace;
+
 /// Bytes that are kept before they are written after all.
 const LIMIT: usize = 64 * 1024;
 
@@ -31,11 +33,12 @@ struct Core<S> {
     out: Vec<u8>,
     at: usize,
     unflushed: bool,
+    pace: Pace,
 }
 
 /// Puts a cork on `stream`.
 pub(super) fn cork<S>(stream: S) -> (Corked<S>, Cork<S>) {
-    let core = Core { stream, out: Vec::new(), at: 0, unflushed: false };
+    let core = Core { stream, out: Vec::new(), at: 0, unflushed: false, pace: Pace::default() };
     let core = Rc::new(RefCell::new(core));
     (Corked(Rc::clone(&core)), Cork(core))
 }
@@ -85,6 +88,7 @@ impl<S: AsyncWrite + Unpin> Core<S> {
             ready!(self.poll_out(cx))?;
         }
         self.unflushed = true;
+        self.pace.wrote();
         if self.out.is_empty() && length > LIMIT / 2 {
             return Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         }
@@ -104,7 +108,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Corked<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.borrow_mut().stream).poll_read(cx, buf)
+        let core = &mut *self.0.borrow_mut();
+        core.pace.poll_read(Pin::new(&mut core.stream), cx, buf)
     }
 }
 

@@ -267,6 +267,6 @@ fn steps_of_overload_ascend() {
         "limits: {overload: {stopKeepAlive: 0.96}}\n",
         &["`refuseRequests` must be above the step before it"],
     );
-    error("limits: {overload: {resetHeaviest: 1.5}}\n", &["f.yml:1:39", "at most 1"]);
+    error("limits: {overload: {resetHeaviest: 1.5}}\n", &["f.yml:1:36", "at most 1"]);
     error("limits: {overload: {interval: 0s}}\n", &["longer than nothing"]);
 }

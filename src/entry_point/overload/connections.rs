@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 use tokio::time::{Duration, Instant, sleep};
 
-use super::Overload;
+use super::{Overload, pace};
 use crate::exchange::memory::Held;
 
 /// What a connection takes at least, with its buffers and its TLS.
@@ -133,6 +133,7 @@ pub(in crate::entry_point) async fn tend(overload: Arc<Overload>) {
             let now = Instant::now();
             if reminded.is_none_or(|at| now >= at + REMIND) {
                 reminded = Some(now);
+                pace::next_turn();
                 remind();
             }
             if reset.is_none_or(|at| now >= at + SHOWS_AFTER) && free(&overload) {
@@ -141,6 +142,8 @@ pub(in crate::entry_point) async fn tend(overload: Arc<Overload>) {
             drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE)));
             sleep(overload.settings.interval).await;
         }
+        pace::no_turns();
+        remind();
     }
 }
 

@@ -8,6 +8,7 @@
 mod cgroup;
 mod connections;
 mod ladder;
+mod pace;
 mod watch;
 mod weighed;
 
@@ -19,6 +20,7 @@ use std::time::Duration;
 use tokio::sync::watch::{Receiver, Sender, channel};
 
 pub(super) use self::connections::{Seat, here, tend};
+pub(super) use self::pace::Pace;
 pub use self::watch::Watch;
 pub(super) use self::weighed::Weighed;
 use crate::observability::metrics::OverloadMetrics;
