@@ -50,16 +50,21 @@ impl Door {
         sleep(LAST_CALL).await;
     }
 
-    /// Whether connections that rest are closed, and others not kept alive, for want of memory or descriptors.
-    pub(super) fn is_overloaded(&self) -> bool {
+    /// Whether connections are not kept alive, for want of memory.
+    pub(super) fn stops_keep_alive(&self) -> bool {
         self.shared.overload.as_ref().is_some_and(|overload| overload.stops_keep_alive())
+    }
+
+    /// Whether connections that rest are closed, for want of memory or descriptors.
+    pub(super) fn closes_idle(&self) -> bool {
+        self.shared.overload.as_ref().is_some_and(|overload| overload.closes_idle())
     }
 
     /// Completes when the connection that is being served must not rest any longer, since `since`.
     pub(super) async fn tired(&self, since: Instant) {
         let Some(overload) = &self.shared.overload else { return std::future::pending().await };
         // Whoever is told to look at how things are polls this too.
-        poll_fn(|_| match overload.stops_keep_alive() && since.elapsed() >= REST {
+        poll_fn(|_| match overload.closes_idle() && since.elapsed() >= REST {
             true => Poll::Ready(()),
             false => Poll::Pending,
         })

@@ -36,9 +36,9 @@ struct Core<S> {
     pace: Pace,
 }
 
-/// Puts a cork on `stream`.
-pub(super) fn cork<S>(stream: S) -> (Corked<S>, Cork<S>) {
-    let core = Core { stream, out: Vec::new(), at: 0, unflushed: false, pace: Pace::default() };
+/// Puts a cork on `stream`, which is read at this pace.
+pub(super) fn cork<S>(stream: S, pace: Pace) -> (Corked<S>, Cork<S>) {
+    let core = Core { stream, out: Vec::new(), at: 0, unflushed: false, pace };
     let core = Rc::new(RefCell::new(core));
     (Corked(Rc::clone(&core)), Cork(core))
 }
@@ -189,7 +189,8 @@ mod tests {
     #[test]
     fn many_writes_become_one() {
         let mut cx = Context::from_waker(Waker::noop());
-        let (mut stream, pull) = cork(Client { room: usize::MAX, ..Client::default() });
+        let client = Client { room: usize::MAX, ..Client::default() };
+        let (mut stream, pull) = cork(client, Pace::http2(0));
         for _ in 0..3 {
             for _ in 0..10 {
                 assert!(Pin::new(&mut stream).poll_write(&mut cx, &[7; 1000]).is_ready());
@@ -207,7 +208,7 @@ mod tests {
     #[test]
     fn nothing_is_lost_or_kept_without_bound() {
         let mut cx = Context::from_waker(Waker::noop());
-        let (mut stream, pull) = cork(Client::default());
+        let (mut stream, pull) = cork(Client::default(), Pace::http2(0));
         let mut sent = Vec::new();
         for number in 0..1_000_u32 {
             let part = vec![number.to_le_bytes()[0]; 1000];

@@ -26,7 +26,7 @@ use super::stream;
 use crate::exchange::canonical::{canonical_host, routing_path};
 use crate::exchange::error::{empty, text};
 use crate::exchange::forwarded::{self, ForwardedFacts, X_FORWARDED_FOR};
-use crate::exchange::memory::{self, Held};
+use crate::exchange::memory::{self, Held, Keeping};
 use crate::exchange::request_id::{self, is_sane};
 use crate::exchange::view::{FlatHost, RequestView};
 use crate::exchange::{
@@ -37,6 +37,9 @@ use crate::observability::access_log::AccessRecord;
 use crate::router::{HttpRouter, RoutingTable};
 use crate::upstream::headers::upgrade_of;
 use crate::wire::{BodyTimeout, InFlight};
+
+/// A head that takes less is not worth counting.
+const LONG_HEAD: usize = 8 << 10;
 
 /// Answers one request of a connection.
 pub(super) async fn answer(
@@ -89,6 +92,9 @@ fn admit(
     let mut exchange = Exchange::new(conversation, start, parts.version);
     let entry_point = &conversation.door.entry_point;
     if let Some(gate) = &conversation.gate {
+        if let Some(held) = &conversation.held {
+            held.begun();
+        }
         match gate.admit() {
             Ok(in_flight) => exchange.in_flight = Some(in_flight),
             Err(rejection) => {
@@ -111,6 +117,9 @@ fn admit(
         return exchange
             .refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many header fields");
     };
+    if exchange.is_too_heavy(size) {
+        return exchange.refuse(StatusCode::SERVICE_UNAVAILABLE, "overload");
+    }
     if conversation.gate.is_none() && !exchange.takes_room(size) {
         return exchange.refuse(
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -156,6 +165,8 @@ struct Exchange {
     head: usize,
     /// HTTP/2 only: what is held for its stream, where that is counted.
     held: Option<Arc<Held>>,
+    /// A long head, where that is counted.
+    keeping: Option<Keeping>,
     /// HTTP/2 only.
     _busy: Option<Busy>,
     result: Option<Answered>,
@@ -199,10 +210,25 @@ impl Exchange {
             in_flight: None,
             head: 0,
             held: None,
+            keeping: None,
             _busy: conversation.gate.is_none().then(|| Busy::new(conversation)),
             result: None,
             table: None,
         })
+    }
+
+    /// Counts a long head, where memory has a limit; `true` when there is no room for it.
+    fn is_too_heavy(&mut self, size: usize) -> bool {
+        if size <= LONG_HEAD || !memory::is_limited() {
+            return false;
+        }
+        if size > overload::LONG && memory::is_scarce() {
+            return true;
+        }
+        let mut keeping = Keeping::new(self.held());
+        keeping.grow(size);
+        self.keeping = Some(keeping);
+        false
     }
 
     /// Takes as much of the room that the heads of one connection have; `false` when there is not so much left.
@@ -540,6 +566,9 @@ impl EndHook for Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        if let (Some(_), Some(held)) = (&self.conversation.gate, &self.conversation.held) {
+            held.over();
+        }
         if self.head > 0 {
             self.conversation.heads.fetch_sub(self.head, Relaxed);
         }

@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::connection::{Door, Stream};
 use super::cork::cork;
 use super::exchange::answer;
+use super::overload::Pace;
 use super::rest::{Home, Lent, REST_AFTER, rest};
 use super::stream::Stream as HttpStream;
 use crate::exchange::memory::Held;
@@ -33,6 +34,9 @@ const MIN_BUFFER: usize = 400 * 1024;
 
 /// How long a client of HTTP/2 that has nothing open may take to close after GOAWAY.
 const LEAVE_TIME: Duration = Duration::from_secs(10);
+
+/// How much hyper lets a client of HTTP/2 send ahead.
+const USUAL_WINDOW: u32 = 1 << 20;
 
 /// How long a connection of HTTP/2 may rest when resources run short.
 const TIRED: Duration = Duration::from_secs(1);
@@ -91,7 +95,7 @@ impl Conversation {
                 .is_some_and(|age| now - self.connection.opened > age);
         if last {
             self.closing.store(true, Relaxed);
-        } else if self.door.is_overloaded() {
+        } else if self.door.stops_keep_alive() {
             if !self.closing.swap(true, Relaxed)
                 && let Some(overload) = &self.door.shared.overload
             {
@@ -104,7 +108,7 @@ impl Conversation {
 
     /// Whether nothing is open, and has not been for long enough to be closed when resources run short.
     fn is_tired(&self) -> bool {
-        self.door.is_overloaded()
+        self.door.closes_idle()
             && self.open.load(Relaxed) == 0
             && self.idle_since() + TIRED <= Instant::now()
     }
@@ -123,7 +127,7 @@ pub(super) async fn serve_http1<S: Stream>(
     first: Bytes,
 ) -> io::Result<()> {
     let home = Home::new();
-    let mut lent = home.lend(stream);
+    let mut lent = home.lend(stream, held);
     let mut first = first;
     let mut requests = 0;
     loop {
@@ -131,7 +135,7 @@ pub(super) async fn serve_http1<S: Stream>(
         let pause = Box::pin(talk).await?;
         let (Some(pause), Some(mut stream)) = (pause, home.take()) else { return Ok(()) };
         let Some(begun) = rest(door, &mut stream, pause.since).await? else { return Ok(()) };
-        (lent, first, requests) = (home.lend(stream), begun, pause.requests);
+        (lent, first, requests) = (home.lend(stream, held), begun, pause.requests);
     }
 }
 
@@ -220,7 +224,8 @@ pub(super) async fn serve_http2<S: Stream>(
         let conversation = Arc::clone(&conversation);
         async move { Ok::<Response, Infallible>(answer(&conversation, request).await) }
     });
-    let (corked, cork) = cork(stream);
+    let window = door.shared.overload.as_ref().and_then(|one| one.http2_window());
+    let (corked, cork) = cork(stream, Pace::http2(window.unwrap_or(USUAL_WINDOW)));
     let list_size = u32::try_from(entry_point.limits.max_bytes).unwrap_or(u32::MAX);
     let mut builder = http2::Builder::new(LocalExecutor { write: entry_point.timeouts.write });
     builder
@@ -228,7 +233,7 @@ pub(super) async fn serve_http2<S: Stream>(
         .max_concurrent_streams(entry_point.http2_max_concurrent_streams)
         .max_header_list_size(list_size)
         .header_table_size(entry_point.http2_max_decoder_table);
-    if let Some(window) = door.shared.overload.as_ref().and_then(|one| one.http2_window()) {
+    if let Some(window) = window {
         builder.initial_connection_window_size(window).initial_stream_window_size(window);
     }
     let mut served = pin!(builder.serve_connection(TokioIo::new(corked), service));

@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::connection::{Door, Stream};
 use super::overload::Pace;
+use crate::exchange::memory::Held;
 
 /// After so long without a request a connection rests: browsers ask for more within a second.
 pub(super) const REST_AFTER: Duration = Duration::from_secs(2);
@@ -65,8 +66,8 @@ impl<S> Home<S> {
     }
 
     /// Lends `stream` to somebody who will drop it.
-    pub(super) fn lend(&self, stream: S) -> Lent<S> {
-        Lent { stream: Some(stream), pace: Pace::default(), home: Arc::clone(&self.0) }
+    pub(super) fn lend(&self, stream: S, held: Option<&Arc<Held>>) -> Lent<S> {
+        Lent { stream: Some(stream), pace: Pace::http1(held), home: Arc::clone(&self.0) }
     }
 
     /// The stream, if it was given back.

@@ -61,8 +61,12 @@ pub fn start(
     // A local runtime cannot move: it is built where it runs.
     let (built, result) = std::sync::mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-        let runtime =
-            Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        let mut builder = Builder::new_current_thread();
+        builder.enable_all();
+        if let Some(threads) = shared.overload.as_ref().and_then(|one| one.blocking_threads()) {
+            builder.max_blocking_threads(threads);
+        }
+        let runtime = builder.build_local(LocalOptions::default());
         let runtime = match runtime {
             Ok(runtime) => runtime,
             Err(error) => {

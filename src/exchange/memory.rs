@@ -17,6 +17,9 @@ static HELD: AtomicUsize = AtomicUsize::new(0);
 /// As many as may be; all there are, where memory has no limit.
 static ROOM: AtomicUsize = AtomicUsize::new(usize::MAX);
 
+/// A byte of a head is in the buffer that grows with it, and in the one that it grew out of.
+const HEAD_COSTS: usize = 2;
+
 /// Bytes that are held for clients now.
 pub fn held() -> usize {
     HELD.load(Relaxed)
@@ -47,6 +50,9 @@ pub struct Held {
     given: AtomicUsize,
     /// What is kept of its bodies.
     kept: AtomicUsize,
+    /// What came while no request was open: the beginning of a head.
+    head: AtomicUsize,
+    busy: AtomicBool,
     ended: AtomicBool,
     /// Who waits until the client has taken all.
     giver: AtomicWaker,
@@ -61,6 +67,8 @@ impl Held {
             is_connection,
             given: AtomicUsize::new(0),
             kept: AtomicUsize::new(0),
+            head: AtomicUsize::new(0),
+            busy: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             giver: AtomicWaker::new(),
             server: AtomicWaker::new(),
@@ -69,7 +77,28 @@ impl Held {
 
     /// How many bytes are held.
     pub fn bytes(&self) -> usize {
-        self.given.load(Relaxed) + self.kept.load(Relaxed)
+        let head = HEAD_COSTS * self.head.load(Relaxed);
+        self.given.load(Relaxed) + self.kept.load(Relaxed) + head
+    }
+
+    /// Takes note of bytes that came. How many have come for a request that is not open yet.
+    pub fn arrived(&self, bytes: usize) -> usize {
+        if self.busy.load(Relaxed) {
+            return 0;
+        }
+        HELD.fetch_add(HEAD_COSTS * bytes, Relaxed);
+        self.head.fetch_add(bytes, Relaxed) + bytes
+    }
+
+    /// The head is read, and its request is open.
+    pub fn begun(&self) {
+        self.busy.store(true, Relaxed);
+        HELD.fetch_sub(HEAD_COSTS * self.head.swap(0, Relaxed), Relaxed);
+    }
+
+    /// The request is over.
+    pub fn over(&self) {
+        self.busy.store(false, Relaxed);
     }
 
     /// The same bytes, counted as given to the client for as long as anybody has them.
@@ -108,6 +137,12 @@ impl Held {
     /// Whether it is to end.
     pub fn is_ended(&self) -> bool {
         self.ended.load(Acquire)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        HELD.fetch_sub(HEAD_COSTS * *self.head.get_mut(), Relaxed);
     }
 }
 
@@ -184,6 +219,17 @@ mod tests {
         assert!(held.has_taken_all(Waker::noop()), "what is kept was not given");
         drop(keeping);
         assert_eq!(held.bytes(), 0);
+    }
+
+    #[test]
+    fn what_comes_for_no_request_is_a_head() {
+        let held = Held::new(true);
+        assert_eq!((held.arrived(10), held.arrived(5)), (10, 15));
+        assert_eq!(held.bytes(), 30);
+        held.begun();
+        assert_eq!((held.arrived(1000), held.bytes()), (0, 0), "a body goes on its way");
+        held.over();
+        assert_eq!(held.arrived(7), 7);
     }
 
     #[test]

@@ -10,15 +10,13 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 use tokio::time::{Duration, Instant, sleep};
 
-use super::{Overload, pace};
+use super::Overload;
 use crate::exchange::memory::Held;
 
 /// What a connection takes at least, with its buffers and its TLS.
 const LEAST: u64 = 64 << 10;
 /// How often connections are told to look at how things are, while something is given up.
 const REMIND: Duration = Duration::from_secs(1);
-/// How long a reset takes to show.
-const SHOWS_AFTER: Duration = Duration::from_millis(200);
 /// More than the allocator keeps at hand: asking for it makes it give back what is free.
 const LARGE: usize = 1 << 20;
 
@@ -124,26 +122,22 @@ impl<F: Future<Output = ()>> Future for Seated<'_, F> {
 /// Looks after what this worker serves, for as long as something is given up; then until it is again.
 pub(in crate::entry_point) async fn tend(overload: Arc<Overload>) {
     let mut calm = overload.changes();
+    let worker = overload.tended.fetch_add(1, Relaxed);
     loop {
         if calm.wait_for(|calm| !*calm).await.is_err() {
             return;
         }
-        let (mut reminded, mut reset) = (None, None);
+        let mut reminded = None;
         while !*calm.borrow_and_update() {
             let now = Instant::now();
             if reminded.is_none_or(|at| now >= at + REMIND) {
                 reminded = Some(now);
-                pace::next_turn();
                 remind();
             }
-            if reset.is_none_or(|at| now >= at + SHOWS_AFTER) && free(&overload) {
-                reset = Some(now);
-            }
+            free(&overload, worker);
             drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE)));
             sleep(overload.settings.interval).await;
         }
-        pace::no_turns();
-        remind();
     }
 }
 
@@ -152,12 +146,12 @@ fn remind() {
     all.iter().filter(|held| held.is_connection).for_each(|held| held.wake());
 }
 
-/// Ends what is heaviest, until the surplus of this worker is gone. Whether there was one.
-fn free(overload: &Overload) -> bool {
-    let (bytes, connections) = (&overload.surplus.0, &overload.surplus.1);
-    let (bytes, connections) = (bytes.load(Relaxed), connections.load(Relaxed));
+/// Ends what is heaviest, until the surplus of this worker is gone.
+fn free(overload: &Overload, worker: usize) {
+    let Some(surplus) = overload.surplus.get(worker) else { return };
+    let (bytes, connections) = (surplus.bytes.swap(0, Relaxed), surplus.count.swap(0, Relaxed));
     if bytes == 0 && connections == 0 {
-        return false;
+        return;
     }
     let all = HERE.with_borrow(Here::all);
     let weights: Vec<u64> = all.iter().map(|held| held.bytes() as u64).collect();
@@ -170,7 +164,6 @@ fn free(overload: &Overload) -> bool {
         count.fetch_add(1, Relaxed);
         held.end();
     }
-    true
 }
 
 /// Positions of what to end, the heaviest first and of those that weigh the same the oldest, until so many bytes are
@@ -226,8 +219,9 @@ mod tests {
         let seat = Seat::new(&overload, 0);
         let other = Seat::new(&overload, 0);
         assert_eq!(overload.connections.load(Relaxed), 2);
-        overload.surplus.1.store(1, Relaxed);
-        assert!(free(&overload));
+        overload.surplus[0].count.store(1, Relaxed);
+        free(&overload, 0);
+        free(&overload, 0);
         seat.serve(std::future::pending()).await;
         assert!(!other.held().is_ended());
         assert_eq!(overload.metrics.connections_reset.load(Relaxed), 1);

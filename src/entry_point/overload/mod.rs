@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::sync::watch::{Receiver, Sender, channel};
 
 pub(super) use self::connections::{Seat, here, tend};
-pub(super) use self::pace::Pace;
+pub(super) use self::pace::{LONG, Pace};
 pub use self::watch::Watch;
 pub(super) use self::weighed::Weighed;
 use crate::observability::metrics::OverloadMetrics;
@@ -50,13 +50,16 @@ pub struct OverloadSettings {
 pub struct Overload {
     settings: OverloadSettings,
     metrics: Arc<OverloadMetrics>,
-    /// Do not keep connections alive, and close those that rest.
+    closes_idle: AtomicBool,
+    /// For want of memory: for want of descriptors it would be of no use, as clients come back at once.
     stops_keep_alive: AtomicBool,
     refuses_requests: AtomicBool,
     /// Close connections that come when `most` are open, instead of letting them wait.
     refuses_connections: AtomicBool,
-    /// What each worker is to free by resetting what is heaviest: bytes, and connections.
-    surplus: (AtomicU64, AtomicUsize),
+    /// By worker.
+    surplus: Box<[Surplus]>,
+    /// Workers that look after their connections.
+    tended: AtomicUsize,
     connections: AtomicUsize,
     by_entry_point: Box<[AtomicUsize]>,
     /// Connections that may be open until the next look.
@@ -64,6 +67,14 @@ pub struct Overload {
     /// The limit of memory that the process began with.
     memory: Option<u64>,
     calm: Sender<bool>,
+}
+
+/// What one worker is to free by resetting what is heaviest.
+#[derive(Debug, Default)]
+struct Surplus {
+    bytes: AtomicU64,
+    /// Connections.
+    count: AtomicUsize,
 }
 
 impl Overload {
@@ -77,19 +88,27 @@ impl Overload {
 
     fn new(settings: OverloadSettings, metrics: Arc<OverloadMetrics>, memory: Option<u64>) -> Self {
         let by_entry_point = (0..settings.entry_points).map(|_| AtomicUsize::new(0)).collect();
+        let surplus = (0..settings.workers).map(|_| Surplus::default()).collect();
         Self {
             settings,
             metrics,
+            closes_idle: AtomicBool::new(false),
             stops_keep_alive: AtomicBool::new(false),
             refuses_requests: AtomicBool::new(false),
             refuses_connections: AtomicBool::new(false),
-            surplus: (AtomicU64::new(0), AtomicUsize::new(0)),
+            surplus,
+            tended: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             by_entry_point,
             most: AtomicUsize::new(usize::MAX),
             memory,
             calm: channel(true).0,
         }
+    }
+
+    /// Whether connections that rest are closed.
+    pub(super) fn closes_idle(&self) -> bool {
+        self.closes_idle.load(Relaxed)
     }
 
     /// Whether connections are not kept alive.
@@ -139,12 +158,20 @@ impl Overload {
 
     /// How much an HTTP/2 client may send ahead on one connection, where memory is so little that it matters.
     pub(super) fn http2_window(&self) -> Option<u32> {
-        /// What hyper takes.
         const USUAL: u64 = 1 << 20;
         /// What every client begins with (RFC 9113, 6.9.2).
         const LEAST: u64 = 65_535;
         let share = (self.memory? / 512).max(LEAST);
         u32::try_from(share).ok().filter(|share| u64::from(*share) < USUAL)
+    }
+
+    /// How many threads one worker may have for what blocks, where memory is so little that it matters: each has a stack,
+    /// and an allocator of its own.
+    pub(super) fn blocking_threads(&self) -> Option<usize> {
+        const USUAL: usize = 512;
+        const LEAST: usize = 4;
+        let threads = usize::try_from(self.memory? / (16 << 20)).unwrap_or(usize::MAX);
+        Some(threads.max(LEAST)).filter(|threads| *threads < USUAL)
     }
 
     /// How much may wait in the kernel to be sent to one client, where memory is so little that it matters: a cgroup of
@@ -201,14 +228,18 @@ mod tests {
 
     #[test]
     fn windows_shrink_with_memory() {
-        let of = |memory| {
+        let with = |memory| {
             let settings = Overload::fixed(false, false).settings.clone();
-            let overload = Overload::new(settings, Arc::default(), memory);
-            (overload.http2_window(), overload.unsent())
+            Overload::new(settings, Arc::default(), memory)
         };
+        let of = |memory| (with(memory).http2_window(), with(memory).unsent());
+        let threads = |memory| with(memory).blocking_threads();
         assert_eq!(of(None), (None, None));
         assert_eq!(of(Some(4 << 30)), (None, None));
         assert_eq!(of(Some(128 << 20)), (Some(256 << 10), Some(128 << 10)));
         assert_eq!(of(Some(16 << 20)), (Some(65_535), Some(128 << 10)));
+        assert_eq!(threads(None), None);
+        assert_eq!(threads(Some(64 << 30)), None);
+        assert_eq!(threads(Some(128 << 20)), Some(8));
     }
 }

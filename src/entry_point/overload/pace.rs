@@ -1,54 +1,57 @@
-//! How much is read from a client at once, where memory has a limit, and how fast while it runs short.
+//! How much is read from a client at once, where memory has a limit.
 //!
-//! A head that never ends and a body that nobody takes look alike from here: a lot comes in, and nothing goes out.
-//! While something is given up, such a connection is read from once in a second, so that what all of them bring in
-//! between two looks is little, and yet none stands still.
+//! hyper's buffers grow as long as every read fills them, so reads are kept small. A head is kept until it is whole: one
+//! that is long when there is no room for it ends its connection, for nobody needs such a head.
 
-use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::exchange::memory;
+use crate::exchange::memory::{self, Held};
 
 /// Bytes of one read. hyper doubles its buffers, up to the largest head, as long as every read fills them.
 const AT_ONCE: usize = 16 << 10;
-/// What a client may send before anything is sent back, without being slowed down.
-const AHEAD: usize = 64 << 10;
-
-thread_local! {
-    /// The turn of the connections of this worker, while they take turns.
-    static TURN: Cell<Option<u32>> = const { Cell::new(None) };
-}
-
-/// The next turn of everybody. Whoever waits for it has to be woken.
-pub(super) fn next_turn() {
-    TURN.set(Some(TURN.get().map_or(0, |turn| turn.wrapping_add(1))));
-}
-
-/// Nobody takes turns any more.
-pub(super) fn no_turns() {
-    TURN.set(None);
-}
+/// A head that is longer is long.
+pub(in crate::entry_point) const LONG: usize = 64 << 10;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::entry_point) struct Pace {
+    kind: Kind,
     /// Bytes that came since something was sent.
     ahead: usize,
-    /// The turn that it has had.
-    turn: Option<u32>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Http1(Option<Arc<Held>>),
+    /// A body may come as long as the window is open, and opening it again is something that is sent.
+    Http2 {
+        window: usize,
+    },
 }
 
 impl Pace {
+    /// For a connection that `held` is held for, where that is counted.
+    pub(in crate::entry_point) fn http1(held: Option<&Arc<Held>>) -> Self {
+        Self { kind: Kind::Http1(held.cloned()), ahead: 0 }
+    }
+
+    /// For a connection of HTTP/2 with this window.
+    pub(in crate::entry_point) fn http2(window: u32) -> Self {
+        let window = usize::try_from(window).unwrap_or(usize::MAX);
+        Self { kind: Kind::Http2 { window }, ahead: 0 }
+    }
+
     /// Something was sent.
     pub(in crate::entry_point) fn wrote(&mut self) {
         self.ahead = 0;
     }
 
-    /// Reads from `stream`, if it is its turn.
+    /// Reads from `stream`.
     pub(in crate::entry_point) fn poll_read<S: AsyncRead>(
         &mut self,
         stream: Pin<&mut S>,
@@ -57,13 +60,6 @@ impl Pace {
     ) -> Poll<io::Result<()>> {
         if !memory::is_limited() {
             return stream.poll_read(cx, buf);
-        }
-        let turn = TURN.get();
-        if turn.is_some() && self.ahead >= AHEAD {
-            if self.turn == turn {
-                return Poll::Pending;
-            }
-            self.turn = turn;
         }
         let before = buf.filled().len();
         if buf.remaining() <= AT_ONCE {
@@ -74,7 +70,16 @@ impl Pace {
             let count = part.filled().len();
             buf.advance(count);
         }
-        self.ahead = self.ahead.saturating_add(buf.filled().len() - before);
+        let count = buf.filled().len() - before;
+        self.ahead = self.ahead.saturating_add(count);
+        let head = match &self.kind {
+            Kind::Http1(None) => 0,
+            Kind::Http1(Some(held)) => held.arrived(count),
+            Kind::Http2 { window } => self.ahead.saturating_sub(*window),
+        };
+        if head > LONG && memory::is_scarce() {
+            return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -27,8 +27,12 @@ const LISTING_EVERY: Duration = Duration::from_secs(1);
 const COST: u64 = 256 << 10;
 /// Connections that are let in between two looks to be told, politely, that there is no room.
 const TRICKLE: usize = 16;
-/// What a reset is to free beyond the surplus, as a share of the limit.
+/// So far below the second step a reset is to get, so that clients are refused again and not cut off.
 const BELOW: f64 = 0.01;
+/// How long the allocator may keep what a reset has freed, before it shows.
+const SHOWS_AFTER: Duration = Duration::from_millis(1200);
+/// Unless so much more is used meanwhile, as a share of the limit.
+const GROWS: f64 = 0.005;
 
 /// The thread ends when this is dropped.
 pub struct Watch {
@@ -49,6 +53,7 @@ pub(super) fn start(
         memory_ladder: Ladder::new(overload.settings.thresholds),
         descriptor_ladder: Ladder::new(overload.settings.thresholds),
         overload: Arc::clone(&overload),
+        reset: None,
     };
     watcher.look();
     thread::Builder::new().name("overload".to_owned()).spawn(move || watcher.run(&stopped))?;
@@ -61,6 +66,8 @@ struct Watcher {
     descriptors: Descriptors,
     memory_ladder: Ladder,
     descriptor_ladder: Ladder,
+    /// When memory was last freed by a reset, and how much was used then.
+    reset: Option<(Instant, u64)>,
 }
 
 impl Watcher {
@@ -95,9 +102,16 @@ impl Watcher {
                 Step::New => TRICKLE,
                 Step::Heaviest => 0,
             };
-            if self.memory_ladder.at_the_top(share) {
-                let target = overload.settings.thresholds[2] - BELOW;
-                surplus.0 = over(used, target).max(1);
+            let top = self.memory_ladder.at_the_top(share);
+            if step == Step::Heaviest && !top {
+                more = TRICKLE;
+            }
+            let grown = |(at, bytes): &(Instant, u64)| {
+                now >= *at + SHOWS_AFTER || used.bytes > bytes + part(used.limit, GROWS)
+            };
+            if top && self.reset.as_ref().is_none_or(grown) {
+                surplus.0 = over(used, second - BELOW).max(1);
+                self.reset = Some((now, used.bytes));
             }
         } else {
             memory::set_room(None);
@@ -110,8 +124,8 @@ impl Watcher {
             let room = left(used, second).div_ceil(2).max(u64::from(used.share() < second));
             more = more.min(usize::try_from(room).unwrap_or(usize::MAX));
             if self.descriptor_ladder.at_the_top(used.share()) {
-                let target = overload.settings.thresholds[2] - BELOW;
-                surplus.1 = usize::try_from(over(used, target).max(1)).unwrap_or(usize::MAX);
+                let surplus_now = over(used, second - BELOW).max(1);
+                surplus.1 = usize::try_from(surplus_now).unwrap_or(usize::MAX);
             }
         }
         self.publish(open.saturating_add(more), surplus);
@@ -124,13 +138,18 @@ impl Watcher {
         let step = memory.max(descriptors);
         let workers = overload.settings.workers.max(1);
         overload.most.store(most, Relaxed);
-        overload.stops_keep_alive.store(step >= Step::KeepAlive, Relaxed);
+        overload.closes_idle.store(step >= Step::KeepAlive, Relaxed);
+        overload.stops_keep_alive.store(memory >= Step::KeepAlive, Relaxed);
         // Requests of connections that are open need no descriptor, but for a new connection to a server.
         let refuses = memory >= Step::New || descriptors >= Step::Heaviest;
         overload.refuses_requests.store(refuses, Relaxed);
         overload.refuses_connections.store(step >= Step::New, Relaxed);
-        overload.surplus.0.store(surplus.0.div_ceil(workers as u64), Relaxed);
-        overload.surplus.1.store(surplus.1.div_ceil(workers), Relaxed);
+        for of_worker in &overload.surplus {
+            if surplus.0 > 0 {
+                of_worker.bytes.store(surplus.0.div_ceil(workers as u64), Relaxed);
+            }
+            of_worker.count.store(surplus.1.div_ceil(workers), Relaxed);
+        }
         overload.calm.send_if_modified(|calm| {
             let is = step == Step::None;
             std::mem::replace(calm, is) != is

@@ -17,11 +17,14 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use crate::exchange::memory::{Held, Keeping, is_scarce};
+use crate::exchange::memory::{Held, Keeping, is_limited, is_scarce};
 use crate::exchange::{Body, BodyError};
 
 /// Bytes of one write to the disk, or of one read.
 const BLOCK: usize = 128 * 1024;
+
+/// Bytes of one write where memory has a limit: everybody who writes collects as many.
+const SMALL_BLOCK: usize = 16 * 1024;
 
 /// How much is kept, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,9 +86,9 @@ impl Kept {
             // Once something is on the disk, so is all that follows.
             let full = disk.is_some() || is_scarce();
             let room = if full { 0 } else { limits.memory.saturating_sub(memory.len()) };
-            let room = room.min(data.len());
-            keeping.grow(room);
-            memory.extend_from_slice(&data.split_to(room));
+            let before = memory.capacity();
+            memory.extend_from_slice(&data.split_to(room.min(data.len())));
+            keeping.grow(memory.capacity().saturating_sub(before));
             if !data.is_empty() {
                 let disk = match &mut disk {
                     Some(disk) => disk,
@@ -136,7 +139,8 @@ impl Disk {
 
     async fn write(&mut self, data: &[u8]) -> io::Result<()> {
         self.waiting.extend_from_slice(data);
-        if self.waiting.len() < BLOCK { Ok(()) } else { self.write_out().await }
+        let block = if is_limited() { SMALL_BLOCK } else { BLOCK };
+        if self.waiting.len() < block { Ok(()) } else { self.write_out().await }
     }
 
     async fn write_out(&mut self) -> io::Result<()> {
