@@ -118,6 +118,7 @@ async fn serve(listening: Listening, shared: Arc<Shared>, mut stage: watch::Rece
     let work = OpenWork::default();
     let drain = Signal::default();
     let life_cycle = entry_point.life_cycle;
+    #[cfg(target_os = "linux")]
     if let Some(unsent) = shared.overload.as_ref().and_then(|overload| overload.unsent()) {
         // What is accepted inherits it. Failing, it is only less memory that is used well.
         let _ = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(unsent);
