@@ -190,7 +190,7 @@ mod tests {
     fn many_writes_become_one() {
         let mut cx = Context::from_waker(Waker::noop());
         let client = Client { room: usize::MAX, ..Client::default() };
-        let (mut stream, pull) = cork(client, Pace::http2(0));
+        let (mut stream, pull) = cork(client, Pace::http2(0, None));
         for _ in 0..3 {
             for _ in 0..10 {
                 assert!(Pin::new(&mut stream).poll_write(&mut cx, &[7; 1000]).is_ready());
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn nothing_is_lost_or_kept_without_bound() {
         let mut cx = Context::from_waker(Waker::noop());
-        let (mut stream, pull) = cork(Client::default(), Pace::http2(0));
+        let (mut stream, pull) = cork(Client::default(), Pace::http2(0, None));
         let mut sent = Vec::new();
         for number in 0..1_000_u32 {
             let part = vec![number.to_le_bytes()[0]; 1000];

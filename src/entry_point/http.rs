@@ -225,7 +225,7 @@ pub(super) async fn serve_http2<S: Stream>(
         async move { Ok::<Response, Infallible>(answer(&conversation, request).await) }
     });
     let window = door.shared.overload.as_ref().and_then(|one| one.http2_window());
-    let (corked, cork) = cork(stream, Pace::http2(window.unwrap_or(USUAL_WINDOW)));
+    let (corked, cork) = cork(stream, Pace::http2(window.unwrap_or(USUAL_WINDOW), held));
     let list_size = u32::try_from(entry_point.limits.max_bytes).unwrap_or(u32::MAX);
     let mut builder = http2::Builder::new(LocalExecutor { write: entry_point.timeouts.write });
     builder

@@ -53,6 +53,8 @@ pub struct Held {
     /// What came while no request was open: the beginning of a head.
     head: AtomicUsize,
     busy: AtomicBool,
+    /// What came over HTTP/2 since something was sent: nobody has taken it. In no account, as it has a bound of its own.
+    ahead: AtomicUsize,
     ended: AtomicBool,
     /// Who waits until the client has taken all.
     giver: AtomicWaker,
@@ -69,6 +71,7 @@ impl Held {
             kept: AtomicUsize::new(0),
             head: AtomicUsize::new(0),
             busy: AtomicBool::new(false),
+            ahead: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
             giver: AtomicWaker::new(),
             server: AtomicWaker::new(),
@@ -78,7 +81,12 @@ impl Held {
     /// How many bytes are held.
     pub fn bytes(&self) -> usize {
         let head = HEAD_COSTS * self.head.load(Relaxed);
-        self.given.load(Relaxed) + self.kept.load(Relaxed) + head
+        self.given.load(Relaxed) + self.kept.load(Relaxed) + head + self.ahead.load(Relaxed)
+    }
+
+    /// Takes note of how much came over HTTP/2 that nobody has taken.
+    pub fn set_ahead(&self, bytes: usize) {
+        self.ahead.store(bytes, Relaxed);
     }
 
     /// Takes note of bytes that came. How many have come for a request that is not open yet.

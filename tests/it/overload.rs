@@ -110,10 +110,17 @@ impl Drop for Group {
 fn metric(process: &Process, line: &str) -> f64 {
     let text = Client::connect(process.address("traefik"))
         .and_then(|mut client| client.send(&Ask::get("/metrics")))
-        .unwrap_or_else(|error| panic!("{error}\n{}", process.log()))
+        .unwrap_or_else(|error| panic!("{error}: {}", said(process)))
         .text();
     let found = text.lines().find_map(|one| one.strip_prefix(line)?.strip_prefix(' '));
     found.map_or(0.0, |value| value.parse().unwrap())
+}
+
+/// What the log says of overload.
+fn said(process: &Process) -> String {
+    let log = process.log();
+    let lines = log.lines().filter(|line| line.contains(r#""message":"overload""#));
+    lines.map(|line| format!("{line}\n")).collect()
 }
 
 fn step(process: &Process, resource: &str) -> f64 {
@@ -254,8 +261,8 @@ fn memory_never_runs_out() {
     let asking = std::thread::spawn(move || asking.ask(web));
     until("it serves", || tally.served() > 3);
 
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all();
-    let runtime = { runtime }.build().unwrap();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
     let (mut held, mut steps, mut peak) = (Vec::new(), Vec::new(), 0);
     // Until requests have been refused for a while, and then half as much again.
     let (mut rounds, mut enough) = (0, 400);
@@ -269,7 +276,7 @@ fn memory_never_runs_out() {
         }
         pause(Duration::from_millis(20));
         peak = peak.max(group.used());
-        assert!(!process.is_over(), "killed after {rounds} rounds: {} times", group.killed());
+        assert!(!process.is_over(), "over after {rounds} rounds; killed: {}", group.killed());
         if rounds % 10 == 0 {
             let now = step(&process, "memory");
             if steps.last().is_none_or(|last| *last < now) {
@@ -299,10 +306,9 @@ fn memory_never_runs_out() {
     until("memory falls", || group.used() < LIMIT * 85 / 100);
     assert!(!process.is_over());
     assert_eq!(group.killed(), 0);
-    let log = process.log();
-    assert!(log.contains(r#""step":"refuse requests""#), "{log}");
-    let lines = log.lines().filter(|line| line.contains(r#""message":"overload""#)).count();
-    assert!(lines < 60, "{lines} lines, where steps may change once in a second");
+    let said = said(&process);
+    assert!(said.contains(r#""step":"refuse requests""#), "{said}");
+    assert!(said.lines().count() < 60, "steps may change a few times in a second: {said}");
     println!(
         "{rounds} rounds, at most {} MiB, {} after; steps {steps:?}; {served} served, {refused} \
          refused, {cut} cut",
@@ -324,7 +330,7 @@ fn descriptors_never_run_out() {
         let folder = format!("/proc/{}/fd", process.id().as_raw_nonzero());
         fs::read_dir(folder).unwrap().count()
     };
-    let limit = u64::try_from(listed()).unwrap() + 150;
+    let limit = u64::try_from(listed()).unwrap() + 400;
     let limit = Rlimit { current: Some(limit), maximum: Some(limit) };
     prlimit(Some(process.id()), Resource::Nofile, limit).unwrap();
     until("the limit is known", || {
@@ -347,7 +353,7 @@ fn descriptors_never_run_out() {
         done(&process, "connection_refused") > 0.0
     });
     assert!(highest >= 1.0, "{highest}");
-    assert!(!process.log().contains("cannot accept"), "{}", process.log());
+    assert!(!process.log().contains("cannot accept"), "{}", said(&process));
     for _ in 0..20 {
         assert_eq!(served.send(&Ask::get("/")).unwrap().status, 200);
         pause(Duration::from_millis(20));

@@ -27,28 +27,31 @@ thread_local! {
 
 #[derive(Default)]
 struct Here {
-    open: Vec<Weak<Held>>,
+    /// Each with its entry point; streams have none.
+    open: Vec<(Option<usize>, Weak<Held>)>,
     /// As many as were left when those that are gone were last taken out.
     left: usize,
 }
 
 impl Here {
-    fn add(&mut self, held: &Arc<Held>) {
+    fn add(&mut self, entry_point: Option<usize>, held: &Arc<Held>) {
         if self.open.len() > 2 * self.left + 64 {
-            self.open.retain(|held| held.strong_count() > 0);
+            self.open.retain(|(_, held)| held.strong_count() > 0);
             self.left = self.open.len();
         }
-        self.open.push(Arc::downgrade(held));
+        self.open.push((entry_point, Arc::downgrade(held)));
     }
 
-    fn all(&self) -> Vec<Arc<Held>> {
-        self.open.iter().filter_map(Weak::upgrade).collect()
+    /// Those of which the entry point is wanted, and all streams.
+    fn all(&self, wanted: impl Fn(usize) -> bool) -> Vec<Arc<Held>> {
+        let open = self.open.iter().filter(|(entry_point, _)| entry_point.is_none_or(&wanted));
+        open.filter_map(|(_, held)| held.upgrade()).collect()
     }
 }
 
 /// Has this worker look after a stream.
 pub(in crate::entry_point) fn here(held: &Arc<Held>) {
-    HERE.with_borrow_mut(|here| here.add(held));
+    HERE.with_borrow_mut(|here| here.add(None, held));
 }
 
 /// A connection that counts until this is dropped.
@@ -65,7 +68,7 @@ impl Seat {
             open.fetch_add(1, Relaxed);
         }
         let held = Held::new(true);
-        here(&held);
+        HERE.with_borrow_mut(|here| here.add(Some(entry_point), &held));
         Self { overload: Arc::clone(overload), entry_point, held }
     }
 
@@ -142,7 +145,7 @@ pub(in crate::entry_point) async fn tend(overload: Arc<Overload>) {
 }
 
 fn remind() {
-    let all = HERE.with_borrow(Here::all);
+    let all = HERE.with_borrow(|here| here.all(|_| true));
     all.iter().filter(|held| held.is_connection).for_each(|held| held.wake());
 }
 
@@ -153,7 +156,7 @@ fn free(overload: &Overload, worker: usize) {
     if bytes == 0 && connections == 0 {
         return;
     }
-    let all = HERE.with_borrow(Here::all);
+    let all = HERE.with_borrow(|here| here.all(|entry_point| !overload.has_few(entry_point)));
     let weights: Vec<u64> = all.iter().map(|held| held.bytes() as u64).collect();
     let kinds: Vec<bool> = all.iter().map(|held| held.is_connection).collect();
     for at in heaviest(&weights, &kinds, bytes, connections) {
@@ -166,8 +169,8 @@ fn free(overload: &Overload, worker: usize) {
     }
 }
 
-/// Positions of what to end, the heaviest first and of those that weigh the same the oldest, until so many bytes are
-/// free and so many connections.
+/// Positions of what to end: the heaviest first, and of those that weigh the same the oldest, until so many bytes are
+/// free; then the latest connections until so many are gone, for those who came before are served on.
 fn heaviest(
     weights: &[u64],
     are_connections: &[bool],
@@ -180,19 +183,22 @@ fn heaviest(
     order.sort_by_key(|&at| std::cmp::Reverse(weight(at)));
     let mut chosen = Vec::new();
     for at in order {
-        if bytes == 0 && connections == 0 {
+        if bytes == 0 {
             break;
         }
         if is_connection(at) {
             connections = connections.saturating_sub(1);
             bytes = bytes.saturating_sub(weight(at) + LEAST);
-        } else if bytes > 0 && weight(at) > 0 {
+        } else if weight(at) > 0 {
             bytes = bytes.saturating_sub(weight(at));
         } else {
             continue;
         }
         chosen.push(at);
     }
+    let latest = (0..weights.len()).rev().filter(|&at| is_connection(at) && !chosen.contains(&at));
+    let latest: Vec<usize> = latest.take(connections).collect();
+    chosen.extend(latest);
     chosen
 }
 
@@ -209,19 +215,26 @@ mod tests {
         assert_eq!(chosen(900 << 10, 0), [1]);
         assert_eq!(chosen(901 << 10, 0), [1, 3]);
         assert_eq!(chosen(u64::MAX, 0), [1, 3, 0, 2], "a stream that holds nothing frees nothing");
-        assert_eq!(chosen(0, 2), [3, 0], "streams free no descriptors");
+        assert_eq!(chosen(0, 2), [3, 2], "streams free no descriptors");
+        assert_eq!(chosen(901 << 10, 2), [1, 3, 2]);
         assert_eq!(chosen(0, 0), [0; 0]);
     }
 
     #[tokio::test(flavor = "local")]
     async fn a_seat_is_ended_and_given_free() {
         let overload = Overload::fixed(false, false);
-        let seat = Seat::new(&overload, 0);
         let other = Seat::new(&overload, 0);
+        let seat = Seat::new(&overload, 0);
         assert_eq!(overload.connections.load(Relaxed), 2);
         overload.surplus[0].count.store(1, Relaxed);
         free(&overload, 0);
-        free(&overload, 0);
+        assert!(!seat.held().is_ended(), "an entry point with few keeps them");
+        overload.by_entry_point[0].fetch_add(100, Relaxed);
+        for _ in 0..2 {
+            overload.surplus[0].count.fetch_max(1, Relaxed);
+            free(&overload, 0);
+            overload.by_entry_point[0].store(0, Relaxed);
+        }
         seat.serve(std::future::pending()).await;
         assert!(!other.held().is_ended());
         assert_eq!(overload.metrics.connections_reset.load(Relaxed), 1);

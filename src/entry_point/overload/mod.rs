@@ -152,8 +152,12 @@ impl Overload {
     }
 
     fn is_full(&self, entry_point: usize) -> bool {
-        self.connections.load(Relaxed) >= self.most.load(Relaxed)
-            && self.by_entry_point.get(entry_point).is_none_or(|open| open.load(Relaxed) >= FEW)
+        self.connections.load(Relaxed) >= self.most.load(Relaxed) && !self.has_few(entry_point)
+    }
+
+    /// Whether an entry point has so few connections that it always gets one more, and loses none.
+    fn has_few(&self, entry_point: usize) -> bool {
+        self.by_entry_point.get(entry_point).is_some_and(|open| open.load(Relaxed) < FEW)
     }
 
     /// How much an HTTP/2 client may send ahead on one connection, where memory is so little that it matters.

@@ -31,6 +31,7 @@ enum Kind {
     /// A body may come as long as the window is open, and opening it again is something that is sent.
     Http2 {
         window: usize,
+        held: Option<Arc<Held>>,
     },
 }
 
@@ -41,14 +42,20 @@ impl Pace {
     }
 
     /// For a connection of HTTP/2 with this window.
-    pub(in crate::entry_point) fn http2(window: u32) -> Self {
+    pub(in crate::entry_point) fn http2(window: u32, held: Option<&Arc<Held>>) -> Self {
         let window = usize::try_from(window).unwrap_or(usize::MAX);
-        Self { kind: Kind::Http2 { window }, ahead: 0 }
+        Self { kind: Kind::Http2 { window, held: held.cloned() }, ahead: 0 }
     }
 
     /// Something was sent.
     pub(in crate::entry_point) fn wrote(&mut self) {
+        if self.ahead == 0 {
+            return;
+        }
         self.ahead = 0;
+        if let Kind::Http2 { held: Some(held), .. } = &self.kind {
+            held.set_ahead(0);
+        }
     }
 
     /// Reads from `stream`.
@@ -75,7 +82,12 @@ impl Pace {
         let head = match &self.kind {
             Kind::Http1(None) => 0,
             Kind::Http1(Some(held)) => held.arrived(count),
-            Kind::Http2 { window } => self.ahead.saturating_sub(*window),
+            Kind::Http2 { window, held } => {
+                if let Some(held) = held {
+                    held.set_ahead(self.ahead);
+                }
+                self.ahead.saturating_sub(*window)
+            }
         };
         if head > LONG && memory::is_scarce() {
             return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));

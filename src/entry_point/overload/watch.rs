@@ -99,18 +99,18 @@ impl Watcher {
             memory::set_room(Some(room(used, first, step)));
             more = match step {
                 Step::None | Step::KeepAlive => connections_for(left(used, second)),
-                Step::New => TRICKLE,
-                Step::Heaviest => 0,
+                Step::New | Step::Heaviest => TRICKLE,
             };
             let top = self.memory_ladder.at_the_top(share);
-            if step == Step::Heaviest && !top {
-                more = TRICKLE;
+            if top {
+                more = TRICKLE / 4;
             }
             let grown = |(at, bytes): &(Instant, u64)| {
                 now >= *at + SHOWS_AFTER || used.bytes > bytes + part(used.limit, GROWS)
             };
             if top && self.reset.as_ref().is_none_or(grown) {
                 surplus.0 = over(used, second - BELOW).max(1);
+                more = 0;
                 self.reset = Some((now, used.bytes));
             }
         } else {
@@ -120,8 +120,8 @@ impl Watcher {
         if let Some(used) = descriptors {
             note("descriptors", &mut self.descriptor_ladder, used, now, &metrics.descriptors);
             near |= used.share() >= first - NEAR;
-            // Each may want another one, for a server.
-            let room = left(used, second).div_ceil(2).max(u64::from(used.share() < second));
+            // Each may want another one for a server, and those that came just now may not have it yet.
+            let room = left(used, second).div_ceil(4).max(u64::from(used.share() < second));
             more = more.min(usize::try_from(room).unwrap_or(usize::MAX));
             if self.descriptor_ladder.at_the_top(used.share()) {
                 let surplus_now = over(used, second - BELOW).max(1);
