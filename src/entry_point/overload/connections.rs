@@ -64,6 +64,7 @@ pub(in crate::entry_point) struct Seat {
 impl Seat {
     pub(in crate::entry_point) fn new(overload: &Arc<Overload>, entry_point: usize) -> Self {
         overload.connections.fetch_add(1, Relaxed);
+        overload.accepted.fetch_add(1, Relaxed);
         if let Some(open) = overload.by_entry_point.get(entry_point) {
             open.fetch_add(1, Relaxed);
         }

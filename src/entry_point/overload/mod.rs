@@ -61,6 +61,10 @@ pub struct Overload {
     /// Workers that look after their connections.
     tended: AtomicUsize,
     connections: AtomicUsize,
+    /// Connections since the start.
+    accepted: AtomicUsize,
+    /// Memory is not short yet, and not far from it.
+    is_near: AtomicBool,
     by_entry_point: Box<[AtomicUsize]>,
     /// Connections that may be open until the next look.
     most: AtomicUsize,
@@ -99,6 +103,8 @@ impl Overload {
             surplus,
             tended: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
+            accepted: AtomicUsize::new(0),
+            is_near: AtomicBool::new(false),
             by_entry_point,
             most: AtomicUsize::new(usize::MAX),
             memory,
@@ -165,8 +171,9 @@ impl Overload {
         const USUAL: u64 = 1 << 20;
         /// What every client begins with (RFC 9113, 6.9.2).
         const LEAST: u64 = 65_535;
-        let share = (self.memory? / 512).max(LEAST);
-        u32::try_from(share).ok().filter(|share| u64::from(*share) < USUAL)
+        let near = self.is_near.load(Relaxed);
+        let share = if near { LEAST } else { (self.memory? / 512).max(LEAST) };
+        u32::try_from(share).ok().filter(|_| share < USUAL)
     }
 
     /// How many threads one worker may have for what blocks, where memory is so little that it matters: each has a stack,

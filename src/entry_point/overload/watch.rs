@@ -1,5 +1,6 @@
 //! The thread that looks at memory and descriptors, and says what is to be given up.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::sync::Arc;
@@ -25,8 +26,13 @@ const LIMITS_EVERY: Duration = Duration::from_secs(10);
 const LISTING_EVERY: Duration = Duration::from_secs(1);
 /// What one connection more may take of memory until the next look.
 const COST: u64 = 256 << 10;
-/// Connections that are let in between two looks to be told, politely, that there is no room.
-const TRICKLE: usize = 16;
+/// How long it takes a connection to show what it takes.
+const YOUNG: Duration = Duration::from_secs(1);
+/// Connections that are let in between two looks however little is left: to be served when it is their turn, to be told
+/// that there is no room, and to be told so when there is next to none.
+const TRICKLE: usize = 4;
+const REFUSED: usize = 8;
+const AT_LAST: usize = 2;
 /// So far below the second step a reset is to get, so that clients are refused again and not cut off.
 const BELOW: f64 = 0.01;
 /// How long the allocator may keep what a reset has freed, before it shows.
@@ -54,6 +60,7 @@ pub(super) fn start(
         descriptor_ladder: Ladder::new(overload.settings.thresholds),
         overload: Arc::clone(&overload),
         reset: None,
+        young: Young::default(),
     };
     watcher.look();
     thread::Builder::new().name("overload".to_owned()).spawn(move || watcher.run(&stopped))?;
@@ -68,6 +75,7 @@ struct Watcher {
     descriptor_ladder: Ladder,
     /// When memory was last freed by a reset, and how much was used then.
     reset: Option<(Instant, u64)>,
+    young: Young,
 }
 
 impl Watcher {
@@ -96,14 +104,17 @@ impl Watcher {
             note("memory", &mut self.memory_ladder, used, now, &metrics.memory);
             let step = self.memory_ladder.step();
             near |= share >= first - NEAR;
+            overload.is_near.store(near, Relaxed);
             memory::set_room(Some(room(used, first, step)));
             more = match step {
-                Step::None | Step::KeepAlive => connections_for(left(used, second)),
-                Step::New | Step::Heaviest => TRICKLE,
+                Step::None | Step::KeepAlive => {
+                    connections_for(left(used, second), self.young.count(&overload, now))
+                }
+                Step::New | Step::Heaviest => REFUSED,
             };
             let top = self.memory_ladder.at_the_top(share);
             if top {
-                more = TRICKLE / 4;
+                more = AT_LAST;
             }
             let grown = |(at, bytes): &(Instant, u64)| {
                 now >= *at + SHOWS_AFTER || used.bytes > bytes + part(used.limit, GROWS)
@@ -204,8 +215,27 @@ fn room(used: Used, first: f64, step: Step) -> usize {
     (memory::held().saturating_add(left) / 2).min(usize::MAX - 1)
 }
 
-fn connections_for(left: u64) -> usize {
-    usize::try_from(left / COST).unwrap_or(usize::MAX).max(TRICKLE)
+/// How many connections so much memory is enough for, beside those that have not taken theirs yet.
+fn connections_for(left: u64, young: usize) -> usize {
+    let all = usize::try_from(left / COST).unwrap_or(usize::MAX);
+    all.saturating_sub(young).max(TRICKLE)
+}
+
+/// How many connections were accepted when.
+#[derive(Default)]
+struct Young(VecDeque<(Instant, usize)>);
+
+impl Young {
+    /// Those that came not long ago and are still open.
+    fn count(&mut self, overload: &Overload, now: Instant) -> usize {
+        let accepted = overload.accepted.load(Relaxed);
+        self.0.push_back((now, accepted));
+        while self.0.len() > 1 && self.0.front().is_some_and(|(at, _)| *at + YOUNG < now) {
+            self.0.pop_front();
+        }
+        let before = self.0.front().map_or(accepted, |(_, before)| *before);
+        accepted.saturating_sub(before).min(overload.connections.load(Relaxed))
+    }
 }
 
 /// What is known of memory.
@@ -282,10 +312,26 @@ mod tests {
         assert_eq!(room(used(0.42), 0.92, Step::None) >> 20, 24);
         assert_eq!(room(used(0.93), 0.92, Step::None), 0);
         assert_eq!(room(used(0.1), 0.92, Step::KeepAlive), 0);
-        assert_eq!(connections_for(left(used(0.45), 0.95)), 200);
-        assert_eq!(connections_for(left(used(0.99), 0.95)), TRICKLE);
+        assert_eq!(connections_for(left(used(0.45), 0.95), 0), 200);
+        assert_eq!(connections_for(left(used(0.45), 0.95), 150), 50);
+        assert_eq!(connections_for(left(used(0.99), 0.95), 0), TRICKLE);
         assert_eq!(over(used(0.99), 0.97) >> 20, 2);
         assert_eq!(over(used(0.9), 0.97), 0);
+    }
+
+    #[test]
+    fn the_young_are_those_that_came_just_now_and_stay() {
+        let overload = Overload::fixed(false, false);
+        let (mut young, start) = (Young::default(), Instant::now());
+        let mut at = |millis: u64, accepted, open| {
+            overload.accepted.store(accepted, Relaxed);
+            overload.connections.store(open, Relaxed);
+            young.count(&overload, start + Duration::from_millis(millis))
+        };
+        assert_eq!(at(0, 1000, 500), 0);
+        assert_eq!(at(500, 1030, 500), 30);
+        assert_eq!(at(900, 1060, 20), 20, "most have left");
+        assert_eq!(at(1600, 1060, 500), 0, "not young any more");
     }
 
     #[test]
