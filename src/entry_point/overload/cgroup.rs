@@ -1,8 +1,8 @@
 //! What the kernel allows this process of memory, and how much of it is used: its cgroup and those above, version 1
 //! and 2 alike.
 //!
-//! What counts as used is what the kernel could not take back: pages of files are given up before anybody is killed,
-//! so they do not count.
+//! What counts as used is what the kernel could not take back at once: pages of files are given up before anybody is
+//! killed, so they do not count, but for those that the disk has yet to take.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
@@ -20,28 +20,33 @@ pub(super) struct Group {
     pub(super) limit: u64,
     usage: File,
     stat: File,
-    reclaimable: &'static [&'static str],
+    version: &'static Version,
 }
 
 /// The two versions: where they are mounted, and how their files are called.
+#[derive(Debug)]
 struct Version {
     mount: &'static str,
     limits: &'static [&'static str],
     usage: &'static str,
     reclaimable: &'static [&'static str],
+    /// What of that has to be written first, which takes as long as the disk does.
+    unwritten: &'static [&'static str],
 }
 
-const ONE: Version = Version {
+static ONE: Version = Version {
     mount: "memory",
     limits: &["memory.limit_in_bytes"],
     usage: "memory.usage_in_bytes",
     reclaimable: &["total_inactive_file", "total_active_file"],
+    unwritten: &["total_dirty", "total_writeback"],
 };
-const TWO: Version = Version {
+static TWO: Version = Version {
     mount: "",
     limits: &["memory.max", "memory.high"],
     usage: "memory.current",
     reclaimable: &["inactive_file", "active_file", "slab_reclaimable"],
+    unwritten: &["file_dirty", "file_writeback"],
 };
 
 /// Every cgroup of this process that limits its memory. Each has its own share of others that it counts.
@@ -78,19 +83,14 @@ fn limits_below(root: &Path, own: &str) -> Vec<Group> {
 }
 
 impl Version {
-    fn group(&self, folder: &Path) -> Option<Group> {
+    fn group(&'static self, folder: &Path) -> Option<Group> {
         let limits = self.limits.iter().filter_map(|name| {
             let text = fs::read_to_string(folder.join(name)).ok()?;
             text.trim().parse::<u64>().ok().filter(|limit| (1..NONE).contains(limit))
         });
         let limit = limits.min()?;
         let open = |name: &str| File::open(folder.join(name) as PathBuf).ok();
-        Some(Group {
-            limit,
-            usage: open(self.usage)?,
-            stat: open("memory.stat")?,
-            reclaimable: self.reclaimable,
-        })
+        Some(Group { limit, usage: open(self.usage)?, stat: open("memory.stat")?, version: self })
     }
 }
 
@@ -103,7 +103,8 @@ impl Group {
             return Some(Used { bytes: usage, limit: self.limit });
         }
         let stat = read(&self.stat, buffer)?;
-        let reclaimable = reclaimable(stat, self.reclaimable);
+        let unwritten = sum(stat, self.version.unwritten);
+        let reclaimable = sum(stat, self.version.reclaimable).saturating_sub(unwritten);
         Some(Used { bytes: usage.saturating_sub(reclaimable), limit: self.limit })
     }
 }
@@ -134,7 +135,7 @@ fn read<'b>(file: &File, buffer: &'b mut Vec<u8>) -> Option<&'b str> {
     std::str::from_utf8(buffer.get(..length)?).ok()
 }
 
-fn reclaimable(stat: &str, names: &[&str]) -> u64 {
+fn sum(stat: &str, names: &[&str]) -> u64 {
     let values = stat.lines().filter_map(|line| {
         let (name, value) = line.split_once(' ')?;
         names.contains(&name).then(|| value.trim().parse::<u64>().ok())?
@@ -173,7 +174,8 @@ mod tests {
     #[test]
     fn version_two_counts_the_group_and_those_above() {
         let root = tempfile::tempdir().unwrap();
-        let stat = "anon 70\nfile 25\ninactive_file 20\nactive_file 5\nslab_reclaimable 4\n";
+        let stat = "anon 70\nfile 25\ninactive_file 20\nactive_file 5\nslab_reclaimable 4\n\
+                    file_dirty 2\nfile_writeback 1\n";
         let pod = root.path().join("kubepods/pod7");
         let files = |max, high| {
             [("memory.max", max), ("memory.high", high), ("memory.current", "100\n")]
@@ -185,10 +187,10 @@ mod tests {
         write(&pod.join("doorward"), &files("200\n", "150\n"));
         write(&root.path().join("kubepods"), &files("max\n", "max\n"));
         let groups = limits_below(root.path(), "0::/kubepods/pod7/doorward\n");
-        assert_eq!(used(&groups, 0.0), [(71, 150), (71, 300)], "the smaller of two, then above");
-        assert_eq!(used(&groups, 0.5), [(71, 150), (100, 300)], "files are not looked at in vain");
+        assert_eq!(used(&groups, 0.0), [(74, 150), (74, 300)], "the smaller of two, then above");
+        assert_eq!(used(&groups, 0.5), [(74, 150), (100, 300)], "files are not looked at in vain");
         write(&pod, &[("memory.current", "40\n")]);
-        assert_eq!(used(&groups, 0.0)[1], (11, 300), "it is read again");
+        assert_eq!(used(&groups, 0.0)[1], (14, 300), "it is read again");
     }
 
     #[test]

@@ -63,8 +63,6 @@ pub struct Overload {
     connections: AtomicUsize,
     /// Connections since the start.
     accepted: AtomicUsize,
-    /// Memory is not short yet, and not far from it.
-    is_near: AtomicBool,
     by_entry_point: Box<[AtomicUsize]>,
     /// Connections that may be open until the next look.
     most: AtomicUsize,
@@ -104,7 +102,6 @@ impl Overload {
             tended: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             accepted: AtomicUsize::new(0),
-            is_near: AtomicBool::new(false),
             by_entry_point,
             most: AtomicUsize::new(usize::MAX),
             memory,
@@ -171,8 +168,7 @@ impl Overload {
         const USUAL: u64 = 1 << 20;
         /// What every client begins with (RFC 9113, 6.9.2).
         const LEAST: u64 = 65_535;
-        let near = self.is_near.load(Relaxed);
-        let share = if near { LEAST } else { (self.memory? / 512).max(LEAST) };
+        let share = (self.memory? / 2048).max(LEAST);
         u32::try_from(share).ok().filter(|_| share < USUAL)
     }
 
@@ -247,7 +243,8 @@ mod tests {
         let threads = |memory| with(memory).blocking_threads();
         assert_eq!(of(None), (None, None));
         assert_eq!(of(Some(4 << 30)), (None, None));
-        assert_eq!(of(Some(128 << 20)), (Some(256 << 10), Some(128 << 10)));
+        assert_eq!(of(Some(128 << 20)), (Some(64 << 10), Some(128 << 10)));
+        assert_eq!(of(Some(512 << 20)), (Some(256 << 10), Some(128 << 10)));
         assert_eq!(of(Some(16 << 20)), (Some(65_535), Some(128 << 10)));
         assert_eq!(threads(None), None);
         assert_eq!(threads(Some(64 << 30)), None);

@@ -24,10 +24,13 @@ const NEAR: f64 = 0.2;
 const LIMITS_EVERY: Duration = Duration::from_secs(10);
 /// Where counting descriptors means listing them.
 const LISTING_EVERY: Duration = Duration::from_secs(1);
-/// What one connection more may take of memory until the next look.
-const COST: u64 = 256 << 10;
+/// What one connection more may take of memory beside bodies that are counted, for each byte that a client of HTTP/2 may
+/// send ahead: what is read ahead is in buffers that are larger.
+const COST: u64 = 2;
+/// Where such a client may send as much as hyper lets it.
+const MOST_AHEAD: u64 = 1 << 20;
 /// How long it takes a connection to show what it takes.
-const YOUNG: Duration = Duration::from_secs(1);
+const YOUNG: Duration = Duration::from_secs(2);
 /// Connections that are let in between two looks however little is left: to be served when it is their turn, to be told
 /// that there is no room, and to be told so when there is next to none.
 const TRICKLE: usize = 4;
@@ -96,6 +99,7 @@ impl Watcher {
         let now = Instant::now();
         let open = overload.connections.load(Relaxed);
         let memory = self.memory.look(first - NEAR);
+        let young = self.young.count(&overload, now);
         let mut near = false;
         let mut more = usize::MAX;
         let mut surplus = (0, 0);
@@ -104,11 +108,11 @@ impl Watcher {
             note("memory", &mut self.memory_ladder, used, now, &metrics.memory);
             let step = self.memory_ladder.step();
             near |= share >= first - NEAR;
-            overload.is_near.store(near, Relaxed);
             memory::set_room(Some(room(used, first, step)));
             more = match step {
                 Step::None | Step::KeepAlive => {
-                    connections_for(left(used, second), self.young.count(&overload, now))
+                    let cost = COST * overload.http2_window().map_or(MOST_AHEAD, u64::from);
+                    connections_for(left(used, first), cost, young)
                 }
                 Step::New | Step::Heaviest => REFUSED,
             };
@@ -131,8 +135,9 @@ impl Watcher {
         if let Some(used) = descriptors {
             note("descriptors", &mut self.descriptor_ladder, used, now, &metrics.descriptors);
             near |= used.share() >= first - NEAR;
-            // Each may want another one for a server, and those that came just now may not have it yet.
-            let room = left(used, second).div_ceil(4).max(u64::from(used.share() < second));
+            // Each wants another one for a server, and those that came just now may not have it yet.
+            let room = left(used, second).saturating_sub(young as u64) / 2;
+            let room = room.max(u64::from(used.share() < second && young == 0));
             more = more.min(usize::try_from(room).unwrap_or(usize::MAX));
             if self.descriptor_ladder.at_the_top(used.share()) {
                 let surplus_now = over(used, second - BELOW).max(1);
@@ -151,9 +156,8 @@ impl Watcher {
         overload.most.store(most, Relaxed);
         overload.closes_idle.store(step >= Step::KeepAlive, Relaxed);
         overload.stops_keep_alive.store(memory >= Step::KeepAlive, Relaxed);
-        // Requests of connections that are open need no descriptor, but for a new connection to a server.
-        let refuses = memory >= Step::New || descriptors >= Step::Heaviest;
-        overload.refuses_requests.store(refuses, Relaxed);
+        // Refusing requests would give no descriptors free.
+        overload.refuses_requests.store(memory >= Step::New, Relaxed);
         overload.refuses_connections.store(step >= Step::New, Relaxed);
         for of_worker in &overload.surplus {
             if surplus.0 > 0 {
@@ -216,8 +220,8 @@ fn room(used: Used, first: f64, step: Step) -> usize {
 }
 
 /// How many connections so much memory is enough for, beside those that have not taken theirs yet.
-fn connections_for(left: u64, young: usize) -> usize {
-    let all = usize::try_from(left / COST).unwrap_or(usize::MAX);
+fn connections_for(left: u64, cost: u64, young: usize) -> usize {
+    let all = usize::try_from(left / cost.max(1)).unwrap_or(usize::MAX);
     all.saturating_sub(young).max(TRICKLE)
 }
 
@@ -312,9 +316,9 @@ mod tests {
         assert_eq!(room(used(0.42), 0.92, Step::None) >> 20, 24);
         assert_eq!(room(used(0.93), 0.92, Step::None), 0);
         assert_eq!(room(used(0.1), 0.92, Step::KeepAlive), 0);
-        assert_eq!(connections_for(left(used(0.45), 0.95), 0), 200);
-        assert_eq!(connections_for(left(used(0.45), 0.95), 150), 50);
-        assert_eq!(connections_for(left(used(0.99), 0.95), 0), TRICKLE);
+        assert_eq!(connections_for(left(used(0.45), 0.95), 256 << 10, 0), 200);
+        assert_eq!(connections_for(left(used(0.45), 0.95), 256 << 10, 150), 50);
+        assert_eq!(connections_for(left(used(0.99), 0.95), 256 << 10, 0), TRICKLE);
         assert_eq!(over(used(0.99), 0.97) >> 20, 2);
         assert_eq!(over(used(0.9), 0.97), 0);
     }
@@ -331,7 +335,7 @@ mod tests {
         assert_eq!(at(0, 1000, 500), 0);
         assert_eq!(at(500, 1030, 500), 30);
         assert_eq!(at(900, 1060, 20), 20, "most have left");
-        assert_eq!(at(1600, 1060, 500), 0, "not young any more");
+        assert_eq!(at(3000, 1060, 500), 0, "not young any more");
     }
 
     #[test]
