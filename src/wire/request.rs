@@ -155,7 +155,9 @@ impl Track {
                     }
                 }
                 Phase::Tunnel => return data.len(),
-                Phase::Undecided | Phase::Rejected(_) | Phase::Broken(_) | Phase::Noise => return at,
+                Phase::Undecided | Phase::Rejected(_) | Phase::Broken(_) | Phase::Noise => {
+                    return at;
+                }
             }
         }
     }
