@@ -68,6 +68,8 @@ pub(super) struct Head {
     pub(super) chunked: bool,
     /// Whether an HTTP/1.1 message has an Upgrade field.
     pub(super) upgrade: bool,
+    /// Whether a request asks for the connection to be closed behind it.
+    pub(super) close: bool,
     /// The status of a response, 0 for a request.
     pub(super) status: u16,
     /// Whether it is an HTTP/1.0 message.
@@ -229,6 +231,7 @@ impl HeadScan {
             length: fields.length,
             chunked: fields.chunked,
             upgrade: fields.upgrade && !start.http10,
+            close: fields.close,
             status: start.status,
             http10: start.http10,
         })
@@ -260,6 +263,7 @@ struct Fields {
     chunked: bool,
     host: bool,
     upgrade: bool,
+    close: bool,
 }
 
 impl Fields {
@@ -285,6 +289,10 @@ impl Fields {
                 self.host = true;
             }
             7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
+            10 if kind == Kind::Request && name.eq_ignore_ascii_case(b"connection") => {
+                let close = |option: &[u8]| trim(option).eq_ignore_ascii_case(b"close");
+                self.close |= value.split(|&b| b == b',').any(close);
+            }
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 if self.length.is_some() {
                     return Err(bad("several Content-Length headers"));

@@ -165,7 +165,7 @@ impl Track {
     fn begin(&mut self, head: &Head) {
         self.scan = HeadScan::default();
         self.upgrade = head.upgrade;
-        self.control.head_delivered(head.upgrade);
+        self.control.head_delivered(head.upgrade, head.close);
         match head.length {
             _ if head.chunked => {
                 self.phase =
