@@ -67,7 +67,8 @@ pub(super) async fn answer(
     if let Some(gate) = &conversation.gate {
         gate.answered(response.status());
         let rest = received.is_some_and(|received| received.leaves_a_rest(gate));
-        if (last || rest) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let last = last || rest || gate.asked_to_close();
+        if last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             reply::close(&mut response);
         }
     }

@@ -36,6 +36,8 @@ mod explain;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod h2spec;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod hostile;
