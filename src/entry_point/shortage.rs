@@ -2,13 +2,12 @@
 //! that it is over. Workers try many times in a second, so no attempt has a line of its own.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::warn;
-
-use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// From one line to the next.
 const REMINDER: Duration = Duration::from_secs(10);

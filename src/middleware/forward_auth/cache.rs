@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -24,7 +25,6 @@ use crate::exchange::forwarded::{
     X_FORWARDED_HOST, X_FORWARDED_METHOD, X_FORWARDED_PROTO, X_FORWARDED_URI, tokens,
 };
 use crate::middleware::auth::is_alias;
-use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::values::{BuildError, GoDuration};
 
 /// Doorward's own `cache`: what the server allows is remembered. Default: nothing is.

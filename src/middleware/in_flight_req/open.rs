@@ -7,13 +7,17 @@ use crate::sync::{Arc, Mutex, PoisonError};
 
 /// Requests in flight by source. Who has none is not in it.
 #[derive(Default)]
-pub(super) struct Open {
+pub(in crate::middleware) struct Open {
     counts: Mutex<HashMap<Source, u64>>,
 }
 
 impl Open {
     /// Counts one more of `source`, unless it has as many as it may have.
-    pub(super) fn enter(self: &Arc<Self>, source: Source, amount: u64) -> Option<Slot> {
+    pub(in crate::middleware) fn enter(
+        self: &Arc<Self>,
+        source: Source,
+        amount: u64,
+    ) -> Option<Slot> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let open = counts.get(&source).copied().unwrap_or_default();
         if open >= amount {
@@ -25,7 +29,7 @@ impl Open {
 }
 
 /// One request in flight, until it is dropped.
-pub(super) struct Slot {
+pub(in crate::middleware) struct Slot {
     open: Arc<Open>,
     source: Source,
 }

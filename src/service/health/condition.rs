@@ -136,17 +136,23 @@ impl ServerHealth {
         let health = Arc::downgrade(self);
         runtime.spawn(async move {
             tokio::time::sleep(window).await;
-            if let Some(health) = health.upgrade()
-                && health.is_up()
-                && let Some(series) = &health.series
-            {
-                series.set(true);
-                tracing::info!(
-                    serviceName = &*series.service,
-                    targetURL = &*series.url,
-                    "server may be tried again"
-                );
+            if let Some(health) = health.upgrade() {
+                health.outage_over();
             }
         });
+    }
+
+    /// Says so when the time of an outage is over, unless the next one has begun.
+    pub(super) fn outage_over(&self) {
+        if self.is_up()
+            && let Some(series) = &self.series
+        {
+            series.set(true);
+            tracing::info!(
+                serviceName = &*series.service,
+                targetURL = &*series.url,
+                "server may be tried again"
+            );
+        }
     }
 }
