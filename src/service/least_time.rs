@@ -4,14 +4,14 @@
 //! does not answer at all is not the quickest one: such a server is tried once in a while only. That it
 //! cannot serve counts when it is said again and again, or a client could take it out by a URL that fails.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::strategy::Edf;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex, PoisonError};
 
 /// How many answers of a server are remembered.
 const SAMPLES: usize = 100;

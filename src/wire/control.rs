@@ -2,14 +2,14 @@
 //! The invariant: heads are numbered by the gate as it passes them on, and by the service as it is called; a rejection
 //! and a decision about a tunnel belong to one number, however far a client has pipelined ahead.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use http::StatusCode;
 use tokio::time::{Duration, Instant};
 
 use super::head::Violation;
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes of a refused request's target that are kept for the log.
 const MAX_TARGET: usize = 256;

@@ -4,13 +4,13 @@
 //! A service that fails as a whole must not get a multiple of its requests because of it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::middleware::BuildContext;
+use crate::sync::atomic::{AtomicI64, Ordering};
+use crate::sync::{Arc, Mutex, PoisonError};
 use crate::values::BuildError;
 
 /// `budget`: how many requests of a service may be sent again within ten seconds. Routers and
