@@ -14,6 +14,7 @@ pub mod forwarded;
 pub mod observe;
 pub mod replay;
 pub mod request_id;
+pub mod rounds;
 pub mod signal;
 pub mod tunnel;
 pub mod view;
