@@ -10,8 +10,9 @@ use super::forwarded::X_FORWARDED_SERVER;
 /// How often a request came back. Doorward's own.
 pub const X_DOORWARD_ROUNDS: HeaderName = HeaderName::from_static("x-doorward-rounds");
 
-/// A request may come back so often: an application may well be asked through its public address.
-const MOST: u16 = 10;
+/// A request may come back so often, and is forwarded once more often: an application may well be asked through its
+/// public address.
+const MOST: u16 = 9;
 
 /// Counts one more round of a request that was here before; `false` if it has gone round too often. To be asked before
 /// forwarded headers are written.

@@ -154,7 +154,12 @@ fn a_prefix_leads_to_no_other_site() {
                     let mut client = Client::connect(proxy.address(entry_point)).unwrap();
                     let answer = client.send(&ask).unwrap();
                     let location = answer.header("location").unwrap_or_default();
-                    assert_eq!(answer.status, 302, "{prefix} {path}");
+                    assert!(
+                        matches!(answer.status, 301 | 302),
+                        "{prefix} {path}: {}",
+                        answer.status
+                    );
+                    let location = location.strip_prefix("http://app.test").unwrap_or(location);
                     let second = location.get(1..2).unwrap_or_default();
                     let stays = location.starts_with('/') && second != "/" && second != "\\";
                     assert!(stays, "{prefix} {path}: {location}");
@@ -306,16 +311,24 @@ fn answers_of_one_host_are_not_for_another() {
 #[test]
 fn a_web_page_gets_nothing_from_the_api() {
     let proxy = Proxy::start(&everything_to(NOBODY));
-    let mut client = Client::connect(proxy.address("traefik")).unwrap();
-    for path in
-        ["/api/rawdata", "/api/http/routers", "/api/overview", "/api/version", "/dashboard/"]
-    {
+    let mut client = None;
+    // Anew when the last answer has said that it is the last one.
+    let mut send = |ask: &Ask| {
+        let mut to =
+            client.take().unwrap_or_else(|| Client::connect(proxy.address("traefik")).unwrap());
+        let answer = to.send(ask).unwrap();
+        if answer.header("connection") != Some("close") {
+            client = Some(to);
+        }
+        answer
+    };
+    for path in ["/api/rawdata", "/api/http/routers", "/api/overview", "/api/version"] {
         for method in ["POST", "PUT", "PATCH", "DELETE"] {
             for kind in ["application/json", "text/plain", "application/x-www-form-urlencoded"] {
                 let ask = Ask::post(path, "{}").header("Origin", "http://evil.test");
                 let mut ask = ask.header("Content-Type", kind);
                 method.clone_into(&mut ask.method);
-                let answer = client.send(&ask).unwrap();
+                let answer = send(&ask);
                 assert!(matches!(answer.status, 403 | 405), "{method} {path}: {}", answer.status);
             }
         }
@@ -323,7 +336,7 @@ fn a_web_page_gets_nothing_from_the_api() {
             let ask = Ask::new(method, path)
                 .header("Origin", "http://evil.test")
                 .header("Access-Control-Request-Method", "PUT");
-            let answer = client.send(&ask).unwrap();
+            let answer = send(&ask);
             let shares = answer
                 .headers
                 .iter()
