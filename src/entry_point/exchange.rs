@@ -26,6 +26,7 @@ use crate::exchange::canonical::{canonical_host, routing_path};
 use crate::exchange::error::{empty, text};
 use crate::exchange::forwarded::{self, ForwardedFacts, X_FORWARDED_FOR};
 use crate::exchange::request_id::{self, is_sane};
+use crate::exchange::rounds;
 use crate::exchange::view::{FlatHost, RequestView};
 use crate::exchange::{
     Body, BodyEnd, ClientTls, Context, EndHook, Ending, Handler, Observation, Outcome, Protocol,
@@ -120,6 +121,12 @@ fn admit(
         return exchange.refuse(refusal.status, refusal.reason);
     }
     exchange.uri = parts.uri.clone();
+    // Traefik lets such a request go round until descriptors run out.
+    if !entry_point.facts.exact
+        && !rounds::count(&mut parts.headers, &conversation.door.shared.server_name)
+    {
+        return exchange.refuse(StatusCode::LOOP_DETECTED, "the request has come back too often");
+    }
     exchange.describe(conversation, &mut parts.headers);
     let body = exchange.body(conversation, body);
     Ok((Request::from_parts(parts, body), exchange))

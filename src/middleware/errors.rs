@@ -8,9 +8,9 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, IF_MATCH, IF_MODIFIED_SINCE,
-    IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-    X_CONTENT_TYPE_OPTIONS,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, IF_MATCH,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, PROXY_AUTHORIZATION, RANGE,
+    TE, TRAILER, TRANSFER_ENCODING, UPGRADE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
@@ -42,7 +42,8 @@ pub struct ErrorsConfig {
     /// is Doorward's own: the name that the entry point's `requestId` gave it, or nothing. Default: `/`.
     #[serde(skip_serializing_if = "is_default")]
     pub query: String,
-    /// The headers of the request that the service gets. Default: all of them; `[]`: none.
+    /// The headers of the request that the service gets. Default: all of them, in the hardened profile without
+    /// credentials (`Authorization`, `Cookie`, `Proxy-Authorization`); `[]`: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_request_headers: Option<Vec<String>>,
 }
@@ -87,6 +88,7 @@ impl Build for ErrorsConfig {
             headers: self.error_request_headers.is_some().then(|| headers.unwrap_or_default()),
             pages,
             exact: cx.profile == Profile::Exact,
+            keeps_credentials: cx.profile != Profile::Hardened,
         }))
     }
 }
@@ -192,6 +194,8 @@ struct Errors {
     headers: Option<Vec<HeaderName>>,
     pages: Arc<dyn Handler>,
     exact: bool,
+    /// Whether the pages' service gets the client's credentials, which are meant for the application, unasked.
+    keeps_credentials: bool,
 }
 
 /// What is kept of a request for the sake of a page.
@@ -243,7 +247,15 @@ impl Errors {
     /// What of a request's headers a page is asked for with.
     fn chosen(&self, asked: &HeaderMap) -> HeaderMap {
         let mut headers = match &self.headers {
-            None => asked.clone(),
+            None => {
+                let mut all = asked.clone();
+                if !self.keeps_credentials {
+                    for name in [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION] {
+                        all.remove(name);
+                    }
+                }
+                all
+            }
             Some(names) => {
                 let mut chosen = HeaderMap::new();
                 for name in names {

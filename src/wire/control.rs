@@ -160,7 +160,8 @@ impl GateControl {
         Ok(guard)
     }
 
-    /// To be called once per request when the status of its response is known, before hyper gets the response.
+    /// To be called once per request when the status of its response is known, before hyper gets the response. Nobody
+    /// decides earlier: what one server refuses, a retry may get granted by another.
     pub fn answered(&self, status: StatusCode) {
         if self.upgrade.load(Ordering::Acquire) == 0 {
             return;

@@ -8,6 +8,17 @@ mod admin;
 #[cfg(test)]
 mod admin_bounds;
 #[cfg(test)]
+mod attack_auth;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod attack_cost;
+#[cfg(test)]
+mod attack_http2;
+#[cfg(test)]
+mod attack_routes;
+#[cfg(test)]
+mod attack_tls;
+#[cfg(test)]
 mod backends;
 #[cfg(test)]
 mod ban;
