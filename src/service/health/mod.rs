@@ -4,7 +4,7 @@
 //! with its health check settings and outlives a reload as long as these stay; a server that nobody
 //! has looked at yet is up.
 
-mod grpc;
+pub mod grpc;
 mod monitor;
 mod passive;
 mod plan;
