@@ -18,13 +18,16 @@ const V1: &[u8] = b"PROXY ";
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// The addresses that a header names.
-pub(super) struct Addresses {
-    pub(super) source: SocketAddr,
-    pub(super) destination: SocketAddr,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// Where the client is.
+    pub source: SocketAddr,
+    /// Where it wanted to go.
+    pub destination: SocketAddr,
 }
 
 /// Reads a header, if there is one. What follows it, or what is there instead, is in `first`.
-pub(super) async fn read<S: AsyncRead + Unpin>(
+pub async fn read<S: AsyncRead + Unpin>(
     stream: &mut S,
     first: &mut BytesMut,
 ) -> io::Result<Option<Addresses>> {
