@@ -8,9 +8,9 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, IF_MATCH, IF_MODIFIED_SINCE,
-    IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-    X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, IF_MATCH,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
@@ -87,6 +87,7 @@ impl Build for ErrorsConfig {
             headers: self.error_request_headers.is_some().then(|| headers.unwrap_or_default()),
             pages,
             exact: cx.profile == Profile::Exact,
+            hardened: cx.profile == Profile::Hardened,
         }))
     }
 }
@@ -192,6 +193,8 @@ struct Errors {
     headers: Option<Vec<HeaderName>>,
     pages: Arc<dyn Handler>,
     exact: bool,
+    /// Let nobody keep a page, whatever the service says of the file that it is.
+    hardened: bool,
 }
 
 /// What is kept of a request for the sake of a page.
@@ -280,6 +283,9 @@ impl Errors {
             None => plain(status),
         };
         *page.status_mut() = status;
+        if self.hardened && !status.is_success() {
+            page.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
         if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
             page.headers_mut().remove(CONTENT_LENGTH);
             *page.body_mut() = Body::empty();

@@ -82,8 +82,8 @@ fn upgrades_pass_no_guard() {
     // Where only some origins may connect, a router's rule says so.
     let bus = websocket_echo();
     let proxy = Proxy::start(
-        &through(&bus.url(), "addPrefix: {prefix: /}")
-            .replace("PathPrefix(`/open`)", "Header(`Origin`, `https://own.test`)")
+        &through(&bus.url(), "addPrefix: {prefix: /x}")
+            .replace("PathPrefix(`/open`)", "'Header(`Origin`, `https://own.test`)'")
             .replace("PathPrefix(`/`), service: app", "Path(`/none`), service: app"),
     );
     for (origin, granted) in [("https://own.test", true), ("https://evil.test", false)] {
