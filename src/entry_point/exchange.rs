@@ -57,6 +57,9 @@ pub(super) async fn answer(
         reply::keep_head_only(&mut response);
     }
     exchange.name_response(&mut response);
+    if conversation.door.entry_point.facts.hardened {
+        reply::keep_out_of_caches(&mut response);
+    }
     let until = exchange.attach(&mut response);
     if let Some(until) = until {
         // Nobody asks the body for more while the client takes nothing.

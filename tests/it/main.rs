@@ -27,6 +27,20 @@ mod broken_router;
 #[cfg(test)]
 mod check;
 #[cfg(test)]
+mod class_addresses;
+#[cfg(test)]
+mod class_answers;
+#[cfg(test)]
+mod class_api;
+#[cfg(test)]
+mod class_auth;
+#[cfg(test)]
+mod class_load;
+#[cfg(test)]
+mod class_paths;
+#[cfg(test)]
+mod class_tls;
+#[cfg(test)]
 mod contract_entry_points;
 #[cfg(test)]
 mod contract_middlewares;
