@@ -46,6 +46,8 @@ pub struct EntryPointFacts {
     pub exact: bool,
     /// Behave as the `hardened` profile asks: see `core.profile`.
     pub hardened: bool,
+    /// Bodies of requests have a time for all of them, and so need no rate that nobody asked for.
+    pub slow_bodies: bool,
     /// Remember what headers servers sent: the access log wants some of them.
     pub origin_headers: bool,
     /// The header that carries [`Context::request_id`] (`requestId.header`).
@@ -166,6 +168,8 @@ impl Context {
 #[derive(Clone, Default)]
 pub struct OpenWork {
     shared: Arc<OpenWorkShared>,
+    /// Kept as long as any of the work that was begun here.
+    kept: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 #[derive(Default)]
@@ -179,7 +183,12 @@ impl OpenWork {
     /// Counts one piece of work until the returned value is dropped.
     pub fn begin(&self) -> OpenWorkItem {
         self.shared.open.fetch_add(1, Ordering::AcqRel);
-        OpenWorkItem { shared: Arc::clone(&self.shared) }
+        OpenWorkItem { shared: Arc::clone(&self.shared), _kept: self.kept.clone() }
+    }
+
+    /// The same count, for work that needs `kept` until its end.
+    pub fn keeping(&self, kept: Arc<dyn Any + Send + Sync>) -> Self {
+        Self { shared: Arc::clone(&self.shared), kept: Some(kept) }
     }
 
     /// How many pieces of work are open.
@@ -207,6 +216,7 @@ impl OpenWork {
 /// One piece of open work.
 pub struct OpenWorkItem {
     shared: Arc<OpenWorkShared>,
+    _kept: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl OpenWorkItem {
