@@ -18,8 +18,10 @@ use tokio::time::Instant;
 use tracing::{debug, error};
 
 use super::deadline::{TimedBody, WriteDeadline};
+use super::guard::Limit;
 use super::head;
 use super::http::{Busy, Conversation};
+use super::paced::Paced;
 use super::reply::{self, Received, refusal};
 use super::stream;
 use crate::exchange::canonical::{canonical_host, routing_path};
@@ -390,6 +392,10 @@ impl Exchange {
             let body = std::mem::take(response.body_mut());
             *response.body_mut() = Body::boxed(WriteDeadline::new(body, deadline));
         }
+        if self.in_flight.is_none() && shared.guard.limits().stall.is_some() {
+            // A gate keeps this time by itself.
+            Paced::wrap(response.body_mut());
+        }
         on_end_boxed(response, self);
         until
     }
@@ -404,6 +410,13 @@ impl Exchange {
         // From here on it is over: dropping it must not count it again.
         self.table = None;
         let shared = &self.conversation.door.shared;
+        if end.ending == Ending::Complete {
+            self.conversation.answered.fetch_add(1, Relaxed);
+        }
+        if answered.outcome.error == Some(ProxyError::BodyTooSlow) {
+            let at = &self.conversation.door.entry_point;
+            shared.guard.hit(Limit::RequestBody, at, self.cx.connection.peer);
+        }
         let now = Instant::now();
         if let Some(in_flight) = &mut self.in_flight {
             in_flight.over(now);

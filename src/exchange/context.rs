@@ -44,6 +44,8 @@ pub struct EntryPointFacts {
     pub exact: bool,
     /// Behave as the `hardened` profile asks: see `core.profile`.
     pub hardened: bool,
+    /// Bodies of requests have a time for all of them, and so need no rate that nobody asked for.
+    pub slow_bodies: bool,
     /// Remember what headers servers sent: the access log wants some of them.
     pub origin_headers: bool,
     /// The header that carries [`Context::request_id`] (`requestId.header`).

@@ -2,6 +2,8 @@
 //!
 //! Invariant: whoever waits for the end of all work is woken when the count reaches zero, in whatever order pieces end.
 
+use std::any::Any;
+
 use tokio::sync::Notify;
 
 use super::signal::{Signal, Told};
@@ -15,6 +17,8 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 #[derive(Clone, Default)]
 pub struct OpenWork {
     shared: Arc<OpenWorkShared>,
+    /// Kept as long as any of the work that was begun here.
+    kept: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 #[derive(Default)]
@@ -28,7 +32,12 @@ impl OpenWork {
     /// Counts one piece of work until the returned value is dropped.
     pub fn begin(&self) -> OpenWorkItem {
         self.shared.open.fetch_add(1, Ordering::AcqRel);
-        OpenWorkItem { shared: Arc::clone(&self.shared) }
+        OpenWorkItem { shared: Arc::clone(&self.shared), _kept: self.kept.clone() }
+    }
+
+    /// The same count, for work that needs `kept` until its end.
+    pub fn keeping(&self, kept: Arc<dyn Any + Send + Sync>) -> Self {
+        Self { shared: Arc::clone(&self.shared), kept: Some(kept) }
     }
 
     /// How many pieces of work are open.
@@ -56,6 +65,7 @@ impl OpenWork {
 /// One piece of open work.
 pub struct OpenWorkItem {
     shared: Arc<OpenWorkShared>,
+    _kept: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl OpenWorkItem {

@@ -20,6 +20,15 @@ const UNDECIDED: u8 = 0;
 const TUNNEL: u8 = 1;
 const NO_TUNNEL: u8 = 2;
 
+/// A limit of a client's own making that a gate has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GateLimit {
+    /// `GateTimeouts::head`, where `read` would have allowed more.
+    Head,
+    /// `GateTimeouts::stall`.
+    Stall,
+}
+
 /// Why a request was refused at the gate, and how it is to be answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
@@ -88,6 +97,7 @@ pub struct GateControl {
 #[derive(Debug, Default)]
 struct Slow {
     rejected: Option<(u64, Rejection)>,
+    reached: Option<GateLimit>,
     body_violation: Option<&'static str>,
     waker: Option<Waker>,
 }
@@ -221,6 +231,11 @@ impl GateControl {
         self.resting.load(Ordering::Acquire).then(|| self.last_end())
     }
 
+    /// What has ended the connection, if it was one of these limits.
+    pub fn reached(&self) -> Option<GateLimit> {
+        self.slow().reached
+    }
+
     /// Only the request that asked may decide, not one that was pipelined in front of it.
     fn decide(&self, decision: u8) {
         let asked = self.upgrade.load(Ordering::Acquire);
@@ -248,6 +263,10 @@ impl GateControl {
             self.decision.store(UNDECIDED, Ordering::Release);
             self.upgrade.store(number, Ordering::Release);
         }
+    }
+
+    pub(super) fn reach(&self, limit: GateLimit) {
+        self.slow().reached = Some(limit);
     }
 
     pub(super) fn rest(&self) {

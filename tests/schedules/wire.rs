@@ -64,7 +64,7 @@ fn only_who_asked_decides() {
         })
     };
     for upgrade in [false, true] {
-        control.head_delivered(upgrade);
+        control.head_delivered(upgrade, false);
         hyper.send(()).unwrap();
     }
     let decided = block_on(poll_fn(|cx| match control.decision(cx.waker()) {
@@ -89,7 +89,7 @@ fn a_refused_head_is_answered_in_its_turn() {
             answers
         })
     };
-    control.head_delivered(false);
+    control.head_delivered(false, false);
     hyper.send(()).unwrap();
     control.request_received();
     let violation = head::Violation { status: StatusCode::BAD_REQUEST, reason: "bare CR" };
@@ -117,7 +117,7 @@ fn idle_is_idle() {
     };
     assert!(control.idle_since().is_some(), "nothing has begun");
     for _ in 0..2 {
-        control.head_delivered(false);
+        control.head_delivered(false, false);
         hyper.send(()).unwrap();
     }
     drop(hyper);

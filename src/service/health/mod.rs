@@ -37,9 +37,10 @@ impl From<&PassiveHealthCheckConfig> for PassiveSettings {
 #[cfg(test)]
 pub(super) mod tests {
     use std::collections::BTreeMap;
-    use std::sync::Mutex;
+    use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
+    use super::probe::ProbeError;
     use super::*;
 
     /// Keeps what the gauge was told.
