@@ -37,7 +37,7 @@ impl From<&PassiveHealthCheckConfig> for PassiveSettings {
 #[cfg(test)]
 pub(super) mod tests {
     use std::collections::BTreeMap;
-    use std::sync::Mutex;
+    use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
     use super::*;
