@@ -26,6 +26,7 @@ use crate::exchange::canonical::{canonical_host, routing_path};
 use crate::exchange::error::{empty, text};
 use crate::exchange::forwarded::{self, ForwardedFacts, X_FORWARDED_FOR};
 use crate::exchange::request_id::{self, is_sane};
+use crate::exchange::rounds;
 use crate::exchange::view::{FlatHost, RequestView};
 use crate::exchange::{
     Body, BodyEnd, ClientTls, Context, EndHook, Ending, Handler, Observation, Outcome, Protocol,
@@ -56,6 +57,9 @@ pub(super) async fn answer(
         reply::keep_head_only(&mut response);
     }
     exchange.name_response(&mut response);
+    if conversation.door.entry_point.facts.hardened {
+        reply::keep_out_of_caches(&mut response);
+    }
     let until = exchange.attach(&mut response);
     if let Some(until) = until {
         // Nobody asks the body for more while the client takes nothing.
@@ -67,7 +71,8 @@ pub(super) async fn answer(
     if let Some(gate) = &conversation.gate {
         gate.answered(response.status());
         let rest = received.is_some_and(|received| received.leaves_a_rest(gate));
-        if (last || rest) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let last = last || rest || gate.asked_to_close();
+        if last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             reply::close(&mut response);
         }
     }
@@ -119,6 +124,12 @@ fn admit(
         return exchange.refuse(refusal.status, refusal.reason);
     }
     exchange.uri = parts.uri.clone();
+    // Traefik lets such a request go round until descriptors run out.
+    if !entry_point.facts.exact
+        && !rounds::count(&mut parts.headers, &conversation.door.shared.server_name)
+    {
+        return exchange.refuse(StatusCode::LOOP_DETECTED, "the request has come back too often");
+    }
     exchange.describe(conversation, &mut parts.headers);
     let body = exchange.body(conversation, body);
     Ok((Request::from_parts(parts, body), exchange))

@@ -2,7 +2,7 @@
 //!
 //! Invariant: whatever a client sends becomes either a refusal or one canonical request.
 
-mod cname;
+pub mod cname;
 pub mod connection;
 mod cork;
 mod deadline;
@@ -10,7 +10,7 @@ mod exchange;
 pub mod head;
 pub mod http;
 pub mod listener;
-mod proxy_protocol;
+pub mod proxy_protocol;
 mod reply;
 mod rest;
 mod shortage;

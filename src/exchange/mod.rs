@@ -15,6 +15,7 @@ pub mod observe;
 pub mod open_work;
 pub mod replay;
 pub mod request_id;
+pub mod rounds;
 pub mod signal;
 pub mod tunnel;
 pub mod view;

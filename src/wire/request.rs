@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::chunk::{ChunkScan, Chunked};
 use super::control::{GateControl, Rejection};
-use super::head::{Head, HeadLimits, HeadScan, Violation};
+use super::head::{Head, HeadLimits, HeadScan, NOISE, Violation};
 use super::held::Held;
 use super::timer::LazySleep;
 
@@ -90,6 +90,8 @@ enum Phase {
     Rejected(bool),
     /// A body broke the rules.
     Broken(&'static str),
+    /// What came is no HTTP/1: nothing is passed on, nothing is answered.
+    Noise,
 }
 
 /// Where the stream is, in messages.
@@ -123,6 +125,10 @@ impl Track {
                         at += head.len;
                         self.begin(&head);
                     }
+                    Err(NOISE) if self.limits.close_on_noise && self.control.requests() == 0 => {
+                        self.phase = Phase::Noise;
+                        return at;
+                    }
                     Err(violation) => {
                         self.reject(violation, rest);
                         return at;
@@ -149,7 +155,9 @@ impl Track {
                     }
                 }
                 Phase::Tunnel => return data.len(),
-                Phase::Undecided | Phase::Rejected(_) | Phase::Broken(_) => return at,
+                Phase::Undecided | Phase::Rejected(_) | Phase::Broken(_) | Phase::Noise => {
+                    return at;
+                }
             }
         }
     }
@@ -157,7 +165,7 @@ impl Track {
     fn begin(&mut self, head: &Head) {
         self.scan = HeadScan::default();
         self.upgrade = head.upgrade;
-        self.control.head_delivered(head.upgrade);
+        self.control.head_delivered(head.upgrade, head.close);
         match head.length {
             _ if head.chunked => {
                 self.phase =
@@ -266,7 +274,7 @@ impl<S> RequestGate<S> {
                     if self.track.refused_head_request { STAND_IN_HEAD } else { STAND_IN };
                 self.held.replace_waiting(stand_in);
             }
-            Phase::Broken(_) => self.held.drop_waiting(),
+            Phase::Broken(_) | Phase::Noise => self.held.drop_waiting(),
             _ => {}
         }
         if self.timeouts.read.is_some() {
@@ -302,7 +310,11 @@ impl<S> RequestGate<S> {
                 BodyTimeout::Total => Some(started?.max(control.current_since()?) + read?),
                 BodyTimeout::PerRead => Some(self.waiting? + read?),
             },
-            Phase::Undecided | Phase::Tunnel | Phase::Rejected(_) | Phase::Broken(_) => None,
+            Phase::Undecided
+            | Phase::Tunnel
+            | Phase::Rejected(_)
+            | Phase::Broken(_)
+            | Phase::Noise => None,
         }
     }
 
@@ -434,6 +446,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for RequestGate<S> {
                 // Not the end of the stream: hyper would drop the connection before the answer is out. It closes the
                 // connection after the answer.
                 Phase::Rejected(_) => return Poll::Pending,
+                Phase::Noise => return Poll::Ready(Ok(())),
                 Phase::Undecided => {
                     if this.decide(cx) {
                         continue;

@@ -20,7 +20,7 @@ use crate::harness::{Answer, Ask, Client, NOBODY, Origin, Proxy, Reply, pause, u
 use crate::wire::{echoed, websocket, websocket_echo};
 
 /// A router for everything through `middleware`, which is written in one line.
-fn through(url: &str, middleware: &str) -> String {
+pub(crate) fn through(url: &str, middleware: &str) -> String {
     format!(
         "
         http:

@@ -27,14 +27,14 @@ fn descriptors(process: &Process) -> usize {
 }
 
 /// Resident memory, in KiB.
-fn memory(process: &Process) -> usize {
+pub(crate) fn memory(process: &Process) -> usize {
     let status = fs::read_to_string(proc(process, "status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
 }
 
 /// The time that the process has spent computing.
-fn computing(process: &Process) -> Duration {
+pub(crate) fn computing(process: &Process) -> Duration {
     let stat = fs::read_to_string(proc(process, "stat")).unwrap();
     // Behind the name, which may hold anything: the 12th and 13th field, in hundredths of a second.
     let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();

@@ -638,7 +638,7 @@ fn backends_may_speak_tls() {
 }
 
 /// A backend that answers every connection once, over TLS.
-fn tls_origin(identity: &Pair) -> Origin {
+pub(crate) fn tls_origin(identity: &Pair) -> Origin {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let key = rustls_pki_types::pem::PemObject::from_pem_slice(identity.key.as_bytes()).unwrap();
     let config = rustls::ServerConfig::builder_with_provider(provider)

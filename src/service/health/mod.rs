@@ -5,7 +5,7 @@
 //! has looked at yet is up.
 
 mod condition;
-mod grpc;
+pub mod grpc;
 mod monitor;
 mod passive;
 mod plan;

@@ -27,7 +27,7 @@ const FUNCTION_OUTPUT: usize = 16 << 20;
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// What the template in `source` generates.
-pub(super) fn generate(source: &Arc<Source>) -> Result<Arc<Source>, Diagnostic> {
+pub fn generate(source: &Arc<Source>) -> Result<Arc<Source>, Diagnostic> {
     let limits = Limits::DEFAULT
         .with_iterations(LOOP)
         .with_function_output(FUNCTION_OUTPUT)
