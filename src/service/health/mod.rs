@@ -40,6 +40,7 @@ pub(super) mod tests {
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
+    use super::probe::ProbeError;
     use super::*;
 
     /// Keeps what the gauge was told.
