@@ -163,10 +163,9 @@ impl Default for Budget {
 
 impl Budget {
     pub(in crate::middleware) fn earn(&self) {
-        // Full is the usual state; then nothing is written.
-        if self.left.load(Ordering::Relaxed) < RESERVE {
-            self.left.fetch_add(1, Ordering::Relaxed);
-        }
+        // Full is the usual state; then nothing is written. Several may find the last fifth missing at once.
+        let more = |left: i64| (left < RESERVE).then_some(left + 1);
+        let _ = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
     }
 
     pub(in crate::middleware) fn spend(&self) -> bool {

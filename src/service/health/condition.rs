@@ -1,9 +1,12 @@
 //! The condition of one server, and the line of the gauge that tells of it.
+//!
+//! Probes, requests and the clock change the condition at the same time; whoever does tells the gauge afterwards what is
+//! then, one after the other. So the last word on the gauge is what requests go by.
 
 use super::passive::{Passive, PassiveSettings, Verdict};
 use super::probe::ProbeError;
-use crate::sync::Arc;
 use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Arc, Mutex, PoisonError};
 
 /// Where `traefik_service_server_up` is counted.
 pub trait ServerGauge: Send + Sync {
@@ -18,6 +21,7 @@ pub(in crate::service) struct Series {
     service: Arc<str>,
     url: Arc<str>,
     gauge: Arc<dyn ServerGauge>,
+    telling: Mutex<()>,
 }
 
 impl Series {
@@ -27,11 +31,12 @@ impl Series {
         url: Arc<str>,
         gauge: Arc<dyn ServerGauge>,
     ) -> Self {
-        Self { service, url, gauge }
+        Self { service, url, gauge, telling: Mutex::default() }
     }
 
-    fn set(&self, up: bool) {
-        self.gauge.set(&self.service, &self.url, up);
+    fn tell(&self, is_up: impl FnOnce() -> bool) {
+        let _turn = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
+        self.gauge.set(&self.service, &self.url, is_up());
     }
 }
 
@@ -58,7 +63,7 @@ impl ServerHealth {
         series: Option<Arc<Series>>,
     ) -> Self {
         if let Some(series) = &series {
-            series.set(true);
+            series.tell(|| true);
         }
         let passive = passive.map(|settings| Passive::new(settings, probed));
         Self { up: AtomicBool::new(true), passive, series }
@@ -82,11 +87,11 @@ impl ServerHealth {
         match result {
             Ok(()) if was_up => {}
             Ok(()) => {
-                series.set(true);
+                series.tell(|| self.is_up());
                 tracing::info!(serviceName = service, targetURL = url, "server is up again");
             }
             Err(error) if was_up => {
-                series.set(false);
+                series.tell(|| self.is_up());
                 tracing::warn!(
                     serviceName = service,
                     targetURL = url,
@@ -122,7 +127,7 @@ impl ServerHealth {
             }
             Verdict::DownFor(window) => self.announce_return(window),
         }
-        series.set(false);
+        series.tell(|| self.is_up());
         tracing::warn!(
             serviceName = &*series.service,
             targetURL = &*series.url,
@@ -147,7 +152,7 @@ impl ServerHealth {
         if self.is_up()
             && let Some(series) = &self.series
         {
-            series.set(true);
+            series.tell(|| self.is_up());
             tracing::info!(
                 serviceName = &*series.service,
                 targetURL = &*series.url,
