@@ -33,7 +33,7 @@ fn spellings<'a>(seen: &'a Seen, name: &str) -> Vec<&'a str> {
     found.map(|(_, value)| value.as_str()).collect()
 }
 
-/// T-36 (CVE-2026-33433): however the configuration spells the header, and the client: the backend hears one name.
+/// T-36, T-50, T-67 (CVE-2026-33433, CVE-2026-54763, CVE-2026-88011): however the configuration spells the header, and the client: the backend hears one name.
 #[test]
 fn a_client_names_itself_in_no_spelling() {
     let origin = Origin::start();
