@@ -221,7 +221,8 @@ fn frames_in_any_order_are_survived() {
 fn a_body_that_looks_like_frames_stays_a_body() {
     let origin = http2::grpc_origin();
     let url = format!("h2c://{}", origin.address());
-    let proxy = Proxy::start(&everything_to(&url));
+    let one_worker = json!({"core": {"workers": 1}});
+    let proxy = Proxy::with(one_worker).start(&everything_to(&url));
     let smuggled = [
         &b"0\r\n\r\n"[..],
         PREFACE,
