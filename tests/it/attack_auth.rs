@@ -173,6 +173,17 @@ fn a_stripped_path_is_one_path_for_everybody() {
             }
         }
     }
+    // What was decoded is cut off where it is written, and not where it is read.
+    let proxy = Proxy::start(&text("[strip, auth]").replace("^/api", "^/api[^/]*"));
+    for (target, want) in
+        [("/api%20/admin", "/admin"), ("/api%20%20v2/x%20y", "/x%20y"), ("/api%20/../x", "/x")]
+    {
+        assert_eq!(proxy.send(&Ask::get("/").target(target)).status, 200, "{target}");
+        assert_eq!(
+            (&*origin.last().target, auth.last().header("x-forwarded-uri")),
+            (want, Some(want))
+        );
+    }
 }
 
 /// V-47 (CVE-2025-54576): neither a query nor a fragment opens a path that the rule leaves closed.
