@@ -556,6 +556,7 @@ mod tests {
         assert_eq!(body(response).await, "Not Found\n");
     }
 
+    /// T-43
     #[tokio::test]
     async fn which_headers_the_service_gets() {
         for (names, want) in [

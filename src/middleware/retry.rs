@@ -416,6 +416,7 @@ mod tests {
         }
     }
 
+    /// T-76
     #[tokio::test]
     async fn an_upgrade_is_final_and_a_backend_that_is_down_is_502() {
         let bench = Bench::answering(vec![build(&on_status(3, "100-599")).unwrap()], |_, _| {

@@ -457,6 +457,7 @@ fn authorities_that_cannot_be_read_make_the_options_invalid() {
     }
 }
 
+/// T-27, V-41
 #[tokio::test]
 async fn sessions_resume_over_a_reload_and_never_under_other_options() {
     let (ca, other) = (Ca::new("ca"), Ca::new("other"));
@@ -487,6 +488,7 @@ async fn sessions_resume_over_a_reload_and_never_under_other_options() {
     }
 }
 
+/// T-27, V-41
 #[tokio::test]
 async fn an_open_session_is_no_way_around_a_demand_for_certificates() {
     let ca = Ca::new("ca");
@@ -641,6 +643,7 @@ fn hello_bytes(client: &Client, name: &str) -> Vec<u8> {
     bytes
 }
 
+/// V-36
 #[tokio::test]
 async fn a_hello_may_be_split_over_records() {
     let ca = Ca::new("ca");

@@ -33,7 +33,7 @@ fn spellings<'a>(seen: &'a Seen, name: &str) -> Vec<&'a str> {
     found.map(|(_, value)| value.as_str()).collect()
 }
 
-/// T-36 (CVE-2026-33433): however the configuration spells the header, and the client: the backend hears one name.
+/// T-36, T-50, T-67, V-45 (CVE-2026-33433, CVE-2026-54763, CVE-2026-88011): however the configuration spells the header, and the client: the backend hears one name.
 #[test]
 fn a_client_names_itself_in_no_spelling() {
     let origin = Origin::start();
@@ -50,7 +50,7 @@ fn a_client_names_itself_in_no_spelling() {
     assert_eq!(origin.count(), 3);
 }
 
-/// V-44 (CVE-2026-30851): what the authentication server does not say about somebody, nobody says.
+/// V-44, V-45 (CVE-2026-30851, CVE-2025-64484): what the authentication server does not say about somebody, nobody says.
 #[test]
 fn what_the_authentication_server_leaves_out_stays_out() {
     let origin = Origin::start();
@@ -172,6 +172,17 @@ fn a_stripped_path_is_one_path_for_everybody() {
                 assert_eq!(auth.last().header("x-forwarded-uri"), Some(&*path), "{target}");
             }
         }
+    }
+    // What was decoded is cut off where it is written, and not where it is read.
+    let proxy = Proxy::start(&text("[strip, auth]").replace("^/api", "^/api[^/]*"));
+    for (target, want) in
+        [("/api%20/admin", "/admin"), ("/api%20%20v2/x%20y", "/x%20y"), ("/api%20/../x", "/x")]
+    {
+        assert_eq!(proxy.send(&Ask::get("/").target(target)).status, 200, "{target}");
+        assert_eq!(
+            (&*origin.last().target, auth.last().header("x-forwarded-uri")),
+            (want, Some(want))
+        );
     }
 }
 

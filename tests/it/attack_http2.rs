@@ -11,6 +11,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use tokio::time::Instant;
 
+use crate::backends::ntlm_origin;
 use crate::harness::binary::Process;
 use crate::harness::client::socket;
 use crate::harness::{Ask, Client, Origin, Proxy, block_on, everything_to, http2, until};
@@ -93,13 +94,40 @@ fn data_behind_a_reset_is_dropped() {
         let _ = socket.write_all(&burst);
         let _ = socket.shutdown(Shutdown::Write);
         let kinds = kinds_until_the_end(&mut socket);
-        assert!(!kinds.contains(&HEADERS) || !kinds.is_empty());
+        assert!(kinds.contains(&SETTINGS), "it was read as HTTP/2");
     }
     assert_eq!(Client::connect(at).unwrap().send(&Ask::get("/")).unwrap().status, 200);
     for seen in origin.all() {
         assert!(seen.body.is_empty(), "{seen:?}");
     }
     assert!(!process.log().contains("panic"), "{}", process.log());
+}
+
+/// T-64 (CVE-2026-88007): a connection to a server that is somebody's through NTLM is nobody else's, also where many
+/// streams share a connection to the proxy.
+#[test]
+fn ntlm_binds_a_connection_to_one_http2_client() {
+    let (origin, _) = ntlm_origin();
+    let one_worker = json!({"core": {"workers": 1}});
+    let proxy = Proxy::with(one_worker).start(&everything_to(&origin.url()));
+    block_on(async {
+        let mut user = http2::connect(proxy.address("web")).await;
+        let mut stranger = http2::connect(proxy.address("web")).await;
+        for _ in 0..5 {
+            for (client, word, want) in
+                [(&mut stranger, "", 401), (&mut user, "Negotiate ticket", 200)]
+            {
+                let mut request = Request::get("http://app.test/");
+                if !word.is_empty() {
+                    request = request.header("authorization", word);
+                }
+                assert_eq!(http2::send(client, request, b"").await.response.status, want);
+            }
+        }
+        let request = Request::get("http://app.test/");
+        assert_eq!(http2::send(&mut stranger, request, b"").await.response.status, 401);
+    });
+    assert_eq!(proxy.get("/").status, 401);
 }
 
 /// Numbers that nobody would think of, the same in every run.
@@ -193,7 +221,8 @@ fn frames_in_any_order_are_survived() {
 fn a_body_that_looks_like_frames_stays_a_body() {
     let origin = http2::grpc_origin();
     let url = format!("h2c://{}", origin.address());
-    let proxy = Proxy::start(&everything_to(&url));
+    let one_worker = json!({"core": {"workers": 1}});
+    let proxy = Proxy::with(one_worker).start(&everything_to(&url));
     let smuggled = [
         &b"0\r\n\r\n"[..],
         PREFACE,

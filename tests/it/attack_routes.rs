@@ -153,12 +153,11 @@ fn a_prefix_leads_to_no_other_site() {
                     let ask = Ask::get(path).header("X-Forwarded-Prefix", prefix);
                     let mut client = Client::connect(proxy.address(entry_point)).unwrap();
                     let answer = client.send(&ask).unwrap();
-                    let location = answer.header("location").unwrap_or_default();
-                    assert!(
-                        matches!(answer.status, 301 | 302),
-                        "{prefix} {path}: {}",
-                        answer.status
-                    );
+                    let Some(location) = answer.header("location") else {
+                        // Where it is served without another word.
+                        assert_eq!((answer.status, path), (200, "/dashboard"), "{prefix}");
+                        continue;
+                    };
                     let location = location.strip_prefix("http://app.test").unwrap_or(location);
                     let second = location.get(1..2).unwrap_or_default();
                     let stays = location.starts_with('/') && second != "/" && second != "\\";

@@ -504,6 +504,7 @@ fn ip_white_list() {
 /// The headers about certificates.
 const NAMES: [&str; 2] = ["X-Forwarded-Tls-Client-Cert", "X-Forwarded-Tls-Client-Cert-Info"];
 
+/// T-71
 #[test]
 fn pass_tls_client_cert() {
     let (origin, ca) = (Origin::start(), Ca::new());

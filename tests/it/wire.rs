@@ -596,7 +596,7 @@ fn an_early_answer_to_an_upload_arrives() {
     done.store(true, Ordering::Release);
 }
 
-/// RP 6: whom the proxy believes when it speaks TLS to a backend.
+/// T-23, RP 6: whom the proxy believes when it speaks TLS to a backend.
 #[test]
 fn backends_may_speak_tls() {
     let ca = Ca::new();
