@@ -205,9 +205,14 @@ fn the_api_shows_no_secret() {
             for mark in MARKS {
                 // What Traefik shows too: headers by their names, and rules.
                 let as_traefik = place.starts_with("/") || place.starts_with("the log");
-                let is_header =
-                    ["markRequestHeader", "markResponseHeader", "markProbe", "markRule", "markForwardQuery"]
-                        .contains(&mark);
+                let is_header = [
+                    "markRequestHeader",
+                    "markResponseHeader",
+                    "markProbe",
+                    "markRule",
+                    "markForwardQuery",
+                ]
+                .contains(&mark);
                 if profile == "exact" && is_header && as_traefik {
                     continue;
                 }
