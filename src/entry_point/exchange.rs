@@ -35,6 +35,7 @@ use crate::exchange::{
     ProxyError, Request, Response, on_end_boxed,
 };
 use crate::observability::access_log::AccessRecord;
+use crate::observability::metrics::OpenConnection;
 use crate::router::{HttpRouter, RoutingTable};
 use crate::upstream::headers::upgrade_of;
 use crate::wire::{BodyTimeout, InFlight};
@@ -172,6 +173,8 @@ struct Answered {
     grpc_status: Option<u16>,
     origin_headers: Option<HeaderMap>,
     downstream_headers: Option<HeaderMap>,
+    /// A tunnel is what has become of its connection, which counts as open until then.
+    _tunnel: Option<OpenConnection>,
 }
 
 impl Exchange {
@@ -380,12 +383,15 @@ impl Exchange {
         let capture = |headers| shared.access_log.as_ref().and_then(|log| log.capture(headers));
         let downstream_headers = capture(headers);
         let origin_headers = outcome.origin_headers.as_deref().and_then(capture);
+        let entry_point = &self.conversation.door.entry_point.facts.name;
         self.result = Some(Answered {
             status: response.status(),
             outcome,
             grpc_status: headers.get("grpc-status").and_then(number),
             origin_headers,
             downstream_headers,
+            _tunnel: (response.status() == StatusCode::SWITCHING_PROTOCOLS)
+                .then(|| shared.metrics.connection_opened(entry_point)),
         });
         if let Some(limit) = self.conversation.door.entry_point.timeouts.write {
             let deadline = self.cx.start + limit;
@@ -537,6 +543,7 @@ impl Drop for Exchange {
                 grpc_status: None,
                 origin_headers: None,
                 downstream_headers: None,
+                _tunnel: None,
             });
             self.finish(BodyEnd { ending: Ending::Dropped, bytes: 0 }, None);
         }
