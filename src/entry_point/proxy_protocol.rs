@@ -37,6 +37,10 @@ pub async fn read<S: AsyncRead + Unpin>(
         }
         if !first.is_empty() {
             match ProxyHeader::parse(first, ParseConfig::default()) {
+                // As long as it may be, however much of it came at once.
+                Ok((_, length)) if first.starts_with(V1) && length > MAX_V1 => {
+                    return Err(malformed());
+                }
                 Ok((header, length)) => {
                     let addresses = header.proxied_address().map(|addresses| Addresses {
                         source: addresses.source,
@@ -133,5 +137,8 @@ mod tests {
         }
         let endless = format!("PROXY TCP4 {}", "1".repeat(200));
         assert!(parse(endless.as_bytes()).await.0.is_err());
+        let long = format!("PROXY UNKNOWN {}\r\nGET /", "f".repeat(MAX_V1));
+        let mut first = BytesMut::from(long.as_bytes());
+        assert!(read(&mut &b""[..], &mut first).await.is_err());
     }
 }
