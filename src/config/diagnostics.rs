@@ -387,7 +387,7 @@ fn stars(hidden: &str) -> String {
 /// Replaces what follows a secret name and `:` or `=` by as many asterisks, so that a marked
 /// option never prints the password beside it.
 fn mask_secrets(line: &str) -> String {
-    let name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.[]".contains(&byte);
+    let name_byte = |byte: u8| !byte.is_ascii_whitespace() && !b"{},\"'".contains(&byte);
     let separators = line.bytes().enumerate().filter(|(_, byte)| matches!(byte, b':' | b'='));
     for (at, _) in separators {
         let before = line.get(..at).unwrap_or_default().trim_end_matches(['"', '\'', ' ', '\t']);
