@@ -21,7 +21,7 @@ pub fn run(data: &[u8]) {
 fn look_up(id: u16, name: &str, records: &[u8]) {
     look_at(read(records, id, name), id);
     let Some(asked) = question(id, name) else { return };
-    let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-' || c == b'.';
+    let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"-_.".contains(&c);
     let is_name = name.len() <= 253 && name.bytes().all(plain);
     let mut reply = asked.clone();
     if let Some(flags) = reply.get_mut(2..4) {

@@ -16,14 +16,15 @@ use super::shelf::{self, Origin};
 /// Reads each line in every language.
 pub fn run(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
-    for line in text.lines().take(4) {
+    for (at, line) in text.lines().take(4).enumerate() {
         duration(line);
         statuses(line);
         escapes(line);
         pattern(line);
         target(line);
-        for config in configs(line) {
-            build(&config);
+        // Building takes its time, so each line is a few of them, by its length.
+        for config in configs(line).iter().skip((line.len() + at) % 6).step_by(6) {
+            build(config);
         }
     }
 }
