@@ -552,6 +552,10 @@ async fn sessions_without_tickets_resume_by_their_number() {
         .tls12_resumption(rustls::client::Tls12Resumption::SessionIdOnly);
     meet(&routes, &client, "a.test").await.kind();
     assert_eq!(meet(&routes, &client, "a.test").await.kind(), HandshakeKind::Resumed);
+    // G-22: they end after half a day, as tickets do.
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_hours(12)).await;
+    assert_eq!(meet(&routes, &client, "a.test").await.kind(), HandshakeKind::Full);
 }
 
 #[tokio::test]

@@ -27,6 +27,20 @@ mod broken_router;
 #[cfg(test)]
 mod check;
 #[cfg(test)]
+mod class_addresses;
+#[cfg(test)]
+mod class_answers;
+#[cfg(test)]
+mod class_api;
+#[cfg(test)]
+mod class_auth;
+#[cfg(test)]
+mod class_load;
+#[cfg(test)]
+mod class_paths;
+#[cfg(test)]
+mod class_tls;
+#[cfg(test)]
 mod contract_entry_points;
 #[cfg(test)]
 mod contract_middlewares;
@@ -46,6 +60,8 @@ mod entry_points;
 mod explain;
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod h2spec;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]

@@ -1,0 +1,163 @@
+//! The condition of one server, and the line of the gauge that tells of it.
+//!
+//! Probes, requests and the clock change the condition at the same time; whoever does tells the gauge afterwards what is
+//! then, one after the other. So the last word on the gauge is what requests go by.
+
+use super::passive::{Passive, PassiveSettings, Verdict};
+use super::probe::ProbeError;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Arc, Mutex, PoisonError};
+
+/// Where `traefik_service_server_up` is counted.
+pub trait ServerGauge: Send + Sync {
+    /// Says that a server of a service is up or down.
+    fn set(&self, service: &str, url: &str, up: bool);
+    /// Says that a service does not have this server any more.
+    fn remove(&self, service: &str, url: &str);
+}
+
+/// One line of the gauge, which is gone when the last that speaks through it is gone.
+pub(in crate::service) struct Series {
+    service: Arc<str>,
+    url: Arc<str>,
+    gauge: Arc<dyn ServerGauge>,
+    telling: Mutex<()>,
+}
+
+impl Series {
+    /// The line of a server. `url` must not hold secrets.
+    pub(in crate::service) fn new(
+        service: Arc<str>,
+        url: Arc<str>,
+        gauge: Arc<dyn ServerGauge>,
+    ) -> Self {
+        Self { service, url, gauge, telling: Mutex::default() }
+    }
+
+    fn tell(&self, is_up: impl FnOnce() -> bool) {
+        let _turn = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
+        self.gauge.set(&self.service, &self.url, is_up());
+    }
+}
+
+impl Drop for Series {
+    fn drop(&mut self) {
+        self.gauge.remove(&self.service, &self.url);
+    }
+}
+
+/// The condition of one server of one service.
+pub(in crate::service) struct ServerHealth {
+    /// What the last probe, or with probes the traffic, said.
+    up: AtomicBool,
+    passive: Option<Passive>,
+    /// `None` when nobody checks: such a server is always up.
+    series: Option<Arc<Series>>,
+}
+
+impl ServerHealth {
+    /// A server that is up. With `probed`, it is probes that bring it back.
+    pub(in crate::service) fn new(
+        probed: bool,
+        passive: Option<PassiveSettings>,
+        series: Option<Arc<Series>>,
+    ) -> Self {
+        if let Some(series) = &series {
+            series.tell(|| true);
+        }
+        let passive = passive.map(|settings| Passive::new(settings, probed));
+        Self { up: AtomicBool::new(true), passive, series }
+    }
+
+    /// Whether requests may be sent to it.
+    pub(in crate::service) fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed) && self.passive.as_ref().is_none_or(Passive::is_up)
+    }
+
+    /// Whether it stands on the side of those that are probed as healthy.
+    pub(super) fn is_probed_as_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of what a probe found.
+    pub(super) fn probed(&self, result: Result<(), ProbeError>) {
+        let Some(series) = &self.series else { return };
+        let was_up = self.up.swap(result.is_ok(), Ordering::Relaxed);
+        let (service, url) = (&*series.service, &*series.url);
+        match result {
+            Ok(()) if was_up => {}
+            Ok(()) => {
+                series.tell(|| self.is_up());
+                tracing::info!(serviceName = service, targetURL = url, "server is up again");
+            }
+            Err(error) if was_up => {
+                series.tell(|| self.is_up());
+                tracing::warn!(
+                    serviceName = service,
+                    targetURL = url,
+                    %error,
+                    "health check failed, the server is down"
+                );
+            }
+            Err(error) => {
+                tracing::debug!(
+                    serviceName = service,
+                    targetURL = url,
+                    %error,
+                    "health check failed, the server is still down"
+                );
+            }
+        }
+    }
+
+    /// Whether the traffic is watched.
+    pub(in crate::service) fn is_passive(&self) -> bool {
+        self.passive.is_some()
+    }
+
+    /// Takes note of how a request went.
+    pub(in crate::service) fn observe(self: &Arc<Self>, failed: bool) {
+        let (Some(passive), Some(series)) = (&self.passive, &self.series) else { return };
+        match passive.observe(failed) {
+            Verdict::Unchanged => return,
+            Verdict::DownUntilProbed => {
+                if !self.up.swap(false, Ordering::Relaxed) {
+                    return;
+                }
+            }
+            Verdict::DownFor(window) => self.announce_return(window),
+        }
+        series.tell(|| self.is_up());
+        tracing::warn!(
+            serviceName = &*series.service,
+            targetURL = &*series.url,
+            "too many requests failed, the server is down"
+        );
+    }
+
+    /// Sets the gauge when the time is over. Requests do not wait for this: they look at the clock.
+    fn announce_return(self: &Arc<Self>, window: std::time::Duration) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let health = Arc::downgrade(self);
+        runtime.spawn(async move {
+            tokio::time::sleep(window).await;
+            if let Some(health) = health.upgrade() {
+                health.outage_over();
+            }
+        });
+    }
+
+    /// Says so when the time of an outage is over, unless the next one has begun.
+    pub(super) fn outage_over(&self) {
+        if self.is_up()
+            && let Some(series) = &self.series
+        {
+            series.tell(|| self.is_up());
+            tracing::info!(
+                serviceName = &*series.service,
+                targetURL = &*series.url,
+                "server may be tried again"
+            );
+        }
+    }
+}
