@@ -33,6 +33,14 @@ mod contract_wire;
 mod entry_points;
 #[cfg(test)]
 mod explain;
+#[cfg(all(test, feature = "redis"))]
+mod fault_redis;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod fault_system;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod fault_upstream;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]

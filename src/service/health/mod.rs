@@ -12,7 +12,7 @@ mod probe;
 mod reference;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 pub use monitor::HealthMonitor;
 pub use plan::HealthPlan;
@@ -21,6 +21,7 @@ pub(super) use passive::PassiveSettings;
 
 use super::PassiveHealthCheckConfig;
 use passive::{Passive, Verdict};
+use plan::Thresholds;
 use probe::ProbeError;
 
 /// Where `traefik_service_server_up` is counted.
@@ -57,8 +58,10 @@ impl Drop for Series {
 
 /// The condition of one server of one service.
 pub(super) struct ServerHealth {
-    /// What the last probe, or with probes the traffic, said.
+    /// What the last probes, or with probes the traffic, said.
     up: AtomicBool,
+    /// Probes in a row that said otherwise.
+    contrary: AtomicU32,
     passive: Option<Passive>,
     /// `None` when nobody checks: such a server is always up.
     series: Option<Arc<Series>>,
@@ -75,7 +78,7 @@ impl ServerHealth {
             series.set(true);
         }
         let passive = passive.map(|settings| Passive::new(settings, probed));
-        Self { up: AtomicBool::new(true), passive, series }
+        Self { up: AtomicBool::new(true), contrary: AtomicU32::new(0), passive, series }
     }
 
     /// Whether requests may be sent to it.
@@ -89,8 +92,17 @@ impl ServerHealth {
     }
 
     /// Takes note of what a probe found.
-    fn probed(&self, result: Result<(), ProbeError>) {
+    fn probed(&self, result: Result<(), ProbeError>, thresholds: Thresholds) {
         let Some(series) = &self.series else { return };
+        if !self.is_enough(result.is_ok(), thresholds) {
+            tracing::debug!(
+                serviceName = &*series.service,
+                targetURL = &*series.url,
+                ?result,
+                "a health check said otherwise, and not often enough yet"
+            );
+            return;
+        }
         let was_up = self.up.swap(result.is_ok(), Ordering::Relaxed);
         let (service, url) = (&*series.service, &*series.url);
         match result {
@@ -119,6 +131,21 @@ impl ServerHealth {
         }
     }
 
+    /// Whether a probe with this result counts: it says what is known, or is the last of so many
+    /// that say otherwise.
+    fn is_enough(&self, up: bool, Thresholds { rise, fall }: Thresholds) -> bool {
+        if up == self.is_probed_as_up() {
+            self.contrary.store(0, Ordering::Relaxed);
+            return true;
+        }
+        let contrary = self.contrary.fetch_add(1, Ordering::Relaxed) + 1;
+        let enough = contrary >= if up { rise } else { fall };
+        if enough {
+            self.contrary.store(0, Ordering::Relaxed);
+        }
+        enough
+    }
+
     /// Whether the traffic is watched.
     pub(super) fn is_passive(&self) -> bool {
         self.passive.is_some()
@@ -133,6 +160,7 @@ impl ServerHealth {
                 if !self.up.swap(false, Ordering::Relaxed) {
                     return;
                 }
+                self.contrary.store(0, Ordering::Relaxed);
             }
             Verdict::DownFor(window) => self.announce_return(window),
         }
@@ -235,16 +263,48 @@ pub(super) mod tests {
     const TWICE: PassiveSettings =
         PassiveSettings { window: Duration::from_secs(10), max_failures: 2 };
 
+    const AT_ONCE: Thresholds = Thresholds { rise: 1, fall: 1 };
+
+    /// F-17
+    #[test]
+    fn so_many_probes_in_a_row_decide() {
+        let gauge = Arc::new(Gauge::default());
+        let failed = || Err(ProbeError::Timeout);
+        let thresholds = Thresholds { rise: 3, fall: 2 };
+        let health = server(&gauge, "http://a", true, Some(TWICE));
+        for (results, up) in
+            [("-+-+-+", true), ("--", false), ("++-++-++", false), ("+", true), ("-", true)]
+        {
+            for result in results.chars() {
+                let result = if result == '+' { Ok(()) } else { failed() };
+                health.probed(result, thresholds);
+            }
+            assert_eq!(health.is_up(), up, "{results}");
+            assert_eq!(gauge.value("s@file", "http://a"), Some(up), "{results}");
+        }
+        // The traffic takes it out between two probes: what they said before does not count.
+        health.observe(true);
+        health.observe(true);
+        assert!(!health.is_up());
+        for up in [false, false, true] {
+            health.probed(Ok(()), thresholds);
+            assert_eq!(health.is_up(), up);
+        }
+        // Zero is one.
+        health.probed(failed(), Thresholds { rise: 0, fall: 0 });
+        assert!(!health.is_up());
+    }
+
     #[test]
     fn one_probe_decides_both_ways() {
         let gauge = Arc::new(Gauge::default());
         let health = server(&gauge, "http://a", true, None);
         assert!(health.is_up());
         assert_eq!(gauge.value("s@file", "http://a"), Some(true));
-        health.probed(Err(ProbeError::Timeout));
+        health.probed(Err(ProbeError::Timeout), AT_ONCE);
         assert!(!health.is_up());
         assert_eq!(gauge.value("s@file", "http://a"), Some(false));
-        health.probed(Ok(()));
+        health.probed(Ok(()), AT_ONCE);
         assert!(health.is_up());
         assert_eq!(gauge.value("s@file", "http://a"), Some(true));
         drop(health);
@@ -292,7 +352,7 @@ pub(super) mod tests {
         tokio::time::sleep(Duration::from_mins(1)).await;
         assert!(!health.is_up());
         assert!(!health.is_probed_as_up());
-        health.probed(Ok(()));
+        health.probed(Ok(()), AT_ONCE);
         assert!(health.is_up());
     }
 }

@@ -16,7 +16,15 @@ pub struct HealthPlan {
     pub(super) settings: ProbeSettings,
     pub(super) interval: Duration,
     pub(super) unhealthy_interval: Duration,
+    pub(super) thresholds: Thresholds,
     pub(super) servers: Vec<ProbedServer>,
+}
+
+/// How many probes in a row it takes to change a server's condition. Less than one is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Thresholds {
+    pub(super) rise: u32,
+    pub(super) fall: u32,
 }
 
 /// One server that is probed.
@@ -50,6 +58,13 @@ impl HealthPlan {
             None => interval,
         };
         let timeout = or_default("timeout", config.timeout, default.timeout);
+        for (option, value) in [("rise", config.rise), ("fall", config.fall)] {
+            if value == Some(0) {
+                let option = format!("healthCheck.{option}");
+                let message = format!("`{option}` is 0, which means 1");
+                warnings.push(BuildError::at(option, message));
+            }
+        }
         if config.mode != GRPC && is_elsewhere(&config.path) {
             let message = "`healthCheck.path` is an absolute URL: every check fails";
             warnings.push(BuildError::at("healthCheck.path", message));
@@ -77,6 +92,10 @@ impl HealthPlan {
             sender,
             interval,
             unhealthy_interval,
+            thresholds: Thresholds {
+                rise: config.rise.unwrap_or(1),
+                fall: config.fall.unwrap_or(1),
+            },
             servers: servers
                 .map(|(url, health)| ProbedServer { health, address: address(&url, config) })
                 .collect(),
