@@ -33,6 +33,9 @@ mod contract_wire;
 mod entry_points;
 #[cfg(test)]
 mod explain;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod fault_config;
 #[cfg(all(test, feature = "redis"))]
 mod fault_redis;
 #[cfg(test)]
