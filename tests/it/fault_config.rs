@@ -163,14 +163,18 @@ fn without_watches_files_are_looked_at() {
     assert!(process.log().contains(told), "{}", process.log());
     let mut client = Client::connect(process.address("web")).unwrap();
     let mut slowest = Duration::ZERO;
-    for path in ["one", "two"] {
-        process.write(&everything_to(&origin.url()).replace("`/`", &format!("`/{path}`")));
+    for path in ["/one", "/two"] {
+        process.write(
+            &everything_to(&origin.url()).replace("PathPrefix(`/`)", &format!("Path(`{path}`)")),
+        );
         let written = Instant::now();
         until("the change is seen", || {
-            client.send(&Ask::get(&format!("/{path}"))).unwrap().status == 200
+            let mut status = |path: &str| client.send(&Ask::get(path)).unwrap().status;
+            (status(path), status("/")) == (200, 404)
         });
         slowest = slowest.max(written.elapsed());
     }
+    assert!(slowest > Duration::from_millis(500), "{slowest:?}: there was a watch");
     assert!(slowest < Duration::from_secs(10), "{slowest:?}");
     println!("F-32: seen after at most {slowest:?}");
 }
