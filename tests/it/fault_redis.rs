@@ -4,11 +4,13 @@
 use std::thread;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::time::Instant;
 
+use crate::fault_system::Clock;
 use crate::harness::fault::{Fault, Relay};
 use crate::harness::redis::Redis;
-use crate::harness::{Ask, Origin, Proxy, until};
+use crate::harness::{Ask, Client, Origin, Proxy, pause, until};
 
 const READ_TIMEOUT: Duration = Duration::from_secs(1);
 /// What a busy machine may add to it.
@@ -85,4 +87,28 @@ fn every_decision_comes_in_time() {
     assert_eq!(crowd(&proxy, "/").0, [200; 10]);
     assert!(relay.connections() > 0);
     println!("F-67: {}", told.join("; "));
+}
+
+/// F-44: buckets in Redis are counted by the clock on the wall, which every proxy has its own of. When
+/// it jumps, no limit freezes and none opens.
+#[test]
+fn the_clock_may_jump() {
+    let (redis, origin) = (Redis::start(&[]), Origin::start());
+    let text = config(&origin.url(), &redis.address()).replace("1000", "5");
+    let clock = Clock::new();
+    let process = clock.start(&json!({}), &text);
+    let mut client = Client::connect(process.address("web")).unwrap();
+    let mut passed = || {
+        let statuses = (0..30).map(|_| client.send(&Ask::get("/")).unwrap().status);
+        statuses.filter(|&status| status == 200).count()
+    };
+    for offset in ["+3600", "-3600", "+400d", "+0", "-2", "+0"] {
+        assert!(passed() < 30, "the limit holds before {offset}");
+        clock.set(offset);
+        // No more than its burst comes at once, whatever the clock says.
+        assert!(passed() < 30, "the limit holds after {offset}");
+        pause(Duration::from_millis(if offset == "-2" { 4000 } else { 1500 }));
+        let passed = passed();
+        assert!((3..30).contains(&passed), "{passed} of 30 a while after {offset}");
+    }
 }

@@ -32,14 +32,45 @@ fn percentile(mut times: Vec<Duration>, percent: usize) -> Duration {
     times[(times.len() * percent / 100).min(times.len() - 1)]
 }
 
-/// The library that lies to a process about the time.
-fn faketime() -> PathBuf {
-    let architecture = std::env::consts::ARCH;
-    let debian = format!("/usr/lib/{architecture}-linux-gnu/faketime/libfaketime.so.1");
-    let known =
-        [&*debian, "/usr/lib/faketime/libfaketime.so.1", "/usr/lib64/faketime/libfaketime.so.1"];
-    let found = known.iter().map(Path::new).find(|path| path.exists());
-    found.expect("libfaketime is needed: install the package `libfaketime`").to_owned()
+/// The clock of one process, which can be set while it runs; the one that counts from the start of the
+/// machine goes on, as when a clock is set.
+pub(crate) struct Clock {
+    directory: TempDir,
+    library: PathBuf,
+}
+
+impl Clock {
+    pub(crate) fn new() -> Self {
+        let architecture = std::env::consts::ARCH;
+        let debian = format!("/usr/lib/{architecture}-linux-gnu/faketime/libfaketime.so.1");
+        let others = ["/usr/lib/faketime/libfaketime.so.1", "/usr/lib64/faketime/libfaketime.so.1"];
+        let library = std::iter::once(&*debian).chain(others).find(|path| Path::new(path).exists());
+        let library = library.expect("libfaketime is needed: install the package `libfaketime`");
+        let clock = Self { directory: TempDir::new().unwrap(), library: library.into() };
+        clock.set("+0");
+        clock
+    }
+
+    /// Sets it to so many seconds, or days (`+400d`), from the true time.
+    pub(crate) fn set(&self, offset: &str) {
+        let fresh = self.directory.path().join("fresh");
+        fs::write(&fresh, format!("{offset}\n")).unwrap();
+        fs::rename(&fresh, self.directory.path().join("clock")).unwrap();
+    }
+
+    /// The program by this clock.
+    pub(crate) fn start(&self, options: &Value, text: &str) -> Process {
+        let file = self.directory.path().join("clock");
+        let environment: [(&str, &OsStr); 5] = [
+            ("LD_PRELOAD", self.library.as_os_str()),
+            ("FAKETIME_TIMESTAMP_FILE", file.as_os_str()),
+            ("FAKETIME_NO_CACHE", "1".as_ref()),
+            // Both names are in use.
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".as_ref()),
+            ("DONT_FAKE_MONOTONIC", "1".as_ref()),
+        ];
+        Process::start_in(&environment, options, text)
+    }
 }
 
 /// A server that speaks TLS with a certificate for thirty days, and answers each connection once.
@@ -83,9 +114,8 @@ fn the_clock_may_jump() {
         Reply::status(if health.load(Ordering::Acquire) { 200 } else { 500 })
     });
     let directory = TempDir::new().unwrap();
-    let (clock, authority) = (directory.path().join("clock"), directory.path().join("ca.pem"));
+    let authority = directory.path().join("ca.pem");
     let log = directory.path().join("access.log");
-    fs::write(&clock, "+0\n").unwrap();
     fs::write(&authority, ca.pem()).unwrap();
     let more = format!(
         "    slow: {{rule: Host(`slow.test`), service: slow}}
@@ -119,26 +149,13 @@ fn the_clock_may_jump() {
         "entryPoints": {"web": {"transport": timeouts}},
         "accessLog": {"filePath": log, "format": "json"},
     });
-    let library = faketime();
-    let environment: [(&str, &OsStr); 5] = [
-        ("LD_PRELOAD", library.as_os_str()),
-        ("FAKETIME_TIMESTAMP_FILE", clock.as_os_str()),
-        ("FAKETIME_NO_CACHE", "1".as_ref()),
-        // As a clock is set: the one that counts from the start goes on.
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".as_ref()),
-        ("DONT_FAKE_MONOTONIC", "1".as_ref()),
-    ];
-    let process = Process::start_in(&environment, &options, &text);
+    let clock = Clock::new();
+    let process = clock.start(&options, &text);
     let at = process.address("web");
     let ask = |place: &str| Client::connect(at).unwrap().send(&Ask::get(place)).unwrap().status;
-    let jump = |text: &str| {
-        let fresh = directory.path().join("fresh");
-        fs::write(&fresh, format!("{text}\n")).unwrap();
-        fs::rename(&fresh, &clock).unwrap();
-    };
     let limited = || {
         let mut client = Client::connect(at).unwrap();
-        let all = (0..12).map(|_| client.send(&Ask::get("limited.test/")).unwrap().status);
+        let all = (0..30).map(|_| client.send(&Ask::get("limited.test/")).unwrap().status);
         all.filter(|&status| status == 200).count()
     };
     let load = Load::start(at, Traffic::USUAL);
@@ -154,13 +171,14 @@ fn the_clock_may_jump() {
         let mut running = Client::connect(at).unwrap();
         running.write(&Ask::get("slow.test/")).unwrap();
         pause(ms(200));
-        assert!(limited() < 12, "the limit holds before {offset}");
-        jump(offset);
+        assert!(limited() < 30, "the limit holds before {offset}");
+        clock.set(offset);
         assert_eq!(running.read("GET").unwrap().text(), "slow", "{offset}");
         assert_eq!(idle.send(&Ask::get(&format!("load.test{place}"))).unwrap().status, 200);
-        // Meanwhile more than a second has passed, so the bucket is full, and it is no more than that.
+        // In a second the bucket is full, and then it is no more than that.
+        pause(ms(1200));
         let passed = limited();
-        assert!((5..12).contains(&passed), "{passed} of 12 after {offset}");
+        assert!((5..30).contains(&passed), "{passed} of 30 after {offset}");
         let status = ask("secure.test/");
         assert_eq!(status != 200, expired, "{status} after {offset}");
         well.store(false, Ordering::Release);

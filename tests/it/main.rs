@@ -37,6 +37,7 @@ mod explain;
 #[cfg(target_os = "linux")]
 mod fault_config;
 #[cfg(all(test, feature = "redis"))]
+#[cfg(target_os = "linux")]
 mod fault_redis;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
