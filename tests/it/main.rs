@@ -59,6 +59,18 @@ mod entry_points;
 #[cfg(test)]
 mod explain;
 #[cfg(test)]
+#[cfg(target_os = "linux")]
+mod fault_config;
+#[cfg(all(test, feature = "redis"))]
+#[cfg(target_os = "linux")]
+mod fault_redis;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod fault_system;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod fault_upstream;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod h2spec;
