@@ -36,8 +36,8 @@ mod explain;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod fault_config;
-#[cfg(all(test, feature = "redis"))]
-#[cfg(target_os = "linux")]
+#[cfg(test)]
+#[cfg(all(feature = "redis", target_os = "linux"))]
 mod fault_redis;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
