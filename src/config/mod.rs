@@ -6,6 +6,7 @@ pub mod dynamic_config;
 pub mod entry_points;
 mod environment;
 pub mod help;
+pub mod limits;
 pub mod loader;
 pub mod merge;
 pub mod not_supported;

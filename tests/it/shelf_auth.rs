@@ -20,7 +20,7 @@ use crate::harness::{Answer, Ask, Client, NOBODY, Origin, Proxy, Reply, pause, u
 use crate::wire::{echoed, websocket, websocket_echo};
 
 /// A router for everything through `middleware`, which is written in one line.
-fn through(url: &str, middleware: &str) -> String {
+pub(crate) fn through(url: &str, middleware: &str) -> String {
     format!(
         "
         http:
@@ -504,6 +504,7 @@ fn ip_white_list() {
 /// The headers about certificates.
 const NAMES: [&str; 2] = ["X-Forwarded-Tls-Client-Cert", "X-Forwarded-Tls-Client-Cert-Info"];
 
+/// T-71
 #[test]
 fn pass_tls_client_cert() {
     let (origin, ca) = (Origin::start(), Ca::new());

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ServerHealth;
+use super::condition::Thresholds;
 use super::probe::{GRPC, ProbeError, ProbeSender, ProbeSettings};
 use super::reference::{Address, is_elsewhere};
 use crate::service::HealthCheckConfig;
@@ -18,13 +19,6 @@ pub struct HealthPlan {
     pub(super) unhealthy_interval: Duration,
     pub(super) thresholds: Thresholds,
     pub(super) servers: Vec<ProbedServer>,
-}
-
-/// How many probes in a row it takes to change a server's condition. Less than one is one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Thresholds {
-    pub(super) rise: u32,
-    pub(super) fall: u32,
 }
 
 /// One server that is probed.

@@ -30,9 +30,22 @@ pub(crate) struct Pair {
 
 impl Ca {
     pub(crate) fn new() -> Self {
+        Self::with(None)
+    }
+
+    /// An authority for names below `domain` alone.
+    pub(crate) fn of(domain: &str) -> Self {
+        Self::with(Some(rcgen::NameConstraints {
+            permitted_subtrees: vec![rcgen::GeneralSubtree::DnsName(domain.to_owned())],
+            excluded_subtrees: Vec::new(),
+        }))
+    }
+
+    fn with(names: Option<rcgen::NameConstraints>) -> Self {
         let mut params = rcgen::CertificateParams::default();
         params.distinguished_name.push(rcgen::DnType::CommonName, "test authority");
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.name_constraints = names;
         let key = rcgen::KeyPair::generate().unwrap();
         Self { issuer: rcgen::CertifiedIssuer::self_signed(params, key).unwrap() }
     }
