@@ -67,6 +67,7 @@ fn proof(challenge: &Answer, password: &str, target: &str, nc: &str) -> String {
     )
 }
 
+/// G-53: what proves a password once proves nothing the second time.
 #[test]
 fn digest_auth() {
     let origin = Origin::start();
