@@ -382,7 +382,7 @@ fn a_cache_that_cannot_be_is_told() {
     assert_eq!((keeper.count(), origin.count()), (0, 0));
 }
 
-/// Whatever befalls the server: the backend is not asked.
+/// G-48: whatever befalls the server, the backend is not asked.
 #[test]
 fn forward_auth_fails_closed() {
     let origin = Origin::start();
