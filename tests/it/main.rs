@@ -36,6 +36,14 @@ mod explain;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod floods_http2;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod floods_memory;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod floods_slow;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod hostile;
