@@ -337,6 +337,7 @@ fn error_pages_get_no_credentials_unless_they_are_listed() {
         ("hardened", "", &[][..]),
         ("hardened", ", errorRequestHeaders: [Cookie]", &["Cookie"][..]),
         ("safe", ", errorRequestHeaders: [Accept]", &[][..]),
+        ("safe", ", errorRequestHeaders: [Authorization]", &names[..1]),
         ("safe", "", &[][..]),
         ("exact", "", &names[..2]),
     ] {

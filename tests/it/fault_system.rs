@@ -385,10 +385,10 @@ fn ports_may_run_out() {
 
 fn without_ports() {
     let held = Arc::new(AtomicBool::new(true));
-    let hold = Arc::clone(&held);
+    let gate = Arc::clone(&held);
     let busy = Origin::with(move |seen| {
         if seen.target == "/held" {
-            until("it is let go", || !hold.load(Ordering::Acquire));
+            until("it is let go", || !gate.load(Ordering::Acquire));
         }
         Reply::ok("busy")
     });
@@ -436,8 +436,8 @@ http:
     }
     assert!(slowest < ms(500), "{slowest:?}");
     let log = process.log();
-    let told = |line: &&str| line.contains("no port") && line.contains("\"level\":\"warn\"");
-    let told = log.lines().filter(told).count();
+    let is_told = |line: &&str| line.contains("no port") && line.contains("\"level\":\"warn\"");
+    let told = log.lines().filter(is_told).count();
     assert!((1..4).contains(&told), "the log says why, once in a while: {log}");
     let ports = taken.len();
     for stream in taken {

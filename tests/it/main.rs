@@ -61,8 +61,8 @@ mod explain;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod fault_config;
-#[cfg(all(test, feature = "redis"))]
-#[cfg(target_os = "linux")]
+#[cfg(test)]
+#[cfg(all(feature = "redis", target_os = "linux"))]
 mod fault_redis;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
@@ -72,6 +72,14 @@ mod fault_system;
 mod fault_upstream;
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod floods_http2;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod floods_memory;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod floods_slow;
 #[cfg(test)]
 mod h2spec;
 #[cfg(test)]
