@@ -42,7 +42,7 @@ const FAREWELL: Duration = Duration::from_millis(500);
 const LEAVE_TIME: Duration = Duration::from_secs(10);
 
 /// Longer than any connection lasts.
-const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+const NEVER: Duration = Duration::from_hours(10 * 365 * 24);
 
 /// What the requests of one connection share.
 pub(super) struct Conversation {
