@@ -75,7 +75,9 @@ fn crawling_clients_do_not_hurt_others() {
         let mut open = Vec::new();
         loop {
             let mut stream = attack.connect()?;
-            stream.write_all(&"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(50).into_bytes())?;
+            // Answered by a thread in this process: 500 of them in a second.
+            attack.wait(10_000)?;
+            stream.write_all(&"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(5).into_bytes())?;
             open.push(stream);
             if open.len() > 100 {
                 open.clear();
