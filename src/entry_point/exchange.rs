@@ -28,12 +28,14 @@ use crate::exchange::canonical::{canonical_host, routing_path};
 use crate::exchange::error::{empty, text};
 use crate::exchange::forwarded::{self, ForwardedFacts, X_FORWARDED_FOR};
 use crate::exchange::request_id::{self, is_sane};
+use crate::exchange::rounds;
 use crate::exchange::view::{FlatHost, RequestView};
 use crate::exchange::{
     Body, BodyEnd, ClientTls, Context, EndHook, Ending, Handler, Observation, Outcome, Protocol,
     ProxyError, Request, Response, on_end_boxed,
 };
 use crate::observability::access_log::AccessRecord;
+use crate::observability::metrics::OpenConnection;
 use crate::router::{HttpRouter, RoutingTable};
 use crate::upstream::headers::upgrade_of;
 use crate::wire::{BodyTimeout, InFlight};
@@ -58,6 +60,9 @@ pub(super) async fn answer(
         reply::keep_head_only(&mut response);
     }
     exchange.name_response(&mut response);
+    if conversation.door.entry_point.facts.hardened {
+        reply::keep_out_of_caches(&mut response);
+    }
     let until = exchange.attach(&mut response);
     if let Some(until) = until {
         // Nobody asks the body for more while the client takes nothing.
@@ -69,7 +74,8 @@ pub(super) async fn answer(
     if let Some(gate) = &conversation.gate {
         gate.answered(response.status());
         let rest = received.is_some_and(|received| received.leaves_a_rest(gate));
-        if (last || rest) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let last = last || rest || gate.asked_to_close();
+        if last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             reply::close(&mut response);
         }
     }
@@ -122,6 +128,12 @@ fn admit(
         return exchange.refuse(refusal.status, refusal.reason);
     }
     exchange.uri = parts.uri.clone();
+    // Traefik lets such a request go round until descriptors run out.
+    if !entry_point.facts.exact
+        && !rounds::count(&mut parts.headers, &conversation.door.shared.server_name)
+    {
+        return exchange.refuse(StatusCode::LOOP_DETECTED, "the request has come back too often");
+    }
     exchange.describe(conversation, &mut parts.headers);
     let body = exchange.body(conversation, body);
     Ok((Request::from_parts(parts, body), exchange))
@@ -162,6 +174,8 @@ struct Answered {
     grpc_status: Option<u16>,
     origin_headers: Option<HeaderMap>,
     downstream_headers: Option<HeaderMap>,
+    /// A tunnel is what has become of its connection, which counts as open until then.
+    _tunnel: Option<OpenConnection>,
 }
 
 impl Exchange {
@@ -370,12 +384,15 @@ impl Exchange {
         let capture = |headers| shared.access_log.as_ref().and_then(|log| log.capture(headers));
         let downstream_headers = capture(headers);
         let origin_headers = outcome.origin_headers.as_deref().and_then(capture);
+        let entry_point = &self.conversation.door.entry_point.facts.name;
         self.result = Some(Answered {
             status: response.status(),
             outcome,
             grpc_status: headers.get("grpc-status").and_then(number),
             origin_headers,
             downstream_headers,
+            _tunnel: (response.status() == StatusCode::SWITCHING_PROTOCOLS)
+                .then(|| shared.metrics.connection_opened(entry_point)),
         });
         if let Some(limit) = self.conversation.door.entry_point.timeouts.write {
             let deadline = self.cx.start + limit;
@@ -527,6 +544,7 @@ impl Drop for Exchange {
                 grpc_status: None,
                 origin_headers: None,
                 downstream_headers: None,
+                _tunnel: None,
             });
             self.finish(BodyEnd { ending: Ending::Dropped, bytes: 0 }, None);
         }

@@ -318,7 +318,7 @@ mod tests {
         frame
     }
 
-    fn ledger(frames: u32, resets: u32) -> Ledger {
+    fn opened(frames: u32, resets: u32) -> Ledger {
         let allowance = |burst| Some(Allowance { burst, per_second: 100 });
         let limits =
             Limits { frames: allowance(frames), resets: allowance(resets), ..Limits::default() };
@@ -353,7 +353,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn frames_without_use_are_paid_by_time_and_by_answers() {
         let update = frame(4, 8, 0, 0);
-        let mut ledger = ledger(1000, 10);
+        let mut ledger = opened(1000, 10);
         assert!(ledger.arrived(&update.repeat(1000)));
         tokio::time::advance(Duration::from_secs(2)).await;
         assert!(ledger.arrived(&update.repeat(200)));
@@ -370,7 +370,7 @@ mod tests {
             (frame(1, 9, 0, 1), 10),
             (frame(9, 0x10, 0, 0), 1000),
         ] {
-            let mut ledger = super::tests::ledger(1000, 10);
+            let mut ledger = opened(1000, 10);
             assert!(ledger.arrived(&frame.repeat(most)), "{frame:?}");
             assert!(!ledger.arrived(&frame), "{frame:?}");
         }
@@ -378,7 +378,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_brings_something_is_free() {
-        let mut ledger = ledger(10, 10);
+        let mut ledger = opened(10, 10);
         for frame in [
             frame(100, 1, 5, 1),
             frame(100, 0, 0, 1),
@@ -397,7 +397,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn resets_are_paid_by_answers() {
         let reset = frame(4, 3, 0, 1);
-        let mut ledger = ledger(10, 10);
+        let mut ledger = opened(10, 10);
         assert!(ledger.arrived(&reset.repeat(6)));
         ledger.leaves(&reset.repeat(4));
         ledger.conversation.answered.store(7, Relaxed);
@@ -410,7 +410,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn heads_in_vain_are_paid_with_the_next_frame() {
         let head = frame(100, 1, 5, 1);
-        let mut ledger = ledger(1000, 10);
+        let mut ledger = opened(1000, 10);
         ledger.conversation.bombs.store(5, Relaxed);
         assert!(ledger.arrived(&head.repeat(100)));
         ledger.conversation.bombs.store(6, Relaxed);
@@ -419,7 +419,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_turn_has_an_end() {
-        let mut ledger = ledger(100_000, 10);
+        let mut ledger = opened(100_000, 10);
         assert!(ledger.arrived(&frame(5000, 1, 4, 1).repeat(3)) && !ledger.has_enough());
         assert!(ledger.arrived(&frame(16_384, 9, 4, 1)) && ledger.has_enough());
         ledger.next_turn();

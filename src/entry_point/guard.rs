@@ -208,7 +208,7 @@ mod tests {
     fn the_entry_point_traefik_has_a_reserve_and_trusted_peers_no_limit() {
         let door = door_with(|_| {});
         let inside = door_with(|entry_point| {
-            let name = std::sync::Arc::from(TRAEFIK);
+            let name = Arc::from(TRAEFIK);
             entry_point.facts =
                 Arc::new(crate::exchange::EntryPointFacts { name, ..Default::default() });
             entry_point.trusted = crate::exchange::forwarded::TrustedSources::new(true, &[]);

@@ -153,6 +153,7 @@ async fn talk<S: Stream>(
     let limits = HeadLimits {
         max_head_bytes: entry_point.limits.max_bytes,
         max_header_fields: entry_point.limits.max_fields,
+        close_on_noise: !entry_point.facts.exact,
     };
     let timeouts = GateTimeouts {
         idle: entry_point.timeouts.idle,

@@ -2,7 +2,7 @@
 //!
 //! Invariant: whatever a client sends becomes either a refusal or one canonical request.
 
-mod cname;
+pub mod cname;
 pub mod connection;
 mod cork;
 mod deadline;
@@ -13,7 +13,7 @@ pub mod head;
 pub mod http;
 pub mod listener;
 mod paced;
-mod proxy_protocol;
+pub mod proxy_protocol;
 mod reply;
 mod rest;
 mod shortage;

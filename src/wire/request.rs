@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::chunk::{ChunkScan, Chunked};
 use super::control::{GateControl, GateLimit, Rejection};
-use super::head::{Head, HeadLimits, HeadScan, Violation};
+use super::head::{Head, HeadLimits, HeadScan, NOISE, Violation};
 use super::held::Held;
 use super::timer::LazySleep;
 
@@ -104,6 +104,8 @@ enum Phase {
     Rejected(bool),
     /// A body broke the rules.
     Broken(&'static str),
+    /// What came is no HTTP/1: nothing is passed on, nothing is answered.
+    Noise,
 }
 
 /// Where the stream is, in messages.
@@ -137,6 +139,10 @@ impl Track {
                         at += head.len;
                         self.begin(&head);
                     }
+                    Err(NOISE) if self.limits.close_on_noise && self.control.requests() == 0 => {
+                        self.phase = Phase::Noise;
+                        return at;
+                    }
                     Err(violation) => {
                         self.reject(violation, rest);
                         return at;
@@ -163,7 +169,9 @@ impl Track {
                     }
                 }
                 Phase::Tunnel => return data.len(),
-                Phase::Undecided | Phase::Rejected(_) | Phase::Broken(_) => return at,
+                Phase::Undecided | Phase::Rejected(_) | Phase::Broken(_) | Phase::Noise => {
+                    return at;
+                }
             }
         }
     }
@@ -171,7 +179,7 @@ impl Track {
     fn begin(&mut self, head: &Head) {
         self.scan = HeadScan::default();
         self.upgrade = head.upgrade;
-        self.control.head_delivered(head.upgrade);
+        self.control.head_delivered(head.upgrade, head.close);
         match head.length {
             _ if head.chunked => {
                 self.phase =
@@ -281,7 +289,7 @@ impl<S> RequestGate<S> {
                     if self.track.refused_head_request { STAND_IN_HEAD } else { STAND_IN };
                 self.held.replace_waiting(stand_in);
             }
-            Phase::Broken(_) => self.held.drop_waiting(),
+            Phase::Broken(_) | Phase::Noise => self.held.drop_waiting(),
             _ => {}
         }
         if self.timeouts.of_head().is_some() {
@@ -319,7 +327,11 @@ impl<S> RequestGate<S> {
                 BodyTimeout::Total => Some(started?.max(control.current_since()?) + read?),
                 BodyTimeout::PerRead => Some(self.waiting? + read?),
             },
-            Phase::Undecided | Phase::Tunnel | Phase::Rejected(_) | Phase::Broken(_) => None,
+            Phase::Undecided
+            | Phase::Tunnel
+            | Phase::Rejected(_)
+            | Phase::Broken(_)
+            | Phase::Noise => None,
         }
     }
 
@@ -415,6 +427,17 @@ impl<S: AsyncRead + Unpin> RequestGate<S> {
         if self.eof && self.held.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
+    /// Whether something has come behind the last request, which nobody will read.
+    fn reads_more(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.eof || !matches!(self.track.phase, Phase::Head) {
+            return false;
+        }
+        let mut scratch = [0; 64];
+        let mut buf = ReadBuf::new(&mut scratch);
+        let read = Pin::new(&mut self.io).poll_read(cx, &mut buf);
+        matches!(read, Poll::Ready(Ok(()))) && !buf.filled().is_empty()
+    }
+
     fn poll_linger(&mut self, cx: &mut Context<'_>, mut left: usize) -> Poll<()> {
         let mut scratch = [0; 8192];
         loop {
@@ -456,6 +479,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for RequestGate<S> {
                 // Not the end of the stream: hyper would drop the connection before the answer is out. It closes the
                 // connection after the answer.
                 Phase::Rejected(_) => return Poll::Pending,
+                Phase::Noise => return Poll::Ready(Ok(())),
                 Phase::Undecided => {
                     if this.decide(cx) {
                         continue;
@@ -573,7 +597,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for RequestGate<S> {
         }
         if this.linger.is_none() {
             ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
-            if !this.has_unread() {
+            if !this.has_unread() && !this.reads_more(cx) {
                 return Poll::Ready(Ok(()));
             }
             this.waiting = None;

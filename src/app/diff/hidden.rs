@@ -3,20 +3,14 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use crate::config::tree::is_secret;
 use crate::service::without_credentials;
-use crate::values::secret::is_credential_header;
+use crate::values::secret::is_secret_name;
 
 /// Matchers whose first argument is a name, and whose others are its value.
 const NAMED: [&str; 6] =
     ["Header", "HeaderRegexp", "Headers", "HeadersRegexp", "Query", "QueryRegexp"];
 /// What stands in the place of a value.
 pub(super) const HIDDEN: &str = "(hidden)";
-
-/// Whether the value of a header, or of a parameter of a query, must not be shown.
-pub(super) fn is_secret_name(name: &str) -> bool {
-    is_secret(name) || is_credential_header(name)
-}
 
 /// The value of an option. A URL may have credentials before its host and in its query.
 pub(super) fn value(text: &str) -> Cow<'_, str> {

@@ -9,10 +9,10 @@ use serde_json::Value;
 use super::hidden;
 use crate::app::explain::Subject;
 use crate::config::dynamic_config::Section;
-use crate::config::tree::{Node, is_secret};
+use crate::config::tree::Node;
 use crate::service::ServiceConfig;
 use crate::values::QualifiedName;
-use crate::values::secret::is_credential_header;
+use crate::values::secret::{is_credential_header, is_secret_option};
 
 /// One option that differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -239,7 +239,7 @@ fn compare(
 
 /// Whether the value of an option, or of a header, must not be shown. `cookie` is a section of `sticky`.
 fn is_hidden(key: &str) -> bool {
-    is_secret(key) || key != "cookie" && is_credential_header(key)
+    is_secret_option(key) || key != "cookie" && is_credential_header(key)
 }
 
 fn shown(key: &str, value: &Value, hidden: bool) -> String {
