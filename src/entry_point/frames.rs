@@ -181,6 +181,8 @@ pub(super) struct Ledger {
     conversation: Arc<Conversation>,
     incoming: Walk,
     outgoing: Walk,
+    /// Whether the next stream that we reset is free.
+    free: bool,
     frames: Option<Bucket>,
     resets: Option<Bucket>,
     /// Bytes of answers that have paid for nothing yet.
@@ -206,6 +208,7 @@ impl Ledger {
             conversation: Arc::clone(conversation),
             incoming: Walk { left: PREFACE, ..Walk::default() },
             outgoing: Walk::default(),
+            free: true,
             frames: limits.frames.map(Bucket::new),
             resets: resets.map(Bucket::new),
             delivered: 0,
@@ -259,14 +262,17 @@ impl Ledger {
         }
     }
 
-    /// Takes account of what is written for the client: a stream that we have to reset is as good as one that it has
-    /// reset (CVE-2025-8671).
+    /// Takes account of what is written for the client: two streams that we have to reset are as good as one that it has
+    /// reset (CVE-2025-8671). Whoever does not know yet how many it may open is told by such resets too.
     #[inline]
     pub(super) fn leaves(&mut self, bytes: &[u8]) {
         let mut outgoing = std::mem::take(&mut self.outgoing);
         outgoing.follow(bytes, |frame| {
             if frame.kind == RST_STREAM {
-                self.reset();
+                self.free = !self.free;
+                if self.free {
+                    self.reset();
+                }
             }
         });
         self.outgoing = outgoing;
@@ -399,7 +405,7 @@ mod tests {
         let reset = frame(4, 3, 0, 1);
         let mut ledger = opened(10, 10);
         assert!(ledger.arrived(&reset.repeat(6)));
-        ledger.leaves(&reset.repeat(4));
+        ledger.leaves(&reset.repeat(8));
         ledger.conversation.answered.store(7, Relaxed);
         assert!(ledger.arrived(&reset.repeat(7)));
         assert!(!ledger.arrived(&reset));
