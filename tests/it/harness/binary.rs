@@ -26,7 +26,7 @@ pub(crate) fn command(directory: &Path) -> Command {
     command
 }
 
-/// The program as a running proxy. Its log is a file, at level debug.
+/// The program as a running proxy. Its log is a file, at level debug if the options name no other.
 pub(crate) struct Process {
     child: Child,
     setup: Setup,
@@ -76,7 +76,8 @@ impl Process {
 
     fn spawn(mut command: Command, options: &Value, text: &str) -> Self {
         let mut setup = Proxy::with(options.clone());
-        let log = json!({"level": "DEBUG", "format": "json", "filePath": log_file(&setup)});
+        let level = options["log"]["level"].as_str().unwrap_or("DEBUG");
+        let log = json!({"level": level, "format": "json", "filePath": log_file(&setup)});
         setup.set("log", &log);
         let file = setup.files(text);
         let child = command
