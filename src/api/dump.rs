@@ -12,7 +12,7 @@ use flate2::write::GzEncoder;
 use regex::{Captures, Regex};
 use serde_json::{Value, json};
 
-use super::redact::{HEADERS, hide_pattern};
+use super::redact::{HEADERS, hide_pattern, without_query_values};
 use crate::values::secret::is_credential_header;
 
 /// Size of a record of a tar archive.
@@ -110,16 +110,6 @@ fn hide_text(key: &str, text: &mut String) {
         });
         *text = hidden.into_owned();
     }
-}
-
-fn without_query_values(url: &str) -> String {
-    let Some((before, query)) = url.split_once('?') else { return url.to_owned() };
-    let (query, fragment) = query.split_at(query.find('#').unwrap_or(query.len()));
-    let pairs = query.split('&').map(|pair| match pair.split_once('=') {
-        Some((name, _)) => format!("{name}={HIDDEN}"),
-        None => pair.to_owned(),
-    });
-    format!("{before}?{}{fragment}", pairs.collect::<Vec<_>>().join("&"))
 }
 
 #[expect(clippy::unwrap_used, reason = "patterns of our own, compiled by every test")]

@@ -1,5 +1,5 @@
-//! Credentials in configured headers, which Traefik's API shows: under every profile but `exact` their values are
-//! hidden.
+//! Credentials in configured headers and URLs, which Traefik's API shows: under every profile but `exact` their values
+//! are hidden.
 
 use serde_json::{Value, json};
 
@@ -8,6 +8,9 @@ use crate::values::secret::is_credential_header;
 /// Options that hold headers by name: of the middleware `headers`, and of a health check.
 pub(super) const HEADERS: [&str; 4] =
     ["customRequestHeaders", "customResponseHeaders", "headers", "sslProxyHeaders"];
+
+/// Options that hold URLs to ask: of `forwardAuth`, and of a health check.
+const URLS: [&str; 2] = ["address", "path"];
 
 /// Hides credentials in the view of an object, or of many.
 pub(super) fn hide_credentials(view: &mut Value) {
@@ -19,6 +22,9 @@ pub(super) fn hide_credentials(view: &mut Value) {
                     hide_values(value);
                 }
                 hide_pattern(key, value);
+                if URLS.contains(&key.as_str()) {
+                    hide_query(value);
+                }
                 hide_credentials(value);
             }
         }
@@ -36,6 +42,27 @@ pub(super) fn hide_pattern(key: &str, value: &mut Value) {
     {
         *pattern = json!("xxxx");
     }
+}
+
+/// Hides the values in the query of a URL, which may be keys.
+fn hide_query(value: &mut Value) {
+    if let Value::String(url) = value
+        && (url.starts_with('/') || url.contains("://"))
+        && url.contains('?')
+    {
+        *url = without_query_values(url);
+    }
+}
+
+/// A URL whose parameters have names only.
+pub(super) fn without_query_values(url: &str) -> String {
+    let Some((before, query)) = url.split_once('?') else { return url.to_owned() };
+    let (query, fragment) = query.split_at(query.find('#').unwrap_or(query.len()));
+    let pairs = query.split('&').map(|pair| match pair.split_once('=') {
+        Some((name, _)) => format!("{name}=xxxx"),
+        None => pair.to_owned(),
+    });
+    format!("{before}?{}{fragment}", pairs.collect::<Vec<_>>().join("&"))
 }
 
 fn hide_values(headers: &mut Value) {
@@ -66,7 +93,7 @@ mod tests {
                 {"header": {"name": "Cookie"}, "path": "^/x"},
             ]}},
             {"loadBalancer": {
-                "healthCheck": {"headers": {"X-Api-Key": "k", "Accept": "*/*"}, "path": "/"},
+                "healthCheck": {"headers": {"X-Api-Key": "k", "Accept": "*/*"}, "path": "/?a=b&c#d"},
                 "sticky": {"cookie": {"name": "token"}},
             }},
         ]);
@@ -84,7 +111,7 @@ mod tests {
                 {"header": {"name": "Cookie"}, "path": "^/x"},
             ]}},
             {"loadBalancer": {
-                "healthCheck": {"headers": {"X-Api-Key": "xxxx", "Accept": "*/*"}, "path": "/"},
+                "healthCheck": {"headers": {"X-Api-Key": "xxxx", "Accept": "*/*"}, "path": "/?a=xxxx&c#d"},
                 "sticky": {"cookie": {"name": "token"}},
             }},
         ]);

@@ -154,6 +154,21 @@ fn mask_userinfo(line: &str) -> String {
         rest = after.get(hidden..).unwrap_or_default();
     }
     shown.push_str(rest);
+    mask_bare_userinfo(&shown)
+}
+
+/// The same for what should have been a URL and has no scheme: `user:password@`.
+fn mask_bare_userinfo(line: &str) -> String {
+    let mut shown = line.to_owned();
+    for (at, _) in line.match_indices('@') {
+        let before = line.get(..at).unwrap_or_default();
+        let word = before.rfind([' ', '"', '\'', '/', ',', '{', '[', '=']).map_or(0, |end| end + 1);
+        let Some(colon) = before.get(word..).and_then(|text| text.find(':')) else { continue };
+        let hidden = word + colon + 1..at;
+        if let Some(text) = line.get(hidden.clone()) {
+            shown.replace_range(hidden, &stars(text));
+        }
+    }
     shown
 }
 
@@ -231,5 +246,6 @@ mod tests {
         assert!(shown.contains("http://*********@a") && shown.contains("@b/x@y"), "{shown}");
         assert!(!shown.contains("hunter2") && !shown.contains("p@ss"), "{shown}");
         assert_eq!(mask_userinfo("no url: a@b"), "no url: a@b");
+        assert_eq!(mask_userinfo("x: 'u:hunter2@a', y@z"), "x: 'u:*******@a', y@z");
     }
 }
