@@ -352,7 +352,7 @@ const PLACES: [&str; 42] = [
     "backend.Set-Cookie",
     "backend.X-Auth-Token",
     "backend.body",
-    "backend.trailer",
+    "backend.X-Session-Token",
 ];
 
 /// The mark of a place: a word that stands nowhere else.
@@ -527,7 +527,7 @@ fn no_mark_is_seen() {
             "defaultMode": "keep",
             "names": {
                 "Authorization": "redact", "Proxy-Authorization": "redact", "Cookie": "redact", "Set-Cookie": "redact",
-                "X-Api-Key": "drop", "X-Auth-Token": "drop", "Sec-WebSocket-Key": "drop",
+                "X-Api-Key": "drop", "X-Auth-Token": "drop", "X-Session-Token": "redact", "Sec-WebSocket-Key": "drop",
             },
         }}}),
         json!({"format": "json", "fields": {"queryParameters": {"defaultMode": "drop"}}}),
@@ -558,7 +558,7 @@ fn show_all(mut access: Value, shown: &mut Vec<(String, String)>) {
         reply
             .header("Set-Cookie", &format!("session={}", mark("backend.Set-Cookie")))
             .header("X-Auth-Token", &mark("backend.X-Auth-Token"))
-            .header("X-Token-Trailer", &mark("backend.trailer"))
+            .header("X-Session-Token", &mark("backend.X-Session-Token"))
     });
     let auth = Origin::with(|seen| {
         let ok = seen.target.starts_with("/ok");
