@@ -15,7 +15,8 @@ use super::pieces::Pieces;
 
 /// Behind its method, the request that stands for a refused one.
 const STAND_IN: &[u8] = b" / HTTP/1.1\r\nhost: rejected\r\nconnection: close\r\n\r\n";
-const LIMITS: HeadLimits = HeadLimits { max_head_bytes: 2048, max_header_fields: 24 };
+const LIMITS: HeadLimits =
+    HeadLimits { max_head_bytes: 2048, max_header_fields: 24, close_on_noise: false };
 
 /// Sends one stream whole and in pieces, and reads what came through.
 pub fn run(data: &[u8]) {

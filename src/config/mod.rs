@@ -7,6 +7,7 @@ pub mod entry_points;
 mod environment;
 mod excerpt;
 pub mod help;
+pub mod limits;
 pub mod loader;
 pub mod merge;
 pub mod not_supported;

@@ -201,6 +201,7 @@ pub(super) mod tests {
         assert_eq!(read(&second), Some(alias("b.test", 60)));
     }
 
+    /// T-12
     #[test]
     fn what_does_not_answer_the_question_counts_for_nothing() {
         let asked = question(7, "www.a.test").unwrap();
@@ -227,6 +228,7 @@ pub(super) mod tests {
     }
 
     proptest! {
+        /// T-12
         #[test]
         fn whatever_comes_is_read_without_a_panic(
             tail in prop::collection::vec(any::<u8>(), 0..80),

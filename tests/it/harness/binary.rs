@@ -26,7 +26,7 @@ pub(crate) fn command(directory: &Path) -> Command {
     command
 }
 
-/// The program as a running proxy. Its log is a file, at level debug if the options name no other.
+/// The program as a running proxy. Its log is a file, at level debug where the options have no other.
 pub(crate) struct Process {
     child: Child,
     setup: Setup,
@@ -54,6 +54,11 @@ impl Process {
         shell.env_clear().stdin(OwnedFd::from(socket));
         shell.args(["-c", script, name, env!("CARGO_BIN_EXE_doorward")]);
         Self::spawn(shell, options, text).listening()
+    }
+
+    /// The same by a command that becomes the program.
+    pub(crate) fn by(command: Command, options: &Value, text: &str) -> Self {
+        Self::spawn(command, options, text).listening()
     }
 
     fn listening(self) -> Self {
