@@ -4,7 +4,7 @@
 //! `Origin` of one transport, so two transports never share a connection.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -296,7 +296,7 @@ impl ServersTransport {
             server_name,
             absolute: proxy.as_deref().and_then(|proxy| AbsoluteForm::to(target, proxy)),
             proxy,
-            idle: IdleCount::default(),
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
         });
         origins.insert(key, Arc::downgrade(&origin));
         origin
@@ -328,7 +328,7 @@ pub(super) struct Origin {
     /// Set where requests are told to the proxy and not sent through a tunnel.
     pub(super) absolute: Option<AbsoluteForm>,
     /// Idle connections of all workers together.
-    pub(super) idle: IdleCount,
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 }
 
 #[cfg(test)]

@@ -59,7 +59,27 @@ mod entry_points;
 #[cfg(test)]
 mod explain;
 #[cfg(test)]
+#[cfg(target_os = "linux")]
+mod fault_config;
+#[cfg(test)]
+#[cfg(all(feature = "redis", target_os = "linux"))]
+mod fault_redis;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod fault_system;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod fault_upstream;
+#[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod floods_http2;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod floods_memory;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod floods_slow;
 #[cfg(test)]
 mod h2spec;
 #[cfg(test)]
@@ -70,6 +90,8 @@ mod hostile;
 mod hosts;
 #[cfg(test)]
 mod layers;
+#[cfg(test)]
+mod marks;
 #[cfg(test)]
 mod middlewares;
 #[cfg(test)]

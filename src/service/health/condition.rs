@@ -5,7 +5,7 @@
 
 use super::passive::{Passive, PassiveSettings, Verdict};
 use super::probe::ProbeError;
-use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crate::sync::{Arc, Mutex, PoisonError};
 
 /// Where `traefik_service_server_up` is counted.
@@ -46,10 +46,19 @@ impl Drop for Series {
     }
 }
 
+/// How many probes in a row it takes to change a server's condition. Less than one is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Thresholds {
+    pub(super) rise: u32,
+    pub(super) fall: u32,
+}
+
 /// The condition of one server of one service.
 pub(in crate::service) struct ServerHealth {
-    /// What the last probe, or with probes the traffic, said.
+    /// What the last probes, or with probes the traffic, said.
     up: AtomicBool,
+    /// Probes in a row that said otherwise.
+    contrary: AtomicU32,
     passive: Option<Passive>,
     /// `None` when nobody checks: such a server is always up.
     series: Option<Arc<Series>>,
@@ -66,7 +75,7 @@ impl ServerHealth {
             series.tell(|| true);
         }
         let passive = passive.map(|settings| Passive::new(settings, probed));
-        Self { up: AtomicBool::new(true), passive, series }
+        Self { up: AtomicBool::new(true), contrary: AtomicU32::new(0), passive, series }
     }
 
     /// Whether requests may be sent to it.
@@ -80,8 +89,17 @@ impl ServerHealth {
     }
 
     /// Takes note of what a probe found.
-    pub(super) fn probed(&self, result: Result<(), ProbeError>) {
+    pub(super) fn probed(&self, result: Result<(), ProbeError>, thresholds: Thresholds) {
         let Some(series) = &self.series else { return };
+        if !self.is_enough(result.is_ok(), thresholds) {
+            tracing::debug!(
+                serviceName = &*series.service,
+                targetURL = &*series.url,
+                ?result,
+                "a health check said otherwise, and not often enough yet"
+            );
+            return;
+        }
         let was_up = self.up.swap(result.is_ok(), Ordering::Relaxed);
         let (service, url) = (&*series.service, &*series.url);
         match result {
@@ -110,6 +128,21 @@ impl ServerHealth {
         }
     }
 
+    /// Whether a probe with this result counts: it says what is known, or is the last of so many
+    /// that say otherwise.
+    fn is_enough(&self, up: bool, Thresholds { rise, fall }: Thresholds) -> bool {
+        if up == self.is_probed_as_up() {
+            self.contrary.store(0, Ordering::Relaxed);
+            return true;
+        }
+        let contrary = self.contrary.fetch_add(1, Ordering::Relaxed) + 1;
+        let enough = contrary >= if up { rise } else { fall };
+        if enough {
+            self.contrary.store(0, Ordering::Relaxed);
+        }
+        enough
+    }
+
     /// Whether the traffic is watched.
     pub(in crate::service) fn is_passive(&self) -> bool {
         self.passive.is_some()
@@ -124,6 +157,7 @@ impl ServerHealth {
                 if !self.up.swap(false, Ordering::Relaxed) {
                     return;
                 }
+                self.contrary.store(0, Ordering::Relaxed);
             }
             Verdict::DownFor(window) => self.announce_return(window),
         }

@@ -40,6 +40,7 @@ pub(super) mod tests {
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
+    use super::condition::Thresholds;
     use super::probe::ProbeError;
     use super::*;
 
@@ -92,16 +93,48 @@ pub(super) mod tests {
     const TWICE: PassiveSettings =
         PassiveSettings { window: Duration::from_secs(10), max_failures: 2 };
 
+    const AT_ONCE: Thresholds = Thresholds { rise: 1, fall: 1 };
+
+    /// F-17
+    #[test]
+    fn so_many_probes_in_a_row_decide() {
+        let gauge = Arc::new(Gauge::default());
+        let failed = || Err(ProbeError::Timeout);
+        let thresholds = Thresholds { rise: 3, fall: 2 };
+        let health = server(&gauge, "http://a", true, Some(TWICE));
+        for (results, up) in
+            [("-+-+-+", true), ("--", false), ("++-++-++", false), ("+", true), ("-", true)]
+        {
+            for result in results.chars() {
+                let result = if result == '+' { Ok(()) } else { failed() };
+                health.probed(result, thresholds);
+            }
+            assert_eq!(health.is_up(), up, "{results}");
+            assert_eq!(gauge.value("s@file", "http://a"), Some(up), "{results}");
+        }
+        // The traffic takes it out between two probes: what they said before does not count.
+        health.observe(true);
+        health.observe(true);
+        assert!(!health.is_up());
+        for up in [false, false, true] {
+            health.probed(Ok(()), thresholds);
+            assert_eq!(health.is_up(), up);
+        }
+        // Zero is one.
+        health.probed(failed(), Thresholds { rise: 0, fall: 0 });
+        assert!(!health.is_up());
+    }
+
     #[test]
     fn one_probe_decides_both_ways() {
         let gauge = Arc::new(Gauge::default());
         let health = server(&gauge, "http://a", true, None);
         assert!(health.is_up());
         assert_eq!(gauge.value("s@file", "http://a"), Some(true));
-        health.probed(Err(ProbeError::Timeout));
+        health.probed(Err(ProbeError::Timeout), AT_ONCE);
         assert!(!health.is_up());
         assert_eq!(gauge.value("s@file", "http://a"), Some(false));
-        health.probed(Ok(()));
+        health.probed(Ok(()), AT_ONCE);
         assert!(health.is_up());
         assert_eq!(gauge.value("s@file", "http://a"), Some(true));
         drop(health);
@@ -149,7 +182,7 @@ pub(super) mod tests {
         tokio::time::sleep(Duration::from_mins(1)).await;
         assert!(!health.is_up());
         assert!(!health.is_probed_as_up());
-        health.probed(Ok(()));
+        health.probed(Ok(()), AT_ONCE);
         assert!(health.is_up());
     }
 }

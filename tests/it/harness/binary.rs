@@ -56,6 +56,11 @@ impl Process {
         Self::spawn(shell, options, text).listening()
     }
 
+    /// The same by a command that becomes the program.
+    pub(crate) fn by(command: Command, options: &Value, text: &str) -> Self {
+        Self::spawn(command, options, text).listening()
+    }
+
     fn listening(self) -> Self {
         let mut process = self;
         until("the program listens", || process.try_address("web").is_some() || process.is_over());

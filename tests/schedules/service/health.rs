@@ -25,7 +25,7 @@ mod probe {
     }
 }
 
-use condition::{Series, ServerGauge, ServerHealth};
+use condition::{Series, ServerGauge, ServerHealth, Thresholds};
 use passive::{Passive, PassiveSettings, Verdict};
 use probe::ProbeError;
 
@@ -91,7 +91,7 @@ pub(super) fn the_gauge_says_what_is() {
         let health = Arc::clone(&health);
         spawn(move || {
             for result in [Err(ProbeError), Ok(())] {
-                health.probed(result);
+                health.probed(result, Thresholds { rise: 1, fall: 1 });
             }
         })
     };
