@@ -8,16 +8,18 @@ mod common;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use common::{Row, above_test, has_reason, named, quoted, root, rows};
 
 /// What a row may be.
 const STATES: [&str; 4] = ["tested", "probe", "waits", "record"];
 /// The tables by the letter of their ids.
-const TABLES: [(char, &str); 3] = [
+const TABLES: [(char, &str); 4] = [
     ('T', "Traefik's advisories"),
     ('V', "Other projects' advisories"),
     ('G', "Classes of attacks"),
+    ('F', "Faults"),
 ];
 
 fn readme() -> String {
@@ -118,28 +120,35 @@ fn is_case(text: &str) -> bool {
     })
 }
 
+/// All source files below a folder.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries
+        .flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] })
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .collect()
+}
+
 /// Ids in comments that no row knows, or whose row does not know the test: a row would look less held than it is.
 #[test]
 fn every_test_that_names_a_row_is_named_by_it() {
     let readme = readme();
+    let rows: Vec<_> = TABLES.iter().flat_map(|(_, title)| table(&readme, title)).collect();
     let mut wrong = String::new();
-    for entry in fs::read_dir(root().join("tests/it")).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_none_or(|extension| extension != "rs") {
-            continue;
-        }
-        let file = format!("tests/it/{}", path.file_name().unwrap().to_str().unwrap());
+    for path in ["tests/it", "src"].iter().flat_map(|folder| sources(&root().join(folder))) {
+        let file = path.strip_prefix(root()).unwrap().display().to_string();
         let text = fs::read_to_string(&path).unwrap();
         let tests = text.lines().filter_map(|line| {
+            let line = line.trim_start();
             let line = line.strip_prefix("async ").unwrap_or(line);
             Some(line.strip_prefix("fn ")?.split_once('(')?.0)
         });
         for test in tests {
             let Some(head) = above_test(&text, test) else { continue };
-            for row in TABLES.iter().flat_map(|(_, title)| table(&readme, title)) {
-                let claims =
-                    head.iter().any(|line| line.starts_with("///") && names(line, &row.id));
-                if claims && !row.proof.contains(&format!("`{file}::{test}`")) {
+            let comment: String =
+                head.iter().filter(|line| line.starts_with("///")).copied().collect();
+            for row in rows.iter().filter(|row| names(&comment, &row.id)) {
+                if !row.proof.contains(&format!("`{file}::{test}`")) {
                     let _ =
                         writeln!(wrong, "{}: {} leaves out `{file}::{test}`", row.place, row.id);
                 }

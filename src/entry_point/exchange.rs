@@ -114,6 +114,7 @@ fn admit(
     exchange.uri = parts.uri.clone();
     exchange.capture_request(&parts.headers);
     let Some(size) = entry_point.limits.measure(&parts.headers) else {
+        conversation.bombs.fetch_add(1, Relaxed);
         return exchange
             .refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many header fields");
     };

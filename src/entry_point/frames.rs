@@ -22,9 +22,11 @@ const WORTH: u64 = 32;
 /// What one turn may cost.
 const TURN: u32 = 1000;
 /// Bytes of header blocks in one turn: one of them may stand for 4 KiB of header fields.
-const TURN_HEADS: usize = 64 * 1024;
+const TURN_HEADS: usize = 16 * 1024;
 /// A head counts like so many bytes at least.
-const SMALL_HEAD: usize = 64;
+const SMALL_HEAD: usize = 128;
+/// What a head costs that was decoded in vain, because it has too many fields.
+const BOMB: u64 = 200;
 /// Frames of a body that carry less are hardly worth their heads.
 const SMALL_DATA: usize = 16;
 /// Further parts of a header block that are smaller have been cut up on purpose.
@@ -189,6 +191,8 @@ pub(super) struct Ledger {
     delivered: u64,
     /// Requests that have paid for a reset.
     paid: u64,
+    /// Heads in vain that were paid for.
+    bombs: u64,
     turn: u32,
     turn_heads: usize,
     last_stream: u32,
@@ -209,6 +213,7 @@ impl Ledger {
             resets: resets.map(Bucket::new),
             delivered: 0,
             paid: 0,
+            bombs: 0,
             turn: 0,
             turn_heads: 0,
             last_stream: 0,
@@ -230,7 +235,9 @@ impl Ledger {
             self.turn_heads += frame.length.max(SMALL_HEAD);
             self.last_stream = self.last_stream.max(frame.stream);
         }
-        let cost = frame.cost();
+        let bombs = self.conversation.bombs.load(Relaxed);
+        let bombs = bombs - std::mem::replace(&mut self.bombs, bombs);
+        let cost = frame.cost() + u32::try_from(bombs * BOMB).unwrap_or(u32::MAX >> 1);
         if cost > 0 {
             self.turn += cost;
             let delivered = &mut self.delivered;
@@ -382,10 +389,21 @@ mod tests {
         assert_eq!(ledger.spent(), Some(Limit::Resets));
     }
 
+    /// V-24
+    #[tokio::test(start_paused = true)]
+    async fn heads_in_vain_are_paid_with_the_next_frame() {
+        let head = frame(100, 1, 5, 1);
+        let mut ledger = opened(1000, 10);
+        ledger.conversation.bombs.store(5, Relaxed);
+        assert!(ledger.arrived(&head.repeat(100)));
+        ledger.conversation.bombs.store(6, Relaxed);
+        assert!(!ledger.arrived(&head));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_turn_has_an_end() {
         let mut ledger = opened(100_000, 10);
-        assert!(ledger.arrived(&frame(16_384, 1, 4, 1).repeat(3)) && !ledger.has_enough());
+        assert!(ledger.arrived(&frame(5000, 1, 4, 1).repeat(3)) && !ledger.has_enough());
         assert!(ledger.arrived(&frame(16_384, 9, 4, 1)) && ledger.has_enough());
         ledger.next_turn();
         assert!(!ledger.has_enough());

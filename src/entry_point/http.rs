@@ -56,6 +56,8 @@ pub(super) struct Conversation {
     open: AtomicUsize,
     /// Requests that were answered to their end.
     pub(super) answered: AtomicU64,
+    /// HTTP/2 only: heads that were refused because they had too many fields.
+    pub(super) bombs: AtomicU64,
     /// HTTP/2 only: size of the heads of the requests that are open.
     pub(super) heads: AtomicUsize,
     /// Milliseconds from the opening of the connection to the end of its last request.
@@ -79,6 +81,7 @@ impl Conversation {
             requests: AtomicU64::new(requests),
             open: AtomicUsize::new(0),
             answered: AtomicU64::new(0),
+            bombs: AtomicU64::new(0),
             heads: AtomicUsize::new(0),
             last_busy: AtomicU64::new(0),
             closing: AtomicBool::new(false),

@@ -113,6 +113,27 @@ async fn read_all(client: &mut DuplexStream, text: &mut String) {
     client.read_to_string(text).await.unwrap();
 }
 
+/// RFC 9112 9.6: nothing behind a request with `close` is looked at, in whatever line of `Connection` it is.
+#[tokio::test]
+async fn a_client_that_asks_to_close_is_heard() {
+    let in_local = tokio::task::LocalSet::new();
+    let talk = in_local.run_until(async {
+        for lines in [
+            "Connection: close\r\n",
+            "Connection: é, close\r\n",
+            "Connection: close\r\nConnection: keep-alive\r\n",
+            "connection: keep-alive,\tClose , x\r\n",
+        ] {
+            let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+            let text = text + "GET /2 HTTP/1.1\r\nHost: a\r\n\r\n";
+            let answer = converse(&text).await.expect(lines);
+            assert_eq!(answer.matches("HTTP/1.1 404").count(), 1, "{lines}{answer}");
+            assert!(answer.to_lowercase().contains("connection: close\r\n"), "{answer}");
+        }
+    });
+    talk.await;
+}
+
 async fn answers(request: Request<Empty<Bytes>>) -> (StatusCode, Option<HeaderValue>, Bytes) {
     let (client, server) = duplex(1 << 16);
     spawn_local(async move {

@@ -67,6 +67,7 @@ impl fmt::Debug for Sessions {
 mod tests {
     use super::*;
 
+    /// G-22
     #[tokio::test(start_paused = true)]
     async fn a_session_ends_after_half_a_day() {
         let sessions = Sessions::new(8);

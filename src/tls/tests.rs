@@ -542,6 +542,7 @@ async fn without_tickets_nothing_is_resumed() {
     }
 }
 
+/// G-22: they end after half a day, as tickets do.
 #[tokio::test]
 async fn sessions_without_tickets_resume_by_their_number() {
     let ca = Ca::new("ca");
@@ -552,7 +553,6 @@ async fn sessions_without_tickets_resume_by_their_number() {
         .tls12_resumption(rustls::client::Tls12Resumption::SessionIdOnly);
     meet(&routes, &client, "a.test").await.kind();
     assert_eq!(meet(&routes, &client, "a.test").await.kind(), HandshakeKind::Resumed);
-    // G-22: they end after half a day, as tickets do.
     tokio::time::pause();
     tokio::time::advance(Duration::from_hours(12)).await;
     assert_eq!(meet(&routes, &client, "a.test").await.kind(), HandshakeKind::Full);

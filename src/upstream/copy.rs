@@ -190,7 +190,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(60);
 
-    /// Who is left alone has its time from its last byte on, and whoever waits for an answer has any.
+    /// G-46: who is left alone has its time from its last byte on, and whoever waits for an answer has any.
     #[tokio::test(flavor = "local", start_paused = true)]
     async fn whoever_is_left_alone_holds_nothing_for_ever() {
         for (patience, expected) in [(Some(PATIENCE), true), (None, false)] {

@@ -18,3 +18,5 @@ mod inside;
 mod reference;
 #[cfg(test)]
 mod run;
+#[cfg(test)]
+mod sockets;

@@ -100,6 +100,11 @@ pub(crate) fn part(bytes: &[u8]) -> Option<Message> {
     Some(message)
 }
 
+/// Whether its sender waits for `100 Continue` before the body.
+pub(crate) fn expects(bytes: &[u8]) -> bool {
+    head(bytes).is_ok_and(|(message, _)| message.fields.contains_key("expect"))
+}
+
 fn is_tchar(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

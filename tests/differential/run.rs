@@ -3,9 +3,14 @@
 use std::env;
 use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::generate::{Case, Random, case};
 use crate::inside::Inside;
+use crate::sockets::{Lane, Proxy};
 
 /// Every run has this seed once, so that what is mended stays mended.
 const FIXED: u64 = 0x0d00_12a2_d000_0001;
@@ -23,6 +28,8 @@ fn plan(usual: usize) -> (usize, Vec<u64>) {
 
 /// Shortens `case` for as long as `fails` says that it still does.
 fn shrink(mut case: Case, fails: impl Fn(&Case) -> bool) -> Case {
+    let end = Instant::now() + Duration::from_secs(30);
+    let fails = |case: &Case| Instant::now() < end && fails(case);
     let whole = Case { cuts: Vec::new(), ..case.clone() };
     if fails(&whole) {
         case = whole;
@@ -65,7 +72,7 @@ pub(crate) fn all(
                 let why = checked(&least).err().unwrap_or(first);
                 panic!(
                     "{what}, seed {seed}, behind {requests} requests: {why}\n{}\ncut at {:?}",
-                    least.bytes.escape_ascii(),
+                    least.bytes[..least.bytes.len().min(4000)].escape_ascii(),
                     least.cuts
                 );
             }
@@ -84,4 +91,42 @@ fn both_readers_see_the_same_requests() {
             "inside, seed {seed}: {requests} requests, {taken} of them good, no disagreement"
         );
     }
+}
+
+/// Connections at once.
+const LANES: usize = 8;
+
+#[test]
+fn a_backend_gets_what_was_meant() {
+    let (count, seeds) = plan(3_000);
+    for seed in seeds {
+        let (proxy, lanes) = Proxy::start(LANES);
+        let check = |lane: &Lane, case: &Case| lane.check(case);
+        let (requests, taken) = on_all(&lanes, "sockets", count, seed, &check);
+        eprintln!(
+            "sockets, seed {seed}: {requests} requests, {taken} of them good, no disagreement"
+        );
+        proxy.stop();
+    }
+}
+
+/// Runs `check` on all lanes at once, each with a part of the requests.
+fn on_all(
+    lanes: &[Lane],
+    what: &str,
+    count: usize,
+    seed: u64,
+    check: &(impl Fn(&Lane, &Case) -> Result<usize, String> + Sync),
+) -> (usize, usize) {
+    thread::scope(|scope| {
+        let threads: Vec<_> = lanes
+            .iter()
+            .zip(seed..)
+            .map(|(lane, seed)| {
+                scope.spawn(move || all(what, count / LANES, seed, |case| check(lane, case)))
+            })
+            .collect();
+        let counts = threads.into_iter().map(|thread| thread.join().expect("see above"));
+        counts.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    })
 }

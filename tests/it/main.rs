@@ -73,6 +73,14 @@ mod fault_upstream;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod floods_http2;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod floods_memory;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod floods_slow;
+#[cfg(test)]
 mod h2spec;
 #[cfg(test)]
 mod harness;

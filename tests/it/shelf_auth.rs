@@ -67,6 +67,7 @@ fn proof(challenge: &Answer, password: &str, target: &str, nc: &str) -> String {
     )
 }
 
+/// G-53: what proves a password once proves nothing the second time.
 #[test]
 fn digest_auth() {
     let origin = Origin::start();
@@ -381,7 +382,7 @@ fn a_cache_that_cannot_be_is_told() {
     assert_eq!((keeper.count(), origin.count()), (0, 0));
 }
 
-/// Whatever befalls the server: the backend is not asked.
+/// G-48: whatever befalls the server, the backend is not asked.
 #[test]
 fn forward_auth_fails_closed() {
     let origin = Origin::start();

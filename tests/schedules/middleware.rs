@@ -83,6 +83,7 @@ pub(crate) mod ban;
 pub(crate) mod circuit_breaker;
 #[path = "../../src/middleware/expression.rs"]
 mod expression;
+mod forward_auth;
 
 use in_flight_req::open::Open;
 use nonces::Nonces;
@@ -90,7 +91,7 @@ use retry::budget::Budget;
 use source::Source;
 use token_buckets::{Buckets, Verdict};
 
-pub(crate) const SCENARIOS: [Scenario; 8] = [
+pub(crate) const SCENARIOS: [Scenario; 10] = [
     Scenario {
         name: "middleware::no_more_pass_than_the_burst",
         by_chance: true,
@@ -138,6 +139,18 @@ pub(crate) const SCENARIOS: [Scenario; 8] = [
         by_chance: true,
         holds: "a ban by hand is in force until it is lifted, whatever other bans come, end and are swept away",
         run: ban::come_and_go,
+    },
+    Scenario {
+        name: "middleware::one_asks_the_authentication_server_for_all",
+        by_chance: true,
+        holds: "of those who ask the same at once one leads at a time, and all go on, whatever becomes of it",
+        run: forward_auth::one_asks_for_all,
+    },
+    Scenario {
+        name: "middleware::what_is_forgotten_is_asked_again",
+        by_chance: true,
+        holds: "after a refusal what was allowed is asked again, by whoever comes next",
+        run: forward_auth::what_is_forgotten_is_asked_again,
     },
 ];
 

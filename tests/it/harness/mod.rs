@@ -7,6 +7,7 @@ pub(crate) mod binary;
 pub(crate) mod certs;
 pub(crate) mod client;
 pub(crate) mod fault;
+pub(crate) mod flood;
 pub(crate) mod forward;
 pub(crate) mod http2;
 pub(crate) mod load;
