@@ -100,6 +100,18 @@ pub(crate) fn part(bytes: &[u8]) -> Option<Message> {
     Some(message)
 }
 
+/// The request of HTTP/2 with this method, path and fields as one of HTTP/1.1, if that is one.
+pub(crate) fn check_request(method: &[u8], path: &[u8], fields: Fields) -> Option<Message> {
+    if !is_token(method) || method == b"CONNECT" {
+        return None;
+    }
+    check_target(method, path).and_then(|()| check_framing(&fields, false)).ok()?;
+    check_host(&fields, false).ok()?;
+    path_of(path)?;
+    let (method, target) = (method.to_vec(), path.to_vec());
+    Some(Message { method, target, http10: false, fields, body: Vec::new(), cut: false })
+}
+
 /// Whether its sender waits for `100 Continue` before the body.
 pub(crate) fn expects(bytes: &[u8]) -> bool {
     head(bytes).is_ok_and(|(message, _)| message.fields.contains_key("expect"))
