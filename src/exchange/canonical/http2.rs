@@ -5,11 +5,17 @@
 
 use http::Uri;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
+use http::uri::PathAndQuery;
 
 /// Why an HTTP/2 request is malformed, if it is (the answer is 400).
 pub fn malformed_http2(headers: &HeaderMap, uri: &Uri) -> Option<&'static str> {
-    // 8.3.1: a path begins with a slash. `Uri::path` would say that it does.
-    if uri.path_and_query().is_some_and(|target| target.as_str().starts_with('?')) {
+    // 8.3.1: there is a path, and it begins with a slash. `Uri::path` would say that it does. Without an authority the
+    // library lets a request pass that has none, and that only looks like `/`.
+    let malformed = |target: &PathAndQuery| match target.as_str() {
+        "/" => *target != PathAndQuery::from_static("/"),
+        text => text.starts_with('?'),
+    };
+    if uri.path_and_query().is_some_and(malformed) {
         return Some("malformed target");
     }
     // 8.1.1: the library compares the body with one of several lines.
@@ -60,5 +66,12 @@ mod tests {
         ] {
             assert_eq!(malformed(target, lines), want, "{target} {lines:?}");
         }
+    }
+
+    #[test]
+    fn a_request_has_a_path() {
+        let none = Uri::from_parts(http::uri::Parts::default()).unwrap();
+        assert_eq!(malformed_http2(&HeaderMap::new(), &none), Some("malformed target"));
+        assert_eq!(malformed("/", &[]), None);
     }
 }
