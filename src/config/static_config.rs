@@ -1,5 +1,5 @@
 //! `StaticConfig`: what is read once at the start. Names and defaults are Traefik's; Doorward's own options stand in
-//! `core` and `admin`, and as `http.maxHeaderFields` at entry points.
+//! `core`, `admin` and `limits`, and as `http.maxHeaderFields` at entry points.
 //!
 //! What Traefik has and Doorward does not serve yet is no field here: `not_supported` takes it out of the tree, with
 //! an error, before the tree is decoded.
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::admin::AdminConfig;
 use crate::config::diagnostics::did_you_mean;
 use crate::config::entry_points::EntryPointConfig;
+use crate::config::limits::LimitsConfig;
 use crate::config::resolvers::CertificatesResolverConfig;
 use crate::entry_point::HostResolverConfig;
 use crate::observability::access_log::AccessLogConfig;
@@ -58,6 +59,9 @@ pub struct StaticConfig {
     /// What hosts are aliases of, for rules to compare too. Absent: off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host_resolver: Option<HostResolverConfig>,
+    /// How much one client may take: Doorward's own.
+    #[serde(skip_serializing_if = "is_default")]
+    pub limits: LimitsConfig,
     /// Where certificates come from that nobody gave us.
     #[serde(skip_serializing_if = "is_default")]
     pub certificates_resolvers: BTreeMap<String, CertificatesResolverConfig>,
@@ -293,7 +297,7 @@ impl Default for PingConfig {
 pub const TRAEFIK: &str = "traefik";
 
 /// The sections that a static document may begin with, and those that are refused later.
-const ROOTS: [&str; 19] = [
+const ROOTS: [&str; 20] = [
     "global",
     "core",
     "experimental",
@@ -309,6 +313,7 @@ const ROOTS: [&str; 19] = [
     "metrics",
     "tracing",
     "hostResolver",
+    "limits",
     "certificatesResolvers",
     "spiffe",
     "ocsp",

@@ -11,6 +11,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use super::frames::Ledger;
+use super::guard::Limit;
 
 /// Bytes that are kept before they are written after all.
 const LIMIT: usize = 64 * 1024;
@@ -31,11 +35,15 @@ struct Core<S> {
     out: Vec<u8>,
     at: usize,
     unflushed: bool,
+    /// Since when the client has taken nothing.
+    blocked: Option<Instant>,
+    /// What the client brings, where it counts.
+    ledger: Option<Ledger>,
 }
 
-/// Puts a cork on `stream`.
-pub(super) fn cork<S>(stream: S) -> (Corked<S>, Cork<S>) {
-    let core = Core { stream, out: Vec::new(), at: 0, unflushed: false };
+/// Puts a cork on `stream`, through which only so much comes in as `ledger` has room for.
+pub(super) fn cork<S>(stream: S, ledger: Option<Ledger>) -> (Corked<S>, Cork<S>) {
+    let core = Core { stream, out: Vec::new(), at: 0, unflushed: false, blocked: None, ledger };
     let core = Rc::new(RefCell::new(core));
     (Corked(Rc::clone(&core)), Cork(core))
 }
@@ -44,14 +52,44 @@ impl<S: AsyncWrite + Unpin> Cork<S> {
     /// Writes what was collected. When the client does not take all of it, the task is woken when it does; then it has
     /// to call again.
     pub(super) fn pull(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.borrow_mut().poll_empty(cx)
+        let core = &mut *self.0.borrow_mut();
+        if let Some(ledger) = &mut core.ledger {
+            ledger.next_turn();
+        }
+        core.poll_empty(cx)
+    }
+
+    /// Since when the client has taken nothing of what there is for it.
+    pub(super) fn blocked_since(&self) -> Option<Instant> {
+        self.0.borrow().blocked
+    }
+
+    /// What the client has used up, if that is why nothing more comes in.
+    pub(super) fn spent(&self) -> Option<Limit> {
+        self.0.borrow().ledger.as_ref()?.spent()
+    }
+
+    /// Says why it ends, and ends it; to be polled when nobody else has it any more.
+    pub(super) fn poll_farewell(&self, cx: &mut Context<'_>, begun: &mut bool) -> Poll<()> {
+        let core = &mut *self.0.borrow_mut();
+        if !std::mem::replace(begun, true)
+            && let Some(farewell) = core.ledger.as_ref().and_then(Ledger::farewell)
+        {
+            core.out.extend_from_slice(&farewell);
+            core.unflushed = true;
+        }
+        if ready!(core.poll_empty(cx)).is_ok() {
+            let _ = ready!(Pin::new(&mut core.stream).poll_shutdown(cx));
+        }
+        Poll::Ready(())
     }
 }
 
 impl<S: AsyncWrite + Unpin> Core<S> {
     fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(rest @ [_, ..]) = self.out.get(self.at..) {
-            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, rest))?;
+            let written = Pin::new(&mut self.stream).poll_write(cx, rest);
+            let written = ready!(self.took(written))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -64,6 +102,26 @@ impl<S: AsyncWrite + Unpin> Core<S> {
             SPARE.set(spare);
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn leaves(&mut self, bytes: &[u8]) {
+        if let Some(ledger) = &mut self.ledger {
+            ledger.leaves(bytes);
+        }
+    }
+
+    /// Takes note of what the client has taken.
+    fn took(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &written {
+            Poll::Pending => drop(self.blocked.get_or_insert_with(Instant::now)),
+            Poll::Ready(result) => {
+                self.blocked = None;
+                if let (Some(ledger), Ok(bytes)) = (&mut self.ledger, result) {
+                    ledger.delivered(*bytes);
+                }
+            }
+        }
+        written
     }
 
     fn poll_empty(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -86,13 +144,22 @@ impl<S: AsyncWrite + Unpin> Core<S> {
         }
         self.unflushed = true;
         if self.out.is_empty() && length > LIMIT / 2 {
-            return Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+            let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+            let mut bytes = ready!(self.took(written))?;
+            let written = bytes;
+            for slice in slices {
+                let taken = bytes.min(slice.len());
+                self.leaves(slice.get(..taken).unwrap_or_default());
+                bytes -= taken;
+            }
+            return Poll::Ready(Ok(written));
         }
         if self.out.capacity() == 0 {
             self.out = SPARE.take();
         }
         for slice in slices {
             self.out.extend_from_slice(slice);
+            self.leaves(slice);
         }
         Poll::Ready(Ok(length))
     }
@@ -104,7 +171,21 @@ impl<S: AsyncRead + Unpin> AsyncRead for Corked<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.borrow_mut().stream).poll_read(cx, buf)
+        let core = &mut *self.0.borrow_mut();
+        let Some(ledger) = &mut core.ledger else {
+            return Pin::new(&mut core.stream).poll_read(cx, buf);
+        };
+        if ledger.has_enough() {
+            // Others first, also the requests that came in just now.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut core.stream).poll_read(cx, buf))?;
+        if ledger.arrived(buf.filled().get(before..).unwrap_or_default()) {
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Ready(Err(io::Error::other("the client sends too much that is no request")))
     }
 }
 
@@ -184,7 +265,7 @@ mod tests {
     #[test]
     fn many_writes_become_one() {
         let mut cx = Context::from_waker(Waker::noop());
-        let (mut stream, pull) = cork(Client { room: usize::MAX, ..Client::default() });
+        let (mut stream, pull) = cork(Client { room: usize::MAX, ..Client::default() }, None);
         for _ in 0..3 {
             for _ in 0..10 {
                 assert!(Pin::new(&mut stream).poll_write(&mut cx, &[7; 1000]).is_ready());
@@ -202,7 +283,7 @@ mod tests {
     #[test]
     fn nothing_is_lost_or_kept_without_bound() {
         let mut cx = Context::from_waker(Waker::noop());
-        let (mut stream, pull) = cork(Client::default());
+        let (mut stream, pull) = cork(Client::default(), None);
         let mut sent = Vec::new();
         for number in 0..1_000_u32 {
             let part = vec![number.to_le_bytes()[0]; 1000];

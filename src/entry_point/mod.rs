@@ -2,15 +2,18 @@
 //!
 //! Invariant: whatever a client sends becomes either a refusal or one canonical request.
 
-mod cname;
+pub mod cname;
 pub mod connection;
 mod cork;
 mod deadline;
 mod exchange;
+mod frames;
+mod guard;
 pub mod head;
 pub mod http;
 pub mod listener;
-mod proxy_protocol;
+mod paced;
+pub mod proxy_protocol;
 mod reply;
 mod rest;
 mod shortage;
@@ -26,6 +29,7 @@ use std::time::Duration;
 use ::http::{HeaderName, HeaderValue};
 
 pub use cname::{Flattener, HostResolverConfig};
+pub use guard::Guard;
 pub use shortage::Shortage;
 
 use crate::exchange::canonical::{FieldLimits, TargetRules, UnderscoreStrategy};
@@ -116,4 +120,6 @@ pub struct Shared {
     pub server_name: HeaderValue,
     /// Finds what hosts are aliases of, where that is switched on.
     pub cname: Option<Arc<Flattener>>,
+    /// Sees to what clients may take.
+    pub guard: Arc<Guard>,
 }

@@ -14,6 +14,7 @@ use tokio::task::spawn_local;
 use super::connection::Door;
 use super::http::{serve_http1, serve_http2};
 use super::*;
+use crate::config::limits::Limits;
 use crate::exchange::{
     Body, BodyError, Chain, Connection, Context, Handler, OpenWork, Response, ResponseFuture,
     Signal, ready,
@@ -26,7 +27,7 @@ fn door() -> Arc<Door> {
     door_with(|_| {})
 }
 
-fn door_with(change: impl FnOnce(&mut EntryPoint)) -> Arc<Door> {
+pub(super) fn door_with(change: impl FnOnce(&mut EntryPoint)) -> Arc<Door> {
     let facts = EntryPointFacts { name: Arc::from("web"), ..EntryPointFacts::default() };
     let mut entry_point = EntryPoint {
         position: 0,
@@ -56,23 +57,30 @@ fn door_with(change: impl FnOnce(&mut EntryPoint)) -> Arc<Door> {
     };
     change(&mut entry_point);
     let table = RoutingTable { entry_points: Box::new([EntryPointRoutes::default()]) };
+    let metrics = Arc::new(Metrics::new(&MetricsConfig::default()).unwrap());
     let shared = Shared {
         table: LiveTable::new(table),
-        metrics: Arc::new(Metrics::new(&MetricsConfig::default()).unwrap()),
         access_log: None,
         server_name: HeaderValue::from_static("here"),
         cname: None,
+        guard: Guard::new(Limits::default(), &metrics),
+        metrics,
     };
     Arc::new(Door {
         shared: Arc::new(shared),
         entry_point: Arc::new(entry_point),
+        hellos: None,
         work: OpenWork::default(),
         drain: Signal::default(),
     })
 }
 
-fn connection(door: &Door) -> Arc<Connection> {
-    let address = SocketAddr::from(([192, 0, 2, 7], 4711));
+pub(super) fn address() -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 7], 4711))
+}
+
+pub(super) fn connection(door: &Door) -> Arc<Connection> {
+    let address = address();
     Arc::new(Connection {
         entry_point: Arc::clone(&door.entry_point.facts),
         peer: address,

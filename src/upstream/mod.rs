@@ -14,7 +14,7 @@ mod http1;
 pub mod limits;
 mod owner;
 mod pool;
-mod proxy;
+pub mod proxy;
 mod relay;
 mod send;
 pub mod target;

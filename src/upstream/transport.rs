@@ -4,7 +4,7 @@
 //! `Origin` of one transport, so two transports never share a connection.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -296,6 +296,7 @@ impl ServersTransport {
             absolute: proxy.as_deref().and_then(|proxy| AbsoluteForm::to(target, proxy)),
             proxy,
             idle: AtomicUsize::new(0),
+            mute: AtomicBool::new(false),
         });
         origins.insert(key, Arc::downgrade(&origin));
         origin
@@ -328,6 +329,8 @@ pub(super) struct Origin {
     pub(super) absolute: Option<AbsoluteForm>,
     /// Idle connections of all workers together.
     pub(super) idle: AtomicUsize,
+    /// It let the last upload that waited for a 100 wait in vain.
+    pub(super) mute: AtomicBool,
 }
 
 #[cfg(test)]

@@ -2,14 +2,14 @@
 //! The invariant: heads are numbered by the gate as it passes them on, and by the service as it is called; a rejection
 //! and a decision about a tunnel belong to one number, however far a client has pipelined ahead.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use http::StatusCode;
 use tokio::time::{Duration, Instant};
 
 use super::head::Violation;
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes of a refused request's target that are kept for the log.
 const MAX_TARGET: usize = 256;
@@ -19,6 +19,15 @@ const MAX_METHOD: usize = 32;
 const UNDECIDED: u8 = 0;
 const TUNNEL: u8 = 1;
 const NO_TUNNEL: u8 = 2;
+
+/// A limit of a client's own making that a gate has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GateLimit {
+    /// `GateTimeouts::head`, where `read` would have allowed more.
+    Head,
+    /// `GateTimeouts::stall`.
+    Stall,
+}
 
 /// Why a request was refused at the gate, and how it is to be answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +97,7 @@ pub struct GateControl {
 #[derive(Debug, Default)]
 struct Slow {
     rejected: Option<(u64, Rejection)>,
+    reached: Option<GateLimit>,
     body_violation: Option<&'static str>,
     waker: Option<Waker>,
 }
@@ -160,7 +170,8 @@ impl GateControl {
         Ok(guard)
     }
 
-    /// To be called once per request when the status of its response is known, before hyper gets the response.
+    /// To be called once per request when the status of its response is known, before hyper gets the response. Nobody
+    /// decides earlier: what one server refuses, a retry may get granted by another.
     pub fn answered(&self, status: StatusCode) {
         if self.upgrade.load(Ordering::Acquire) == 0 {
             return;
@@ -220,6 +231,11 @@ impl GateControl {
         self.resting.load(Ordering::Acquire).then(|| self.last_end())
     }
 
+    /// What has ended the connection, if it was one of these limits.
+    pub fn reached(&self) -> Option<GateLimit> {
+        self.slow().reached
+    }
+
     /// Only the request that asked may decide, not one that was pipelined in front of it.
     fn decide(&self, decision: u8) {
         let asked = self.upgrade.load(Ordering::Acquire);
@@ -247,6 +263,10 @@ impl GateControl {
             self.decision.store(UNDECIDED, Ordering::Release);
             self.upgrade.store(number, Ordering::Release);
         }
+    }
+
+    pub(super) fn reach(&self, limit: GateLimit) {
+        self.slow().reached = Some(limit);
     }
 
     pub(super) fn rest(&self) {

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::chunk::{ChunkScan, Chunked};
-use super::control::{GateControl, Rejection};
+use super::control::{GateControl, GateLimit, Rejection};
 use super::head::{Head, HeadLimits, HeadScan, NOISE, Violation};
 use super::held::Held;
 use super::timer::LazySleep;
@@ -45,6 +45,18 @@ pub struct GateTimeouts {
     /// After so long without a request the server connection is told that the client has gone, although it has not:
     /// its stream is free for something that takes less memory (see [`GateControl::rests_since`]).
     pub rest: Option<Duration>,
+    /// For a head alone, where that is less than `read`.
+    pub head: Option<Duration>,
+    /// How long a client may take nothing of what there is for it, then the write fails with `TimedOut`. A tunnel has
+    /// no such limit.
+    pub stall: Option<Duration>,
+}
+
+impl GateTimeouts {
+    /// For a head, from its first byte on.
+    fn of_head(&self) -> Option<Duration> {
+        [self.read, self.head].into_iter().flatten().min()
+    }
 }
 
 /// What the read timeout means for a body.
@@ -73,6 +85,8 @@ pub struct RequestGate<S> {
     eof: bool,
     write_blocked: bool,
     flush_blocked: bool,
+    /// Since when the client takes nothing.
+    blocked: Option<Instant>,
     resting: bool,
     /// Bytes that may still be drained, once the write side is shut.
     linger: Option<usize>,
@@ -225,6 +239,7 @@ impl<S> RequestGate<S> {
             eof: false,
             write_blocked: false,
             flush_blocked: false,
+            blocked: None,
             resting: false,
             linger: None,
         };
@@ -277,7 +292,7 @@ impl<S> RequestGate<S> {
             Phase::Broken(_) | Phase::Noise => self.held.drop_waiting(),
             _ => {}
         }
-        if self.timeouts.read.is_some() {
+        if self.timeouts.of_head().is_some() {
             let inside = self.track.in_body()
                 || (matches!(self.track.phase, Phase::Head) && !self.held.waiting().is_empty());
             let number = self.track.ended;
@@ -297,9 +312,11 @@ impl<S> RequestGate<S> {
         match self.track.phase {
             Phase::Head if started.is_some() => {
                 // A head that was pipelined has its time when the requests before it have had theirs.
-                Some(started?.max(control.idle_since()?) + read?)
+                Some(started?.max(control.idle_since()?) + self.timeouts.of_head()?)
             }
-            Phase::Head if control.requests() == 0 => Some(control.idle_since()? + read?),
+            Phase::Head if control.requests() == 0 => {
+                Some(control.idle_since()? + self.timeouts.of_head()?)
+            }
             Phase::Head if self.write_blocked => None,
             Phase::Head => {
                 let rest = self.timeouts.rest.filter(|_| self.may_rest());
@@ -343,6 +360,11 @@ impl<S> RequestGate<S> {
             self.resting = true;
             self.track.control.rest();
         }
+        let in_head = self.started.is_some() || self.track.control.requests() == 0;
+        if in_head && self.timeouts.head.is_some() && self.timeouts.head == self.timeouts.of_head()
+        {
+            self.track.control.reach(GateLimit::Head);
+        }
         self.eof = true;
         self.held.drop_waiting();
         Ok(())
@@ -355,8 +377,8 @@ impl<S> RequestGate<S> {
         if self.timeouts.read.is_some() && self.track.in_body() && self.waiting.is_none() {
             self.waiting = Some(Instant::now());
         }
-        let GateTimeouts { idle, read, rest, .. } = self.timeouts;
-        let lull = [idle, read, rest].into_iter().flatten().min();
+        let GateTimeouts { idle, read, rest, head, .. } = self.timeouts;
+        let lull = [idle, read, rest, head].into_iter().flatten().min();
         ready!(self.timer.poll(cx, self.deadline(), lull));
         Poll::Ready(self.overdue())
     }
@@ -484,7 +506,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RequestGate<S> {
         result: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         self.write_blocked = result.is_pending();
-        let Some(deadline) = self.track.control.write_deadline() else { return result };
+        if result.is_ready() {
+            self.blocked = None;
+        }
+        let Some(deadline) = self.track.control.write_deadline() else {
+            return self.in_time(cx, result);
+        };
         // A client that always takes one more byte never makes us wait.
         if result.is_ready() && deadline <= Instant::now() {
             return Poll::Ready(Err(too_slow()));
@@ -501,8 +528,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RequestGate<S> {
         if result.is_ready() {
             return result;
         }
-        let Some(deadline) = self.track.control.write_deadline() else { return result };
-        ready!(self.write_timer.poll(cx, Some(deadline), None));
+        let stall = self.timeouts.stall.filter(|_| !matches!(self.track.phase, Phase::Tunnel));
+        let stalled = stall.map(|stall| *self.blocked.get_or_insert_with(Instant::now) + stall);
+        let deadline = [self.track.control.write_deadline(), stalled].into_iter().flatten().min();
+        if deadline.is_none() {
+            return result;
+        }
+        ready!(self.write_timer.poll(cx, deadline, None));
+        if deadline == stalled {
+            self.track.control.reach(GateLimit::Stall);
+        }
         Poll::Ready(Err(too_slow()))
     }
 }
@@ -536,6 +571,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for RequestGate<S> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.io).poll_flush(cx);
         this.flush_blocked = result.is_pending();
+        if result.is_ready() {
+            this.blocked = None;
+        }
         this.in_time(cx, result)
     }
 

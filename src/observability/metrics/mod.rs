@@ -5,6 +5,7 @@
 
 mod bound;
 mod config;
+mod limits;
 mod process;
 mod render;
 mod series;
@@ -20,6 +21,7 @@ pub use bound::{ExchangeMetrics, ServerGauge, is_label};
 pub use config::{MetricsConfig, PrometheusConfig};
 
 use bound::{Counters, Kept, Named, Setup, lock};
+use limits::LimitCounts;
 use render::{family, labels, sample};
 use series::Buckets;
 
@@ -68,6 +70,7 @@ pub struct Metrics {
     reloads: Reloads,
     drops: Mutex<Vec<(&'static str, &'static str, Arc<AtomicU64>)>>,
     bans: OnceLock<Arc<dyn BanCounts>>,
+    limits: LimitCounts,
 }
 
 /// Bans of one middleware.
@@ -133,6 +136,7 @@ impl Metrics {
             reloads: Reloads::default(),
             drops: Mutex::default(),
             bans: OnceLock::new(),
+            limits: LimitCounts::default(),
         })
     }
 
@@ -255,6 +259,11 @@ impl Metrics {
         let _ = self.bans.set(bans);
     }
 
+    /// The counter of one limit of clients; shown from then on.
+    pub fn limit(&self, name: &'static str) -> Arc<AtomicU64> {
+        self.limits.counter(name)
+    }
+
     /// Everything in the text format 0.0.4. Counts as a scrape.
     pub fn render(&self) -> String {
         let mut out = String::with_capacity(16 << 10);
@@ -273,6 +282,7 @@ impl Metrics {
         self.render_servers(&mut out);
         self.render_certificates(&mut out);
         self.render_bans(&mut out);
+        self.limits.render(&mut out);
         out
     }
 

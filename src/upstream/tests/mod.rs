@@ -21,7 +21,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::*;
-use crate::exchange::context::{Connection, OpenWork};
+use crate::exchange::OpenWork;
+use crate::exchange::context::Connection;
 use crate::exchange::{
     Body, BodyError, Context, EntryPointFacts, Outcome, ProxyError, Request, Response,
 };
