@@ -46,6 +46,7 @@
 //!
 //! | Rank | Modules |
 //! |---|---|
+//! | below | `sync`, what threads meet by |
 //! | 0 | `exchange`, `state`, `values`, `wire` (which also tells `exchange` what a host is) |
 //! | 1 | `rule`, `tls`, `observability` |
 //! | 2 | `upstream` |
@@ -89,6 +90,7 @@ pub mod router;
 pub mod rule;
 pub mod service;
 pub mod state;
+mod sync;
 pub mod tls;
 pub mod upstream;
 pub mod values;

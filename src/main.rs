@@ -160,7 +160,18 @@ fn report(problems: &[Diagnostic]) {
 }
 
 /// `doorward`: serves until told to stop.
+/// As many descriptors as the system allows, as Go programs have them: systems start programs with 1024 of them, for
+/// the sake of some that cannot count further.
+fn raise_descriptors() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
 fn run(args: &[String]) -> anyhow::Result<ExitCode> {
+    raise_descriptors();
     // First of all: from here on a signal is an orderly stop, wherever the start has got to. While the configuration
     // is read, which may take as long as a disk does, there is nothing to stop but that.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -8,7 +8,8 @@
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use crate::sync::{Arc, Mutex, PoisonError, Weak};
 
 type Key = (TypeId, Box<str>);
 

@@ -7,7 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules and their ranks: a module imports only from lower ones, or from itself.
-const RANKS: &[(&str, u8)] = &[
+const RANKS: &[(&str, i8)] = &[
+    ("sync", -1),
     ("exchange", 0),
     ("state", 0),
     ("values", 0),
@@ -65,7 +66,7 @@ fn relative(path: &Path) -> String {
     path.strip_prefix(root).unwrap().display().to_string()
 }
 
-fn rank(module: &str) -> Option<u8> {
+fn rank(module: &str) -> Option<i8> {
     RANKS.iter().find(|(name, _)| *name == module).map(|(_, rank)| *rank)
 }
 

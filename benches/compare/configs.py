@@ -171,7 +171,9 @@ def doorward(workspace, proxy, *, tls, layout, backend_port):
         write_dynamic(workspace, proxy, tls, backend_port, shelf=_SHELVES.get(layout, {}))
         source = f"filename: {folder}/dynamic.yml"
     secure = f'  websecure:\n    address: "127.0.0.1:{proxy.https_port}"\n' if tls else ""
+    profile = "core:\n  profile: hardened\n" if layout == "hardened" else ""
     config = write(folder, "doorward.yml", f"""\
+{profile}\
 global:
   checkNewVersion: false
   sendAnonymousUsage: false
@@ -194,7 +196,8 @@ providers:
     {source}
     watch: true
 """)
-    return [workspace.doorward, f"--configFile={config}"]
+    program = workspace.before if proxy.kind == "before" else workspace.doorward
+    return [program, f"--configFile={config}"]
 
 
 def write_dynamic(workspace, proxy, tls, backend_port, last_host=None, shelf=None):

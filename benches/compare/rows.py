@@ -32,7 +32,7 @@ LOADS = {
     "http-1m": ("http 1 MiB, 16 keep-alive connections", False, loads.wrk,
                 {"connections": 16, "path": "/1m", "size": 1024 * 1024}, {"cpu_us": 1.0}),
 }
-NAMES = [*LOADS, "gzip", "middlewares", "routers", "start", "idle", "reload"]
+NAMES = [*LOADS, "gzip", "middlewares", "hardened", "hardened-h2", "routers", "start", "idle", "reload"]
 
 
 def run(name, workspace):
@@ -41,18 +41,23 @@ def run(name, workspace):
         title, tls, load, options, goals = LOADS[name]
         row = _row(title, LOAD_COLUMNS, goals)
         contestants = [(kind, BASE_ROUTERS) for kind in workspace.proxies]
-        return _measure(workspace, row, contestants, tls, load, options)
-    return {"gzip": _gzip, "middlewares": _middlewares, "routers": _routers, "start": _start, "idle": _idle, "reload": _reload}[name](workspace)
+        return _measure(workspace, row, contestants + _before(workspace, row), tls, load, options)
+    others = {"gzip": _gzip, "middlewares": _middlewares, "hardened": _hardened, "hardened-h2": _hardened_h2,
+              "routers": _routers, "start": _start, "idle": _idle, "reload": _reload}
+    return others[name](workspace)
 
 
 def _row(title, columns, goals=None):
     return {"title": title, "columns": columns, "goals": goals or {}, "samples": {}, "failures": {}, "facts": {}}
 
 
+_LAYOUTS = {"ten": "ten middlewares", "hardened": "hardened"}
+
+
 def label(kind, routers, layout=None):
     """How a contestant is called where the number of routers or what they do differs."""
-    if layout == "ten":
-        return f"{kind}, ten middlewares"
+    if layout in _LAYOUTS:
+        return f"{kind}, {_LAYOUTS[layout]}"
     return kind if routers == BASE_ROUTERS else f"{kind} {routers:,}"
 
 
@@ -121,24 +126,48 @@ def _sample(workspace, proxy, load, options):
     return sample, result["facts"]
 
 
+def _before(workspace, row, *layout):
+    """The older Doorward as a contestant, where one was named."""
+    if not workspace.before or "doorward" not in workspace.proxies:
+        return []
+    row["own_base"], row["own_heading"] = {"doorward": "before"}, "before"
+    row["own_goals"] = [("doorward", "cpu_us", 1.03)]
+    return [("before", BASE_ROUTERS, *layout)]
+
+
 def _gzip(workspace):
     row = _row("http 64 KiB of HTML compressed on its way, 16 keep-alive connections", LOAD_COLUMNS, {"cpu_us": 1.0})
     contestants = [(kind, BASE_ROUTERS, "gzip") for kind in workspace.proxies if kind != "haproxy"]
     row["note"] = f"gzip of level {configs.GZIP_LEVEL} in both; HAProxy has one level, of another library"
     options = {"connections": 16, "path": "/page.html", "size": 1024, "headers": ["Accept-Encoding: gzip"]}
-    return _measure(workspace, row, contestants, False, loads.wrk, options)
+    return _measure(workspace, row, contestants + _before(workspace, row, "gzip"), False, loads.wrk, options)
 
 
 def _middlewares(workspace):
     row = _row("http 1 KiB keep-alive through ten middlewares that look at the request", LOAD_COLUMNS)
+    return _beside_itself(workspace, row, "ten", "without them", 1.1, False, loads.wrk)
+
+
+def _hardened(workspace):
+    row = _row("http 1 KiB keep-alive with the profile hardened", LOAD_COLUMNS)
+    return _beside_itself(workspace, row, "hardened", "safe", 1.05, False, loads.wrk)
+
+
+def _hardened_h2(workspace):
+    row = _row("h2 over TLS 1 KiB with the profile hardened", LOAD_COLUMNS)
+    return _beside_itself(workspace, row, "hardened", "safe", 1.05, True, loads.h2load)
+
+
+def _beside_itself(workspace, row, layout, heading, goal, tls, load):
+    """Doorward in another layout, as a ratio to itself in the ordinary one."""
     if "doorward" not in workspace.proxies:
         row["note"] = "Doorward only, and it is not among the proxies"
         return row
-    with_ten = label("doorward", BASE_ROUTERS, "ten")
-    row["own_base"], row["own_heading"] = {with_ten: "doorward"}, "without them"
-    row["own_goals"] = [(with_ten, "cpu_us", 1.1)]
-    contestants = [("doorward", BASE_ROUTERS), ("doorward", BASE_ROUTERS, "ten")]
-    return _measure(workspace, row, contestants, False, loads.wrk, {})
+    other = label("doorward", BASE_ROUTERS, layout)
+    row["own_base"], row["own_heading"] = {other: "doorward"}, heading
+    row["own_goals"] = [(other, "cpu_us", goal)]
+    contestants = [("doorward", BASE_ROUTERS), ("doorward", BASE_ROUTERS, layout)]
+    return _measure(workspace, row, contestants, tls, load, {})
 
 
 def _routers(workspace):

@@ -163,7 +163,7 @@ class Proxy(Server):
         self.kind, self.routers, self.connections = kind, routers, connections
         self.http_port, self.https_port, self.metrics_port = free_port(), free_port(), free_port()
         self.folder = workspace.folder(f"{kind}-{routers}")
-        write = {"nginx": configs.nginx, "haproxy": configs.haproxy, "doorward": configs.doorward}[kind]
+        write = {"nginx": configs.nginx, "haproxy": configs.haproxy}.get(kind, configs.doorward)
         command = write(workspace, self, tls=tls, layout=layout,
                         backend_port=workspace.backend.port)
         self.started = time.monotonic()

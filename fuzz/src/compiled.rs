@@ -13,8 +13,10 @@ use doorward::compile::{
 use doorward::config::diagnostics::Diagnostic;
 use doorward::config::dynamic_config::{DynamicConfig, Object};
 use doorward::config::merge::merge;
+use doorward::config::tree::{Format, Source, parse};
 use doorward::exchange::Handler;
 use doorward::observability::metrics::{Metrics, MetricsConfig, PrometheusConfig};
+use doorward::router::RoutingTable;
 use doorward::service::ServerGauge;
 use doorward::state::SharedState;
 use doorward::upstream::ServersTransportConfig;
@@ -96,6 +98,21 @@ fn outline(compiled: &Compiled) -> Vec<String> {
     lines.extend(compiled.report.diagnostics.iter().map(Diagnostic::one_line));
     lines.extend(compiled.report.not_ready.iter().cloned());
     lines
+}
+
+/// The table for this text alone, in which `origin@internal` is this handler.
+pub(super) fn table(text: &str, origin: Arc<dyn Handler>) -> Arc<RoutingTable> {
+    let mut world = World::new(Profile::Safe, OnBrokenRouter::Refuse);
+    world.facts.internal_services.insert("origin", Ok(origin));
+    world.facts.entry_points.truncate(1);
+    let source = Source::new("exchange.yml", text, Format::Yaml);
+    let root = parse(&source).unwrap();
+    let file = Arc::new(DynamicConfig::read(&root, "file"));
+    let config = merge(&[("internal", Arc::clone(&world.internal)), ("file", file)]);
+    let compiled = world.compile(&config, None);
+    let told: Vec<String> = compiled.report.diagnostics.iter().map(Diagnostic::one_line).collect();
+    assert!(compiled.report.routers.iter().all(|one| one.errors.is_empty()), "{told:#?}");
+    compiled.table
 }
 
 struct World {

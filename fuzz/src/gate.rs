@@ -11,9 +11,12 @@ use doorward::wire::{GateControl, GateTimeouts, HeadLimits, RequestGate};
 use http::StatusCode;
 use tokio::io::{AsyncRead, ReadBuf};
 
+use super::pieces::Pieces;
+
 /// Behind its method, the request that stands for a refused one.
 const STAND_IN: &[u8] = b" / HTTP/1.1\r\nhost: rejected\r\nconnection: close\r\n\r\n";
-const LIMITS: HeadLimits = HeadLimits { max_head_bytes: 2048, max_header_fields: 24 };
+const LIMITS: HeadLimits =
+    HeadLimits { max_head_bytes: 2048, max_header_fields: 24, close_on_noise: false };
 
 /// Sends one stream whole and in pieces, and reads what came through.
 pub fn run(data: &[u8]) {
@@ -56,7 +59,7 @@ impl Passed {
     fn of(stream: &[u8], piece: usize, prefix: usize, tunnel: bool) -> Self {
         let (prefix, rest) = stream.split_at(prefix.min(stream.len()));
         let prefix = Bytes::copy_from_slice(prefix);
-        let source = Pieces { rest, piece };
+        let source = Pieces::new(rest, piece);
         let (mut gate, control) = RequestGate::new(source, prefix, LIMITS, GateTimeouts::default());
         let mut passed = Self { bytes: Vec::new(), heads: 0, refused: None, broken: None };
         let mut room = [0; 512];
@@ -216,25 +219,5 @@ impl Reader<'_> {
     fn cut(&mut self) -> bool {
         self.rest = &[];
         false
-    }
-}
-
-/// A client's stream in pieces of one size.
-struct Pieces<'a> {
-    rest: &'a [u8],
-    piece: usize,
-}
-
-impl AsyncRead for Pieces<'_> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        _cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let count = self.piece.min(buf.remaining()).min(self.rest.len());
-        let (piece, rest) = self.rest.split_at(count);
-        buf.put_slice(piece);
-        self.rest = rest;
-        Poll::Ready(Ok(()))
     }
 }

@@ -5,7 +5,8 @@ use bytes::{Bytes, BytesMut};
 use doorward::wire::{HeadLimits, Part, ResponseBody, ResponseDecoder, Scanned, response_fields};
 use http::{HeaderMap, Method};
 
-const LIMITS: HeadLimits = HeadLimits { max_head_bytes: 2048, max_header_fields: 24 };
+const LIMITS: HeadLimits =
+    HeadLimits { max_head_bytes: 2048, max_header_fields: 24, close_on_noise: false };
 
 /// Decodes one stream whole and in pieces.
 pub fn run(data: &[u8]) {

@@ -1,20 +1,30 @@
-//! `rules`: the first line is a rule, the second a request, further lines are its header fields.
+//! `rules` and `rules_v2`: the first line is a rule, in the syntax of version 3 or 2, the second a request, further lines
+//! are its header fields.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use doorward::exchange::canonical::canonical_host;
 use doorward::exchange::view::RequestView;
-use doorward::rule::{HostPattern, IndexHosts, Rule, readable_hosts};
+use doorward::rule::{HostPattern, IndexHosts, Rule, Syntax, readable_hosts};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-/// Reads a rule and asks it about a request, in every way there is.
+/// Reads a rule of version 3 and asks it about a request, in every way there is.
 pub fn run(data: &[u8]) {
+    check(data, Syntax::V3);
+}
+
+/// The same for one of version 2.
+pub fn run_v2(data: &[u8]) {
+    check(data, Syntax::V2);
+}
+
+fn check(data: &[u8], syntax: Syntax) {
     let Ok(text) = str::from_utf8(data) else { return };
     let (text, request) = text.split_once('\n').unwrap_or((text, "GET a.test /"));
     for host in readable_hosts(text) {
         assert!(!host.is_empty() && host == host.to_ascii_lowercase(), "readable host {host:?}");
     }
-    let rule = match Rule::parse(text) {
+    let rule = match Rule::parse_as(text, syntax) {
         Ok(rule) => rule,
         Err(error) => {
             assert!(!error.message.is_empty(), "an error says nothing");
@@ -23,7 +33,7 @@ pub fn run(data: &[u8]) {
         }
     };
     assert_eq!(rule.text(), text);
-    assert!(Rule::parse(rule.text()).is_ok_and(|again| again == rule));
+    assert!(Rule::parse_as(rule.text(), syntax).is_ok_and(|again| again == rule));
     for domain in rule.domains() {
         assert!(!domain.is_empty());
         assert_eq!(domain, domain.to_ascii_lowercase());

@@ -10,10 +10,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The first bytes of a connection, up to the empty line or [`MOST`].
 #[derive(Clone, Default)]
-pub(super) struct Head(Arc<Mutex<Vec<u8>>>);
+pub struct Head(Arc<Mutex<Vec<u8>>>);
 
 /// A connection whose head is kept.
-pub(super) struct Listened<S> {
+pub struct Listened<S> {
     stream: S,
     head: Head,
     is_over: bool,
@@ -26,12 +26,12 @@ const ENDS: [&[u8]; 2] = [b"\n\r\n", b"\n\n"];
 
 impl Head {
     /// A connection whose head is kept here.
-    pub(super) fn of<S>(&self, stream: S) -> Listened<S> {
+    pub fn of<S>(&self, stream: S) -> Listened<S> {
         Listened { stream, head: self.clone(), is_over: false }
     }
 
     /// Whether there is a field of this name, which is in lower case.
-    pub(super) fn has(&self, field: &str) -> bool {
+    pub fn has(&self, field: &str) -> bool {
         let head = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         head.split(|&byte| byte == b'\n').skip(1).any(|line| {
             let name = line.split(|&byte| byte == b':').next().unwrap_or_default();

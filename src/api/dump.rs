@@ -3,21 +3,21 @@
 //! Traefik hides secrets in the static configuration only; here no file of the archive has any. What may be one is
 //! hidden also where the other views show it: every value of a configured header, every credential in a URL or a rule.
 
+use std::borrow::Cow;
 use std::io::{self, Write as _};
 use std::sync::LazyLock;
 use std::time::SystemTime;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use regex::{Captures, Regex};
+use regex::Regex;
 use serde_json::{Value, json};
 
-use super::redact::{HEADERS, hide_pattern};
+use super::redact::{HEADERS, HIDDEN, hide_in_rule, hide_pattern, pattern, without_query_values};
 use crate::values::secret::is_credential_header;
 
 /// Size of a record of a tar archive.
 const RECORD: usize = 512;
-const HIDDEN: &str = "xxxx";
 
 /// The files in an archive, without their secrets.
 pub(super) fn archive<const N: usize>(files: [(&str, Value); N]) -> io::Result<Vec<u8>> {
@@ -101,40 +101,13 @@ fn hide_text(key: &str, text: &mut String) {
     if text.contains("://") || text.starts_with('/') {
         *text = without_query_values(&URL_USER.replace_all(text, "://xxxx@"));
     }
-    if text.contains('(') {
-        let hidden = MATCHER.replace_all(text, |found: &Captures<'_>| {
-            let part = |index: usize| found.get(index).map_or("", |part| part.as_str());
-            let query = part(1).to_ascii_lowercase().starts_with("query");
-            let value = if query || is_credential_header(part(3)) { HIDDEN } else { part(5) };
-            format!("{}{}{}{}{}", part(1), part(2), part(3), part(4), value)
-        });
-        *text = hidden.into_owned();
+    if let Cow::Owned(hidden) = hide_in_rule(text, |_| true) {
+        *text = hidden;
     }
-}
-
-fn without_query_values(url: &str) -> String {
-    let Some((before, query)) = url.split_once('?') else { return url.to_owned() };
-    let (query, fragment) = query.split_at(query.find('#').unwrap_or(query.len()));
-    let pairs = query.split('&').map(|pair| match pair.split_once('=') {
-        Some((name, _)) => format!("{name}={HIDDEN}"),
-        None => pair.to_owned(),
-    });
-    format!("{before}?{}{fragment}", pairs.collect::<Vec<_>>().join("&"))
-}
-
-#[expect(clippy::unwrap_used, reason = "patterns of our own, compiled by every test")]
-fn pattern(text: &str) -> Regex {
-    Regex::new(text).unwrap()
 }
 
 /// User information of a URL.
 static URL_USER: LazyLock<Regex> = LazyLock::new(|| pattern(r"://[^/@\s]*@"));
-/// A matcher of a rule that compares a header or a parameter, up to the end of the value.
-static MATCHER: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(
-        r#"(?i)\b(headers?regexp|headers?|queryregexp|query)(\(\s*[`"])([^`"]*)([`"]\s*,\s*[`"])([^`"]*)"#,
-    )
-});
 
 #[cfg(test)]
 mod tests {

@@ -95,11 +95,12 @@ impl Api {
                 one("entry point", name, |name| self.view.entry_points.get(name).cloned())
             }
             ["http", "routers"] => {
-                query.list(Sorting::Routers, views::routers(&report, &self.facts, &query))
+                let found = self.all_shown(views::routers(&report, &self.facts, &query));
+                query.list(Sorting::Routers, found)
             }
-            ["http", "routers", name] => {
-                one("router", name, |name| views::router(&report, &self.facts, name))
-            }
+            ["http", "routers", name] => one("router", name, |name| {
+                views::router(&report, &self.facts, name).map(|one| self.shown(one))
+            }),
             ["http", "services"] => {
                 query.list(Sorting::Services, self.all_shown(views::services(&report, &query)))
             }

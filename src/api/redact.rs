@@ -1,9 +1,16 @@
-//! Credentials in configured headers, which Traefik's API shows: under every profile but `exact` their values are
-//! hidden.
+//! Credentials in configured headers, rules and addresses, which Traefik's API shows: under every profile but `exact`
+//! their values are hidden.
 
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use regex::{Captures, Regex};
 use serde_json::{Value, json};
 
 use crate::values::secret::is_credential_header;
+
+/// What stands in place of a secret.
+pub(super) const HIDDEN: &str = "xxxx";
 
 /// Options that hold headers by name: of the middleware `headers`, and of a health check.
 pub(super) const HEADERS: [&str; 4] =
@@ -19,11 +26,68 @@ pub(super) fn hide_credentials(view: &mut Value) {
                     hide_values(value);
                 }
                 hide_pattern(key, value);
-                hide_credentials(value);
+                match (key.as_str(), value) {
+                    ("rule", Value::String(rule)) => {
+                        *rule = hide_in_rule(rule, is_credential_header).into_owned();
+                    }
+                    // Of the authentication server.
+                    ("address", Value::String(url)) => hide_query(url),
+                    ("healthCheck", value) => {
+                        if let Some(Value::String(path)) = value.get_mut("path") {
+                            hide_query(path);
+                        }
+                        hide_credentials(value);
+                    }
+                    (_, value) => hide_credentials(value),
+                }
             }
         }
         _ => {}
     }
+}
+
+/// A rule without the values of credentials: what it compares a header or a parameter of the query with, if the name
+/// says that this is one. `is_secret` is asked for parameters.
+pub(super) fn hide_in_rule(rule: &str, is_secret: impl Fn(&str) -> bool) -> Cow<'_, str> {
+    if !rule.contains('(') {
+        return Cow::Borrowed(rule);
+    }
+    MATCHER.replace_all(rule, |found: &Captures<'_>| {
+        let part = |index: usize| found.get(index).map_or("", |part| part.as_str());
+        let is_query = part(1).to_ascii_lowercase().starts_with("query");
+        let hidden = is_credential_header(part(3)) || is_query && is_secret(part(3));
+        let value = if hidden { HIDDEN } else { part(5) };
+        format!("{}{}{}{}{}", part(1), part(2), part(3), part(4), value)
+    })
+}
+
+/// A matcher of a rule that compares a header or a parameter, up to the end of the value.
+static MATCHER: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r#"(?i)\b(headers?regexp|headers?|queryregexp|query)(\(\s*[`"])([^`"]*)([`"]\s*,\s*[`"])([^`"]*)"#,
+    )
+});
+
+#[expect(clippy::unwrap_used, reason = "patterns of our own, compiled by every test")]
+pub(super) fn pattern(text: &str) -> Regex {
+    Regex::new(text).unwrap()
+}
+
+fn hide_query(url: &mut String) {
+    if url.contains('?') {
+        *url = without_query_values(url);
+    }
+}
+
+/// A URL whose parameters have names only.
+pub(super) fn without_query_values(url: &str) -> String {
+    let Some((before, query)) = url.split_once('?') else { return url.to_owned() };
+    let (query, fragment) = query.split_at(query.find('#').unwrap_or(query.len()));
+    let pairs = query.split('&').map(|pair| match pair.split_once('=') {
+        Some((name, _)) => format!("{name}={HIDDEN}"),
+        None => pair.to_owned(),
+    });
+    format!("{before}?{}{fragment}", pairs.collect::<Vec<_>>().join("&"))
 }
 
 /// Hides the pattern beside the name of a header that carries a credential: it may be one, with

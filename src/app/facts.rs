@@ -9,6 +9,7 @@ use http::HeaderName;
 
 use crate::compile::{EntryPointModel, OnBrokenRouter, StaticFacts};
 use crate::config::entry_points::{Address, EntryPointConfig, parse_range};
+use crate::config::limits::Limits;
 use crate::config::static_config::{self, StaticConfig};
 use crate::entry_point::{EntryPoint, LifeCycle, Shortage, Timeouts};
 use crate::exchange::canonical::{EncodedCharacters, FieldLimits, TargetRules};
@@ -18,7 +19,7 @@ use crate::observability::access_log::AccessLogConfig;
 use crate::observability::metrics::Metrics;
 use crate::router::RouterObservabilityConfig;
 use crate::rule::Syntax;
-use crate::values::Profile;
+use crate::values::{GoDuration, Profile};
 use crate::wire::BodyTimeout;
 
 /// Services of provider `internal`, by name.
@@ -39,7 +40,10 @@ pub(super) fn static_facts(config: &StaticConfig, services: InternalServices) ->
         entry_points: config
             .entry_points
             .iter()
-            .map(|(name, one)| model(name, one, defaults.contains(&name.as_str())))
+            .map(|(name, one)| {
+                let body = limits(config).body;
+                model(name, one, defaults.contains(&name.as_str()), body)
+            })
             .collect(),
         default_rule_syntax: match &*config.core.default_rule_syntax {
             "v2" => Syntax::V2,
@@ -56,7 +60,12 @@ pub(super) fn static_facts(config: &StaticConfig, services: InternalServices) ->
     }
 }
 
-fn model(name: &str, config: &EntryPointConfig, is_default: bool) -> EntryPointModel {
+fn model(
+    name: &str,
+    config: &EntryPointConfig,
+    is_default: bool,
+    body: Option<(i64, GoDuration)>,
+) -> EntryPointModel {
     let usual = RouterObservabilityConfig {
         access_logs: Some(true),
         metrics: Some(true),
@@ -76,7 +85,14 @@ fn model(name: &str, config: &EntryPointConfig, is_default: bool) -> EntryPointM
             .map(|characters| characters.resolve(true))
             .filter(|characters| *characters != EncodedCharacters::ALLOW_ALL),
         max_body_bytes: config.http.request_body.and_then(|body| body.max_bytes),
+        slowest_body: body,
     }
+}
+
+/// The limits of clients. Half of the descriptors are for what clients ask for.
+pub(super) fn limits(config: &StaticConfig) -> Limits {
+    let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    config.limits.in_force(config.core.profile, descriptors)
 }
 
 /// All entry points, in the order of their positions.
@@ -117,6 +133,7 @@ fn entry_point(
                 || all.global.not_append_x_forwarded_for && !exact,
             exact,
             hardened,
+            slow_bodies: timeouts.read_timeout.is_some_and(|limit| limit.positive().is_some()),
             origin_headers: all.access_log.as_ref().is_some_and(AccessLogConfig::keeps_headers),
             request_id: request_id.clone(),
         }),

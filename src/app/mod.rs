@@ -38,7 +38,7 @@ use crate::config::static_config::StaticConfig;
 use crate::config::tree::Node;
 use crate::entry_point::worker::{self, Listening, Stage};
 use crate::entry_point::{
-    EntryPoint, Flattener, Overload, OverloadSettings, Shared, Watch, listener,
+    EntryPoint, Flattener, Guard, Overload, OverloadSettings, Shared, Watch, listener,
 };
 use crate::exchange::{Body, Context, Handler, Request, Response, ResponseFuture, ready};
 use crate::middleware::ban::Bans;
@@ -111,12 +111,14 @@ impl App {
         let report = empty_report();
         let facts = Arc::new(build_facts(config, &metrics, &readiness, &report));
         let entry_points = facts::entry_points(config, &metrics)?;
+        let guard = Guard::new(facts::limits(config), &metrics);
         let shared = Arc::new(Shared {
             table: LiveTable::new(RoutingTable { entry_points: Box::default() }),
             metrics,
             access_log,
             server_name: host_name(),
             cname: flattener(config)?,
+            guard,
             overload,
         });
         let shutdown = CancellationToken::new();

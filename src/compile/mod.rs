@@ -43,6 +43,7 @@ use crate::service::ServerGauge;
 use crate::service::health::HealthPlan;
 use crate::state::SharedState;
 use crate::upstream::Proxies;
+use crate::values::GoDuration;
 use crate::values::{Files, Profile, QualifiedName};
 
 /// What becomes of the requests of a router that cannot be built (`core.onBrokenRouter`).
@@ -77,6 +78,9 @@ pub struct EntryPointModel {
     pub encoded_characters: Option<EncodedCharacters>,
     /// Longest request body, for routers that do not say.
     pub max_body_bytes: Option<i64>,
+    /// Bytes per second that a request's body must have, and how long it may be slower at its beginning, where nobody
+    /// says.
+    pub slowest_body: Option<(i64, GoDuration)>,
 }
 
 impl EntryPointModel {

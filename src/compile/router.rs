@@ -206,6 +206,11 @@ impl Compiler<'_> {
             built.errors.push(warning.message);
             built.status = Status::Warning;
         }
+        let slowest = self.env.facts.entry_points.iter().find_map(|one| one.slowest_body);
+        let limits = match slowest {
+            Some((rate, grace)) => limits.with_slowest_body(rate, grace),
+            None => limits,
+        };
         let keeper = || Arc::new(Keeper::of_router(limits)) as Arc<dyn Middleware>;
         (!limits.is_empty()).then(keeper)
     }

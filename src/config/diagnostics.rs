@@ -10,7 +10,8 @@ use annotate_snippets::{
 };
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-use crate::config::tree::{Span, is_secret};
+use crate::config::excerpt::Excerpt;
+use crate::config::tree::Span;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -289,68 +290,6 @@ pub fn did_you_mean<'c>(
         .map(|(_, candidate)| candidate)
 }
 
-/// The one source line that is printed, with the marked bytes. Only this line is given to the
-/// renderer, which otherwise scans the whole file for every diagnostic.
-struct Excerpt {
-    text: String,
-    line: usize,
-    start: usize,
-    end: usize,
-}
-
-impl Excerpt {
-    fn of(span: &Span) -> Self {
-        let (line, bytes) = span.source.line_at(span.start);
-        let raw = span.source.text.get(bytes.clone()).unwrap_or_default();
-        let start = span.start.saturating_sub(bytes.start).min(raw.len());
-        let end = span.end.saturating_sub(bytes.start).clamp(start, raw.len());
-        Self { text: mask_secrets(&mask_userinfo(&mask_keys(raw))), line, start, end }
-    }
-}
-
-/// Replaces what follows a secret name and `:` or `=` by as many asterisks, so that a marked
-/// option never prints the password beside it.
-fn mask_secrets(line: &str) -> String {
-    let name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.[]".contains(&byte);
-    let separators = line.bytes().enumerate().filter(|(_, byte)| matches!(byte, b':' | b'='));
-    for (at, _) in separators {
-        let before = line.get(..at).unwrap_or_default().trim_end_matches(['"', '\'', ' ', '\t']);
-        let length = before.bytes().rev().take_while(|byte| name_byte(*byte)).count();
-        if is_secret(before.get(before.len() - length..).unwrap_or_default()) {
-            let (shown, hidden) = line.split_at(at + 1);
-            let stars = hidden.bytes().map(|byte| if byte == b' ' { ' ' } else { '*' });
-            return shown.chars().chain(stars).collect();
-        }
-    }
-    line.to_owned()
-}
-
-/// Replaces what follows the first line of a private key by as many asterisks, whatever the option
-/// that it stands in.
-fn mask_keys(line: &str) -> Cow<'_, str> {
-    const FIRST: &str = "PRIVATE KEY-----";
-    let Some(at) = line.find(FIRST) else { return Cow::Borrowed(line) };
-    let (shown, hidden) = line.split_at(at + FIRST.len());
-    let stars = hidden.bytes().map(|byte| if byte == b' ' { ' ' } else { '*' });
-    shown.chars().chain(stars).collect()
-}
-
-/// Replaces the user and the password of every URL by as many asterisks.
-fn mask_userinfo(line: &str) -> String {
-    let mut shown = String::with_capacity(line.len());
-    let mut rest = line;
-    while let Some(at) = rest.find("://") {
-        let (before, after) = rest.split_at(at + "://".len());
-        shown.push_str(before);
-        let end = after.find(['/', ' ', '"', '\'']).unwrap_or(after.len());
-        let hidden = after.get(..end).and_then(|authority| authority.rfind('@')).unwrap_or(0);
-        shown.extend(std::iter::repeat_n('*', hidden));
-        rest = after.get(hidden..).unwrap_or_default();
-    }
-    shown.push_str(rest);
-    shown
-}
-
 /// Control characters written out, so that no value can add a line to a log.
 fn without_controls(text: &str) -> Cow<'_, str> {
     if !text.contains(char::is_control) {
@@ -413,33 +352,6 @@ mod tests {
         assert!(text.contains("f:4:1"), "{text}");
         let empty = Source::new("f", "", Format::Yaml);
         assert!(Diagnostic::error("x").at(&Span::new(&empty, 0..0)).render(false).contains('x'));
-    }
-
-    #[test]
-    fn secrets_stay_out_of_excerpts() {
-        let span = at("- \"test:$apr1$H6uskkkW\"\n", "test");
-        let text = Diagnostic::error("bad entry").at(&span).secret().render(false);
-        assert!(text.contains("file.yml:1:4") && !text.contains("apr1"), "{text}");
-
-        let span = at("{addr: x, 'clientSecret' : hunter2}", "addr");
-        let text = Diagnostic::error("bad").at(&span).render(false);
-        assert!(text.contains("addr: x") && !text.contains("hunter2"), "{text}");
-        let flag = at("--providers.redis.password=hunter2", "--providers");
-        assert!(!Diagnostic::error("bad").at(&flag).render(false).contains("hunter2"));
-        assert_eq!(mask_secrets("url: http://x/token/y"), "url: http://x/token/y");
-
-        let span = at("caFiles: ['-----BEGIN EC PRIVATE KEY----- aHVudGVyMg== x']", "caFiles");
-        let text = Diagnostic::error("bad").at(&span).render(false);
-        assert!(text.contains("caFiles: [") && !text.contains("aHVudGVyMg"), "{text}");
-    }
-
-    #[test]
-    fn passwords_of_urls_stay_out_of_excerpts() {
-        let text = "[{url: \"http://u:hunter2@a\"}, {url: h2c://u:p@ss@b/x@y, weight: z}]";
-        let shown = Diagnostic::error("bad").at(&at(text, "weight")).render(false);
-        assert!(shown.contains("http://*********@a") && shown.contains("@b/x@y"), "{shown}");
-        assert!(!shown.contains("hunter2") && !shown.contains("p@ss"), "{shown}");
-        assert_eq!(mask_userinfo("no url: a@b"), "no url: a@b");
     }
 
     #[test]

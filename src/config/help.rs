@@ -19,7 +19,7 @@ pub fn print_help() -> String {
 }
 
 /// Name in file casing, default, description; sorted without regard to case.
-const FLAGS: [(&str, &str, &str); 189] = [
+const FLAGS: [(&str, &str, &str); 200] = [
     ("accessLog", "false", "Write a line for every request."),
     ("accessLog.addInternals", "false", "Write requests for internal services too."),
     ("accessLog.bufferingSize", "0", "Lines that may wait for the writer; 0 is a size of our own."),
@@ -468,6 +468,34 @@ const FLAGS: [(&str, &str, &str); 189] = [
     ("hostResolver.resolvConfig", "/etc/resolv.conf", "File that names the DNS servers."),
     ("hostResolver.resolvDepth", "5", "How many aliases are followed, at most 16."),
     (
+        "limits.answer.stall",
+        "",
+        "How long a client may take nothing of its answer. 45s if hardened, else none.",
+    ),
+    (
+        "limits.connections.perAddress",
+        "",
+        "Open connections of one client address. 1000 at most if hardened, else any number.",
+    ),
+    (
+        "limits.connections.total",
+        "",
+        "Open connections of all clients. Half of the descriptors; any number if exact.",
+    ),
+    ("limits.handshakes.perWorker", "", "Hellos that a worker answers in one turn. 4."),
+    (
+        "limits.http2.frames",
+        "",
+        "Frames without use that a connection may send at once. 10000; any number if exact.",
+    ),
+    ("limits.http2.framesPerSecond", "", "How many of them a second adds again. 1000."),
+    (
+        "limits.http2.resets",
+        "",
+        "Streams that a connection may reset at once. 500; any number if exact.",
+    ),
+    ("limits.http2.resetsPerSecond", "", "How many of them a second adds again. 50."),
+    (
         "limits.overload.enabled",
         "",
         "Give things up before memory or descriptors run out; on, but for the profile exact.",
@@ -485,6 +513,17 @@ const FLAGS: [(&str, &str, &str); 189] = [
         "Share from which the heaviest streams and connections are reset.",
     ),
     ("limits.overload.stopKeepAlive", "0.92", "Share from which connections are not kept alive."),
+    ("limits.requestBody.grace", "", "How long a body may be slow at its beginning. 30s."),
+    (
+        "limits.requestBody.minRate",
+        "",
+        "Bytes per second that clients must send of bodies. 240 if hardened, else none.",
+    ),
+    (
+        "limits.requestHead.timeout",
+        "",
+        "For the head of a request, and for a silent client. 10s if hardened, else readTimeout.",
+    ),
     ("log", "false", "Options of the log."),
     ("log.compress", "false", "No effect."),
     ("log.filePath", "", "File of the log; standard output when empty."),

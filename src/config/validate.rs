@@ -33,6 +33,7 @@ impl StaticConfig {
         check.logs();
         check.providers();
         check.resolvers();
+        check.found.extend(self.limits.validate(node));
         check.found
     }
 }

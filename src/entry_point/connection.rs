@@ -5,18 +5,21 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderValue;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::Semaphore;
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
-use super::overload::Seat;
+use super::guard::{Limit, Seat};
+use super::overload;
 use super::{EntryPoint, Shared, http as serve_http, proxy_protocol};
 use crate::exchange::memory::Held;
 use crate::exchange::{ClientTls, Connection, OpenWork, OpenWorkItem, Signal};
@@ -39,6 +42,8 @@ const REST: Duration = Duration::from_secs(1);
 pub(super) struct Door {
     pub(super) shared: Arc<Shared>,
     pub(super) entry_point: Arc<EntryPoint>,
+    /// Lets in so many hellos in one turn of the worker; all entry points share it.
+    pub(super) hellos: Option<Arc<Semaphore>>,
     pub(super) work: OpenWork,
     pub(super) drain: Signal,
 }
@@ -64,18 +69,48 @@ impl Door {
     pub(super) async fn tired(&self, since: Instant) {
         let Some(overload) = &self.shared.overload else { return std::future::pending().await };
         // Whoever is told to look at how things are polls this too.
-        poll_fn(|_| match overload.closes_idle() && since.elapsed() >= REST {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        })
-        .await;
+        let tired = |_: &mut Context<'_>| {
+            let tired = overload.closes_idle() && since.elapsed() >= REST;
+            if tired { Poll::Ready(()) } else { Poll::Pending }
+        };
+        poll_fn(tired).await;
         overload.count_idle_closed();
     }
 
+    /// A seat for a client that has connected, unless there is none for it.
+    pub(super) fn seat(&self, peer: SocketAddr) -> Option<Arc<Seat>> {
+        let seat = self.shared.guard.enter(&self.entry_point, peer)?;
+        // Behind the PROXY protocol it is somebody else's.
+        let known = self.entry_point.proxy_protocol.is_none();
+        (!known || seat.belongs_to(peer, &self.entry_point)).then(|| Arc::new(seat))
+    }
+
+    /// What `future` gives, in the time that a client has for its first words.
+    async fn in_time<T>(
+        &self,
+        peer: SocketAddr,
+        future: impl Future<Output = io::Result<T>>,
+    ) -> io::Result<T> {
+        let (read, head) = (self.entry_point.timeouts.read, self.shared.guard.limits().head);
+        let limit = [read, head].into_iter().flatten().min();
+        let Some(limit) = limit else { return future.await };
+        timeout(limit, future).await.unwrap_or_else(|_| {
+            if head == Some(limit) {
+                self.shared.guard.hit(Limit::RequestHead, &self.entry_point, peer);
+            }
+            Err(io::Error::new(io::ErrorKind::TimedOut, "nothing arrived in time"))
+        })
+    }
+
     /// Waits for the first bytes of a client; `false` when there will be none.
-    async fn begins<S: Stream>(&self, stream: &mut S, first: &mut BytesMut) -> io::Result<bool> {
+    async fn begins<S: Stream>(
+        &self,
+        stream: &mut S,
+        first: &mut BytesMut,
+        peer: SocketAddr,
+    ) -> io::Result<bool> {
         let since = Instant::now();
-        let mut read = pin!(within(self.entry_point.timeouts.read, stream.read_buf(first)));
+        let mut read = pin!(self.in_time(peer, stream.read_buf(first)));
         let count = tokio::select! {
             biased;
             count = &mut read => count?,
@@ -97,6 +132,7 @@ impl Door {
         &self,
         stream: &mut S,
         first: &mut BytesMut,
+        peer: SocketAddr,
     ) -> io::Result<()> {
         let rest = async {
             while first.len() < HTTP2_PREFACE.len() && HTTP2_PREFACE.starts_with(first) {
@@ -106,19 +142,36 @@ impl Door {
             }
             Ok(())
         };
-        within(self.entry_point.timeouts.read, rest).await
+        self.in_time(peer, rest).await
+    }
+
+    /// Runs what answers a hello when it is its turn: signing takes a while, and a worker that signs does nothing
+    /// else. `None` when the turn does not come.
+    async fn answer_hello<F: Future>(&self, deadline: Instant, answer: F) -> Option<F::Output> {
+        let Some(hellos) = &self.hellos else { return Some(answer.await) };
+        let turn = timeout_at(deadline, hellos.acquire()).await.ok()?;
+        let mut answer = pin!(answer);
+        let signed = poll_fn(|task| Poll::Ready(answer.as_mut().poll(task))).await;
+        if let Poll::Ready(done) = signed {
+            return Some(done);
+        }
+        // By then the worker has looked after everybody else.
+        yield_now().await;
+        drop(turn);
+        Some(answer.await)
     }
 }
 
 /// Serves one connection until it ends.
-pub(super) async fn serve(door: Arc<Door>, stream: TcpStream, peer: SocketAddr) {
+pub(super) async fn serve(door: Arc<Door>, stream: TcpStream, peer: SocketAddr, seat: Arc<Seat>) {
     let open = door.work.begin();
     let _counted = door.shared.metrics.connection_opened(&door.entry_point.facts.name);
     let Some(overload) = &door.shared.overload else {
-        return serve_until_cut(&door, stream, peer, &open, None).await;
+        return serve_until_cut(&door, stream, peer, &open, (seat, None)).await;
     };
-    let seat = Seat::new(overload, door.entry_point.position);
-    seat.serve(serve_until_cut(&door, stream, peer, &open, Some(seat.held()))).await;
+    let counted = overload::Seat::new(overload, door.entry_point.position);
+    let held = Some(counted.held());
+    counted.serve(serve_until_cut(&door, stream, peer, &open, (seat, held))).await;
 }
 
 async fn serve_until_cut(
@@ -126,11 +179,11 @@ async fn serve_until_cut(
     stream: TcpStream,
     peer: SocketAddr,
     open: &OpenWorkItem,
-    held: Option<&Arc<Held>>,
+    (seat, held): (Arc<Seat>, Option<&Arc<Held>>),
 ) {
     tokio::select! {
         biased;
-        result = converse(door, stream, peer, held) => {
+        result = converse(door, stream, peer, seat, held) => {
             if let Err(error) = result {
                 debug!(
                     entryPointName = %door.entry_point.facts.name, client = %peer, %error,
@@ -148,6 +201,7 @@ async fn converse(
     door: &Arc<Door>,
     mut stream: TcpStream,
     peer: SocketAddr,
+    seat: Arc<Seat>,
     held: Option<&Arc<Held>>,
 ) -> io::Result<()> {
     let entry_point = &door.entry_point;
@@ -155,23 +209,25 @@ async fn converse(
     let mut local = stream.local_addr()?;
     let mut peer = peer;
     let mut first = BytesMut::with_capacity(FIRST_READ);
-    let wait = entry_point.timeouts.read;
     if let Some(trusted) = &entry_point.proxy_protocol {
         let header = proxy_protocol::read(&mut stream, &mut first);
-        if let Some(addresses) = within(wait, header).await?
+        if let Some(addresses) = door.in_time(peer, header).await?
             && trusted.trust(peer.ip())
         {
             (peer, local) = (addresses.source, addresses.destination);
         }
+        if !seat.belongs_to(peer, entry_point) {
+            return Ok(());
+        }
     }
-    if first.is_empty() && !door.begins(&mut stream, &mut first).await? {
+    if first.is_empty() && !door.begins(&mut stream, &mut first, peer).await? {
         return Ok(());
     }
-    let arrival = Arrival { door, peer, local, opened, held };
+    let arrival = Arrival { door, peer, local, opened, seat, held };
     if first.first() == Some(&0x16) {
         return Box::pin(arrival.secure(stream, first.freeze())).await;
     }
-    door.complete_preface(&mut stream, &mut first).await?;
+    door.complete_preface(&mut stream, &mut first, peer).await?;
     let http2 = first.starts_with(HTTP2_PREFACE);
     let connection = arrival.connection(None);
     if http2 {
@@ -192,21 +248,30 @@ struct Arrival<'a> {
     peer: SocketAddr,
     local: SocketAddr,
     opened: Instant,
+    seat: Arc<Seat>,
     /// What is held for it, where that is counted.
     held: Option<&'a Arc<Held>>,
 }
 
 impl Arrival<'_> {
     /// The handshake; `None` when nothing came of it.
+    #[expect(clippy::large_futures, reason = "whoever calls this has boxed it")]
     async fn handshake(&self, stream: TcpStream, first: Bytes) -> Option<Secured> {
         let table = self.door.shared.table.current();
         let position = self.door.entry_point.position;
         let routes = table.entry_points.get(position)?.tls.clone()?;
         drop(table);
-        let limit = self.door.entry_point.timeouts.read.unwrap_or(HANDSHAKE_TIMEOUT);
-        let deadline = Instant::now() + limit.min(HANDSHAKE_TIMEOUT);
-        let accept = tls::accept(stream, first, &routes, self.local.ip(), deadline, deadline);
-        match accept.await {
+        let limits = [self.door.entry_point.timeouts.read, self.door.shared.guard.limits().head];
+        let limit = limits.into_iter().flatten().fold(HANDSHAKE_TIMEOUT, Duration::min);
+        let deadline = Instant::now() + limit;
+        let accepted = async {
+            let mut stream = stream;
+            let hello = tls::read_hello(&mut stream, first, deadline).await?;
+            let accept = tls::accept_hello(stream, hello, &routes, self.local.ip(), deadline);
+            let late = Err(AcceptError::HandshakeTimeout);
+            self.door.answer_hello(deadline, accept).await.unwrap_or(late)
+        };
+        match accepted.await {
             Ok((stream, client, alpn)) => Some((Box::new(stream), client, alpn)),
             Err(error) => {
                 self.refused(&error);
@@ -222,13 +287,13 @@ impl Arrival<'_> {
         // Read here, where a stop and a silent client are looked after: hyper waits for the
         // preface of HTTP/2 without any limit.
         let mut first = BytesMut::with_capacity(FIRST_READ);
-        if !self.door.begins(&mut stream, &mut first).await? {
+        if !self.door.begins(&mut stream, &mut first, self.peer).await? {
             return Ok(());
         }
         let connection = self.connection(Some(client));
         match alpn {
             Alpn::H2 => {
-                self.door.complete_preface(&mut stream, &mut first).await?;
+                self.door.complete_preface(&mut stream, &mut first, self.peer).await?;
                 let stream = tls::PrefixedStream::new(first.freeze(), stream);
                 Box::pin(serve_http::serve_http2(self.door, connection, self.held, stream)).await
             }
@@ -257,7 +322,7 @@ impl Arrival<'_> {
             local: self.local,
             tls,
             opened: self.opened,
-            work: self.door.work.clone(),
+            work: self.door.work.keeping(Arc::clone(&self.seat) as _),
             own: std::sync::OnceLock::new(),
         })
     }
@@ -265,19 +330,6 @@ impl Arrival<'_> {
 
 fn ip_text(ip: IpAddr) -> HeaderValue {
     HeaderValue::from_str(&ip.to_string()).unwrap_or_else(|_| HeaderValue::from_static(""))
-}
-
-/// What `future` gives, or an error when `limit` is over.
-async fn within<T>(
-    limit: Option<Duration>,
-    future: impl Future<Output = io::Result<T>>,
-) -> io::Result<T> {
-    match limit {
-        Some(limit) => timeout(limit, future).await.unwrap_or_else(|_| {
-            Err(io::Error::new(io::ErrorKind::TimedOut, "nothing arrived in time"))
-        }),
-        None => future.await,
-    }
 }
 
 /// A stream that HTTP may be spoken over.

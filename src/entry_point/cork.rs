@@ -11,7 +11,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
+use super::frames::Ledger;
+use super::guard::Limit;
 use super::overload::Pace;
 
 /// Bytes that are kept before they are written after all.
@@ -33,12 +36,17 @@ struct Core<S> {
     out: Vec<u8>,
     at: usize,
     unflushed: bool,
+    /// Since when the client has taken nothing.
+    blocked: Option<Instant>,
+    /// What the client brings, where it counts.
+    ledger: Option<Ledger>,
     pace: Pace,
 }
 
-/// Puts a cork on `stream`, which is read at this pace.
-pub(super) fn cork<S>(stream: S, pace: Pace) -> (Corked<S>, Cork<S>) {
-    let core = Core { stream, out: Vec::new(), at: 0, unflushed: false, pace };
+/// Puts a cork on `stream`, which is read at this pace, and through which only so much comes in as `ledger` has room for.
+pub(super) fn cork<S>(stream: S, ledger: Option<Ledger>, pace: Pace) -> (Corked<S>, Cork<S>) {
+    let (out, blocked) = (Vec::new(), None);
+    let core = Core { stream, out, at: 0, unflushed: false, blocked, ledger, pace };
     let core = Rc::new(RefCell::new(core));
     (Corked(Rc::clone(&core)), Cork(core))
 }
@@ -47,14 +55,44 @@ impl<S: AsyncWrite + Unpin> Cork<S> {
     /// Writes what was collected. When the client does not take all of it, the task is woken when it does; then it has
     /// to call again.
     pub(super) fn pull(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.borrow_mut().poll_empty(cx)
+        let core = &mut *self.0.borrow_mut();
+        if let Some(ledger) = &mut core.ledger {
+            ledger.next_turn();
+        }
+        core.poll_empty(cx)
+    }
+
+    /// Since when the client has taken nothing of what there is for it.
+    pub(super) fn blocked_since(&self) -> Option<Instant> {
+        self.0.borrow().blocked
+    }
+
+    /// What the client has used up, if that is why nothing more comes in.
+    pub(super) fn spent(&self) -> Option<Limit> {
+        self.0.borrow().ledger.as_ref()?.spent()
+    }
+
+    /// Says why it ends, and ends it; to be polled when nobody else has it any more.
+    pub(super) fn poll_farewell(&self, cx: &mut Context<'_>, begun: &mut bool) -> Poll<()> {
+        let core = &mut *self.0.borrow_mut();
+        if !std::mem::replace(begun, true)
+            && let Some(farewell) = core.ledger.as_ref().and_then(Ledger::farewell)
+        {
+            core.out.extend_from_slice(&farewell);
+            core.unflushed = true;
+        }
+        if ready!(core.poll_empty(cx)).is_ok() {
+            let _ = ready!(Pin::new(&mut core.stream).poll_shutdown(cx));
+        }
+        Poll::Ready(())
     }
 }
 
 impl<S: AsyncWrite + Unpin> Core<S> {
     fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(rest @ [_, ..]) = self.out.get(self.at..) {
-            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, rest))?;
+            let written = Pin::new(&mut self.stream).poll_write(cx, rest);
+            let written = ready!(self.took(written))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -67,6 +105,26 @@ impl<S: AsyncWrite + Unpin> Core<S> {
             SPARE.set(spare);
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn leaves(&mut self, bytes: &[u8]) {
+        if let Some(ledger) = &mut self.ledger {
+            ledger.leaves(bytes);
+        }
+    }
+
+    /// Takes note of what the client has taken.
+    fn took(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &written {
+            Poll::Pending => drop(self.blocked.get_or_insert_with(Instant::now)),
+            Poll::Ready(result) => {
+                self.blocked = None;
+                if let (Some(ledger), Ok(bytes)) = (&mut self.ledger, result) {
+                    ledger.delivered(*bytes);
+                }
+            }
+        }
+        written
     }
 
     fn poll_empty(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -90,13 +148,22 @@ impl<S: AsyncWrite + Unpin> Core<S> {
         self.unflushed = true;
         self.pace.wrote();
         if self.out.is_empty() && length > LIMIT / 2 {
-            return Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+            let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+            let mut bytes = ready!(self.took(written))?;
+            let written = bytes;
+            for slice in slices {
+                let taken = bytes.min(slice.len());
+                self.leaves(slice.get(..taken).unwrap_or_default());
+                bytes -= taken;
+            }
+            return Poll::Ready(Ok(written));
         }
         if self.out.capacity() == 0 {
             self.out = SPARE.take();
         }
         for slice in slices {
             self.out.extend_from_slice(slice);
+            self.leaves(slice);
         }
         Poll::Ready(Ok(length))
     }
@@ -109,7 +176,20 @@ impl<S: AsyncRead + Unpin> AsyncRead for Corked<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let core = &mut *self.0.borrow_mut();
-        core.pace.poll_read(Pin::new(&mut core.stream), cx, buf)
+        let Some(ledger) = &mut core.ledger else {
+            return core.pace.poll_read(Pin::new(&mut core.stream), cx, buf);
+        };
+        if ledger.has_enough() {
+            // Others first, also the requests that came in just now.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = buf.filled().len();
+        ready!(core.pace.poll_read(Pin::new(&mut core.stream), cx, buf))?;
+        if ledger.arrived(buf.filled().get(before..).unwrap_or_default()) {
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Ready(Err(io::Error::other("the client sends too much that is no request")))
     }
 }
 
@@ -190,7 +270,7 @@ mod tests {
     fn many_writes_become_one() {
         let mut cx = Context::from_waker(Waker::noop());
         let client = Client { room: usize::MAX, ..Client::default() };
-        let (mut stream, pull) = cork(client, Pace::http2(0, None));
+        let (mut stream, pull) = cork(client, None, Pace::http2(0, None));
         for _ in 0..3 {
             for _ in 0..10 {
                 assert!(Pin::new(&mut stream).poll_write(&mut cx, &[7; 1000]).is_ready());
@@ -208,7 +288,7 @@ mod tests {
     #[test]
     fn nothing_is_lost_or_kept_without_bound() {
         let mut cx = Context::from_waker(Waker::noop());
-        let (mut stream, pull) = cork(Client::default(), Pace::http2(0, None));
+        let (mut stream, pull) = cork(Client::default(), None, Pace::http2(0, None));
         let mut sent = Vec::new();
         for number in 0..1_000_u32 {
             let part = vec![number.to_le_bytes()[0]; 1000];

@@ -18,9 +18,11 @@ use tokio::time::Instant;
 use tracing::{debug, error};
 
 use super::deadline::{TimedBody, WriteDeadline};
+use super::guard::Limit;
 use super::head;
 use super::http::{Busy, Conversation};
 use super::overload::{self, Weighed};
+use super::paced::Paced;
 use super::reply::{self, Received, refusal};
 use super::stream;
 use crate::exchange::canonical::{canonical_host, routing_path};
@@ -28,12 +30,14 @@ use crate::exchange::error::{empty, text};
 use crate::exchange::forwarded::{self, ForwardedFacts, X_FORWARDED_FOR};
 use crate::exchange::memory::{self, Held, Keeping};
 use crate::exchange::request_id::{self, is_sane};
+use crate::exchange::rounds;
 use crate::exchange::view::{FlatHost, RequestView};
 use crate::exchange::{
     Body, BodyEnd, ClientTls, Context, EndHook, Ending, Handler, Observation, Outcome, Protocol,
     ProxyError, Request, Response, on_end_boxed,
 };
 use crate::observability::access_log::AccessRecord;
+use crate::observability::metrics::OpenConnection;
 use crate::router::{HttpRouter, RoutingTable};
 use crate::upstream::headers::upgrade_of;
 use crate::wire::{BodyTimeout, InFlight};
@@ -61,6 +65,9 @@ pub(super) async fn answer(
         reply::keep_head_only(&mut response);
     }
     exchange.name_response(&mut response);
+    if conversation.door.entry_point.facts.hardened {
+        reply::keep_out_of_caches(&mut response);
+    }
     let until = exchange.attach(&mut response);
     if let Some(until) = until {
         // Nobody asks the body for more while the client takes nothing.
@@ -72,7 +79,8 @@ pub(super) async fn answer(
     if let Some(gate) = &conversation.gate {
         gate.answered(response.status());
         let rest = received.is_some_and(|received| received.leaves_a_rest(gate));
-        if (last || rest) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let last = last || rest || gate.asked_to_close();
+        if last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             reply::close(&mut response);
         }
     }
@@ -114,6 +122,7 @@ fn admit(
     exchange.uri = parts.uri.clone();
     exchange.capture_request(&parts.headers);
     let Some(size) = entry_point.limits.measure(&parts.headers) else {
+        conversation.bombs.fetch_add(1, Relaxed);
         return exchange
             .refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many header fields");
     };
@@ -130,6 +139,12 @@ fn admit(
         return exchange.refuse(refusal.status, refusal.reason);
     }
     exchange.uri = parts.uri.clone();
+    // Traefik lets such a request go round until descriptors run out.
+    if !entry_point.facts.exact
+        && !rounds::count(&mut parts.headers, &conversation.door.shared.server_name)
+    {
+        return exchange.refuse(StatusCode::LOOP_DETECTED, "the request has come back too often");
+    }
     exchange.describe(conversation, &mut parts.headers);
     if memory::is_limited()
         && !body.is_end_stream()
@@ -180,6 +195,8 @@ struct Answered {
     grpc_status: Option<u16>,
     origin_headers: Option<HeaderMap>,
     downstream_headers: Option<HeaderMap>,
+    /// A tunnel is what has become of its connection, which counts as open until then.
+    _tunnel: Option<OpenConnection>,
 }
 
 impl Exchange {
@@ -426,18 +443,26 @@ impl Exchange {
         let capture = |headers| shared.access_log.as_ref().and_then(|log| log.capture(headers));
         let downstream_headers = capture(headers);
         let origin_headers = outcome.origin_headers.as_deref().and_then(capture);
+        let entry_point = &self.conversation.door.entry_point.facts.name;
         self.result = Some(Answered {
             status: response.status(),
             outcome,
             grpc_status: headers.get("grpc-status").and_then(number),
             origin_headers,
             downstream_headers,
+            _tunnel: (response.status() == StatusCode::SWITCHING_PROTOCOLS)
+                .then(|| shared.metrics.connection_opened(entry_point)),
         });
         if let Some(limit) = self.conversation.door.entry_point.timeouts.write {
             let deadline = self.cx.start + limit;
             let body = std::mem::take(response.body_mut());
             *response.body_mut() = Body::boxed(WriteDeadline::new(body, deadline));
         }
+        if self.in_flight.is_none() && shared.guard.limits().stall.is_some() {
+            // A gate keeps this time by itself.
+            Paced::wrap(response.body_mut());
+        }
+        // Outermost: while it gives nothing, it is the client's turn.
         if Weighed::wants(response.body())
             && let Some(held) = self.held()
         {
@@ -458,6 +483,13 @@ impl Exchange {
         // From here on it is over: dropping it must not count it again.
         self.table = None;
         let shared = &self.conversation.door.shared;
+        if end.ending == Ending::Complete {
+            self.conversation.answered.fetch_add(1, Relaxed);
+        }
+        if answered.outcome.error == Some(ProxyError::BodyTooSlow) {
+            let at = &self.conversation.door.entry_point;
+            shared.guard.hit(Limit::RequestBody, at, self.cx.connection.peer);
+        }
         let now = Instant::now();
         if let Some(in_flight) = &mut self.in_flight {
             in_flight.over(now);
@@ -581,6 +613,7 @@ impl Drop for Exchange {
                 grpc_status: None,
                 origin_headers: None,
                 downstream_headers: None,
+                _tunnel: None,
             });
             self.finish(BodyEnd { ending: Ending::Dropped, bytes: 0 }, None);
         }

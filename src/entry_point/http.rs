@@ -20,17 +20,25 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::connection::{Door, Stream};
 use super::cork::cork;
 use super::exchange::answer;
+use super::frames::Ledger;
+use super::guard::Limit;
 use super::overload::Pace;
-use super::rest::{Home, Lent, REST_AFTER, rest};
-use super::stream::Stream as HttpStream;
+use super::rest::{Home, Lent, REST_AFTER, leave, rest};
+use super::stream::{Stalled, Stream as HttpStream};
 use crate::exchange::memory::Held;
 use crate::exchange::{Connection, Response};
-use crate::wire::{GateControl, GateTimeouts, HeadLimits, RequestGate};
+use crate::wire::{GateControl, GateLimit, GateTimeouts, HeadLimits, LazySleep, RequestGate};
 
 /// Bytes that hyper may buffer beyond the largest head.
 const BUFFER_SLACK: usize = 64 * 1024;
 /// Default size of hyper's read buffer, which our limit must not undercut.
 const MIN_BUFFER: usize = 400 * 1024;
+
+/// Bytes of one answer that wait for a client of HTTP/2 besides what is being written.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// For the last words to a client that has used up what it may send.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// How long a client of HTTP/2 that has nothing open may take to close after GOAWAY.
 const LEAVE_TIME: Duration = Duration::from_secs(10);
@@ -40,6 +48,8 @@ const USUAL_WINDOW: u32 = 1 << 20;
 
 /// How long a connection of HTTP/2 may rest when resources run short.
 const TIRED: Duration = Duration::from_secs(1);
+/// Longer than any connection lasts.
+const NEVER: Duration = Duration::from_hours(10 * 365 * 24);
 
 /// What the requests of one connection share.
 pub(super) struct Conversation {
@@ -51,6 +61,10 @@ pub(super) struct Conversation {
     pub(super) trusted: bool,
     requests: AtomicU64,
     open: AtomicUsize,
+    /// Requests that were answered to their end.
+    pub(super) answered: AtomicU64,
+    /// HTTP/2 only: heads that were refused because they had too many fields.
+    pub(super) bombs: AtomicU64,
     /// HTTP/2 only: size of the heads of the requests that are open.
     pub(super) heads: AtomicUsize,
     /// Milliseconds from the opening of the connection to the end of its last request.
@@ -61,7 +75,7 @@ pub(super) struct Conversation {
 }
 
 impl Conversation {
-    fn new(
+    pub(super) fn new(
         door: &Arc<Door>,
         connection: Arc<Connection>,
         gate: Option<Arc<GateControl>>,
@@ -76,6 +90,8 @@ impl Conversation {
             trusted,
             requests: AtomicU64::new(requests),
             open: AtomicUsize::new(0),
+            answered: AtomicU64::new(0),
+            bombs: AtomicU64::new(0),
             heads: AtomicUsize::new(0),
             last_busy: AtomicU64::new(0),
             closing: AtomicBool::new(false),
@@ -113,6 +129,11 @@ impl Conversation {
             && self.idle_since() + TIRED <= Instant::now()
     }
 
+    /// Takes note that the client has reached a limit.
+    fn hit(&self, limit: Limit) {
+        self.door.shared.guard.hit(limit, &self.door.entry_point, self.connection.peer);
+    }
+
     fn idle_since(&self) -> Instant {
         self.connection.opened + Duration::from_millis(self.last_busy.load(Relaxed))
     }
@@ -133,7 +154,8 @@ pub(super) async fn serve_http1<S: Stream>(
     loop {
         let talk = talk(door, Arc::clone(&connection), held, lent, first, requests);
         let pause = Box::pin(talk).await?;
-        let (Some(pause), Some(mut stream)) = (pause, home.take()) else { return Ok(()) };
+        let Some(mut stream) = home.take() else { return Ok(()) };
+        let Some(pause) = pause else { return Box::pin(leave(&mut stream)).await };
         let Some(begun) = rest(door, &mut stream, pause.since).await? else { return Ok(()) };
         (lent, first, requests) = (home.lend(stream, held), begun, pause.requests);
     }
@@ -159,6 +181,7 @@ async fn talk<S: Stream>(
     let limits = HeadLimits {
         max_head_bytes: entry_point.limits.max_bytes,
         max_header_fields: entry_point.limits.max_fields,
+        close_on_noise: !entry_point.facts.exact,
     };
     let timeouts = GateTimeouts {
         idle: entry_point.timeouts.idle,
@@ -166,6 +189,8 @@ async fn talk<S: Stream>(
         body: entry_point.timeouts.body,
         write: entry_point.timeouts.write,
         rest: Some(REST_AFTER),
+        head: door.shared.guard.limits().head,
+        stall: door.shared.guard.limits().stall,
     };
     let (gate, control) = RequestGate::new(stream, first, limits, timeouts);
     let gate_control = Some(Arc::clone(&control));
@@ -187,7 +212,7 @@ async fn talk<S: Stream>(
     let mut drain = pin!(door.drain.told());
     let mut unused = pin!(door.unused());
     let mut draining = false;
-    poll_fn(|task| {
+    let served = poll_fn(|task| {
         // First what has arrived: a request that crosses the shutdown is still answered.
         if let Poll::Ready(ended) = served.as_mut().poll(task) {
             return Poll::Ready(ended);
@@ -205,8 +230,13 @@ async fn talk<S: Stream>(
         served.as_mut().graceful_shutdown();
         served.as_mut().poll(task)
     })
-    .await
-    .map_err(io::Error::other)?;
+    .await;
+    match control.reached() {
+        Some(GateLimit::Head) => conversation.hit(Limit::RequestHead),
+        Some(GateLimit::Stall) => conversation.hit(Limit::Answer),
+        None => {}
+    }
+    served.map_err(io::Error::other)?;
     let pause = |since| Pause { since, requests: conversation.requests.load(Relaxed) };
     Ok(control.rests_since().map(pause))
 }
@@ -224,25 +254,31 @@ pub(super) async fn serve_http2<S: Stream>(
         let conversation = Arc::clone(&conversation);
         async move { Ok::<Response, Infallible>(answer(&conversation, request).await) }
     });
+    let limits = door.shared.guard.limits();
     let window = door.shared.overload.as_ref().and_then(|one| one.http2_window());
-    let (corked, cork) = cork(stream, Pace::http2(window.unwrap_or(USUAL_WINDOW), held));
+    let pace = Pace::http2(window.unwrap_or(USUAL_WINDOW), held);
+    let (corked, cork) = cork(stream, Some(Ledger::new(limits, &conversation)), pace);
     let list_size = u32::try_from(entry_point.limits.max_bytes).unwrap_or(u32::MAX);
-    let mut builder = http2::Builder::new(LocalExecutor { write: entry_point.timeouts.write });
+    let stall = limits.stall.map(|stall| (stall, Arc::clone(&conversation)));
+    let executor = LocalExecutor { write: entry_point.timeouts.write, stall };
+    let mut builder = http2::Builder::new(executor);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(entry_point.http2_max_concurrent_streams)
         .max_header_list_size(list_size)
+        .max_send_buf_size(SEND_BUFFER)
         .header_table_size(entry_point.http2_max_decoder_table);
     if let Some(window) = window {
         builder.initial_connection_window_size(window).initial_stream_window_size(window);
     }
     let mut served = pin!(builder.serve_connection(TokioIo::new(corked), service));
+    let mut stalled = LazySleep::default();
     let idle = entry_point.timeouts.idle;
     let mut timer = pin!(sleep_until(Instant::now() + idle.unwrap_or_default()));
     let mut drain = pin!(door.drain.told());
     let mut unused = pin!(door.unused());
     let mut leaving = false;
-    poll_fn(|task| {
+    let ended = poll_fn(|task| {
         if !leaving {
             let begun = conversation.requests.load(Relaxed) > 0;
             let stop = if begun { drain.as_mut().poll(task) } else { unused.as_mut().poll(task) };
@@ -289,10 +325,24 @@ pub(super) async fn serve_http2<S: Stream>(
             tracing::trace!(%error, "a client does not take its answers");
             return Poll::Ready(Ok(()));
         }
+        if polled.is_pending()
+            && let Some((since, stall)) = cork.blocked_since().zip(limits.stall)
+            && stalled.poll(task, Some(since + stall), None).is_ready()
+        {
+            conversation.hit(Limit::Answer);
+            return Poll::Ready(Ok(()));
+        }
         polled
     })
-    .await
-    .map_err(io::Error::other)
+    .await;
+    if let Some(limit) = cork.spent() {
+        conversation.hit(limit);
+        let mut begun = false;
+        let farewell = poll_fn(|task| cork.poll_farewell(task, &mut begun));
+        let _ = timeout(FAREWELL, farewell).await;
+        return Ok(());
+    }
+    ended.map_err(io::Error::other)
 }
 
 /// A request that is not over keeps its connection from being idle.
@@ -314,11 +364,13 @@ impl Drop for Busy {
 }
 
 /// Spawns the exchange of each stream on the worker that runs it.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct LocalExecutor {
     /// For a whole exchange (`writeTimeout`). Neither a body nor a service is asked for more while
     /// the client lets nothing through, so the time is kept here; the end of it resets the stream.
     write: Option<Duration>,
+    /// How long the client may take nothing of one stream.
+    stall: Option<(Duration, Arc<Conversation>)>,
 }
 
 impl<F> hyper::rt::Executor<F> for LocalExecutor
@@ -327,10 +379,18 @@ where
     F::Output: 'static,
 {
     fn execute(&self, future: F) {
-        let future = HttpStream::new(future);
-        match self.write {
-            Some(limit) => drop(spawn_local(timeout(limit, future))),
-            None => drop(spawn_local(future)),
-        }
+        let Some((stall, conversation)) = self.stall.clone() else {
+            let future = HttpStream::new(future, None);
+            return match self.write {
+                Some(limit) => drop(spawn_local(timeout(limit, future))),
+                None => drop(spawn_local(future)),
+            };
+        };
+        let future = timeout(self.write.unwrap_or(NEVER), HttpStream::new(future, Some(stall)));
+        spawn_local(async move {
+            if let Ok(Err(Stalled)) = future.await {
+                conversation.hit(Limit::Answer);
+            }
+        });
     }
 }

@@ -2,16 +2,19 @@
 //!
 //! Invariant: whatever a client sends becomes either a refusal or one canonical request.
 
-mod cname;
+pub mod cname;
 pub mod connection;
 mod cork;
 mod deadline;
 mod exchange;
+mod frames;
+mod guard;
 pub mod head;
 pub mod http;
 pub mod listener;
 mod overload;
-mod proxy_protocol;
+mod paced;
+pub mod proxy_protocol;
 mod reply;
 mod rest;
 mod shortage;
@@ -27,6 +30,7 @@ use std::time::Duration;
 use ::http::{HeaderName, HeaderValue};
 
 pub use cname::{Flattener, HostResolverConfig};
+pub use guard::Guard;
 pub use overload::{Overload, OverloadSettings, Watch};
 pub use shortage::Shortage;
 
@@ -118,6 +122,8 @@ pub struct Shared {
     pub server_name: HeaderValue,
     /// Finds what hosts are aliases of, where that is switched on.
     pub cname: Option<Arc<Flattener>>,
+    /// Sees to what clients may take.
+    pub guard: Arc<Guard>,
     /// What is given up when resources run short, where that is switched on.
     pub overload: Option<Arc<Overload>>,
 }

@@ -18,13 +18,16 @@ const V1: &[u8] = b"PROXY ";
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// The addresses that a header names.
-pub(super) struct Addresses {
-    pub(super) source: SocketAddr,
-    pub(super) destination: SocketAddr,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// Where the client is.
+    pub source: SocketAddr,
+    /// Where it wanted to go.
+    pub destination: SocketAddr,
 }
 
 /// Reads a header, if there is one. What follows it, or what is there instead, is in `first`.
-pub(super) async fn read<S: AsyncRead + Unpin>(
+pub async fn read<S: AsyncRead + Unpin>(
     stream: &mut S,
     first: &mut BytesMut,
 ) -> io::Result<Option<Addresses>> {
@@ -34,6 +37,10 @@ pub(super) async fn read<S: AsyncRead + Unpin>(
         }
         if !first.is_empty() {
             match ProxyHeader::parse(first, ParseConfig::default()) {
+                // One line, as long as it may be, however much of it came at once.
+                Ok((_, length)) if first.starts_with(V1) && !is_line(first, length) => {
+                    return Err(malformed());
+                }
                 Ok((header, length)) => {
                     let addresses = header.proxied_address().map(|addresses| Addresses {
                         source: addresses.source,
@@ -59,6 +66,11 @@ fn may_go_on(bytes: &[u8]) -> bool {
         return bytes.len() < MAX_V1 && memchr::memchr(b'\n', bytes).is_none();
     }
     bytes.len() < MAX_HEADER
+}
+
+/// Whether these first bytes are a line that version 1 may be. The parser looks past a line feed for the line's end.
+fn is_line(bytes: &[u8], length: usize) -> bool {
+    length <= MAX_V1 && memchr::memchr(b'\n', bytes) == length.checked_sub(1)
 }
 
 fn malformed() -> io::Error {
@@ -125,9 +137,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_broken_header_is_refused() {
-        for broken in ["PROXY TCP4 nonsense\r\n", "PROXY TCP4 192.0.2.1", "PROXY \n"] {
+        let long = format!("PROXY UNKNOWN {}\r\nGET /", "x".repeat(92));
+        let two_lines = "PROXY UNKNOWN\nGET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let broken =
+            ["PROXY TCP4 nonsense\r\n", "PROXY TCP4 192.0.2.1", "PROXY \n", &long, two_lines];
+        for broken in broken {
             assert!(parse(broken.as_bytes()).await.0.is_err(), "{broken:?}");
         }
+        // 107 bytes with the end of the line.
+        assert!(parse(long.replacen('x', "", 1).as_bytes()).await.0.is_ok());
         let endless = format!("PROXY TCP4 {}", "1".repeat(200));
         assert!(parse(endless.as_bytes()).await.0.is_err());
     }

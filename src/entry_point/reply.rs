@@ -2,13 +2,13 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use http::header::{CONNECTION, CONTENT_LENGTH, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::Body as _;
 
 use super::overload;
 use crate::exchange::error::{empty, text};
-use crate::exchange::{Body, BodyEnd, Ending, Response};
+use crate::exchange::{Body, BodyEnd, Ending, Outcome, Response};
 use crate::wire::{self, GateControl};
 
 /// Why a request is refused whose header names `underscoreHeadersStrategy` rejects.
@@ -50,6 +50,18 @@ pub(super) fn keep_head_only(response: &mut Response) {
         response.headers_mut().entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
     }
     *response.body_mut() = Body::empty();
+}
+
+/// Says of an error that no server has answered that nobody may keep it: a cache may take a 404 for lasting
+/// (RFC 9110, 15.1), which is over with the next configuration.
+pub(super) fn keep_out_of_caches(response: &mut Response) {
+    let status = response.status();
+    let outcome = response.extensions().get::<Outcome>();
+    let is_theirs = outcome.is_some_and(|outcome| outcome.origin_status.is_some());
+    if !is_theirs && (status.is_client_error() || status.is_server_error()) {
+        let no_store = || HeaderValue::from_static("no-store");
+        response.headers_mut().entry(CACHE_CONTROL).or_insert_with(no_store);
+    }
 }
 
 /// What came of a request's body.

@@ -14,6 +14,7 @@ use tokio::task::spawn_local;
 use super::connection::Door;
 use super::http::{serve_http1, serve_http2};
 use super::*;
+use crate::config::limits::Limits;
 use crate::exchange::{
     Body, BodyError, Chain, Connection, Context, Handler, OpenWork, Response, ResponseFuture,
     Signal, ready,
@@ -26,7 +27,7 @@ fn door() -> Arc<Door> {
     door_with(|_| {})
 }
 
-fn door_with(change: impl FnOnce(&mut EntryPoint)) -> Arc<Door> {
+pub(super) fn door_with(change: impl FnOnce(&mut EntryPoint)) -> Arc<Door> {
     let facts = EntryPointFacts { name: Arc::from("web"), ..EntryPointFacts::default() };
     let mut entry_point = EntryPoint {
         position: 0,
@@ -56,24 +57,31 @@ fn door_with(change: impl FnOnce(&mut EntryPoint)) -> Arc<Door> {
     };
     change(&mut entry_point);
     let table = RoutingTable { entry_points: Box::new([EntryPointRoutes::default()]) };
+    let metrics = Arc::new(Metrics::new(&MetricsConfig::default()).unwrap());
     let shared = Shared {
         table: LiveTable::new(table),
-        metrics: Arc::new(Metrics::new(&MetricsConfig::default()).unwrap()),
         access_log: None,
         server_name: HeaderValue::from_static("here"),
         cname: None,
+        guard: Guard::new(Limits::default(), &metrics),
+        metrics,
         overload: None,
     };
     Arc::new(Door {
         shared: Arc::new(shared),
         entry_point: Arc::new(entry_point),
+        hellos: None,
         work: OpenWork::default(),
         drain: Signal::default(),
     })
 }
 
-fn connection(door: &Door) -> Arc<Connection> {
-    let address = SocketAddr::from(([192, 0, 2, 7], 4711));
+pub(super) fn address() -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 7], 4711))
+}
+
+pub(super) fn connection(door: &Door) -> Arc<Connection> {
+    let address = address();
     Arc::new(Connection {
         entry_point: Arc::clone(&door.entry_point.facts),
         peer: address,
@@ -104,6 +112,47 @@ async fn converse(bytes: &str) -> Option<String> {
 
 async fn read_all(client: &mut DuplexStream, text: &mut String) {
     client.read_to_string(text).await.unwrap();
+}
+
+/// RFC 9112 9.6: nothing behind a request with `close` is looked at, in whatever line of `Connection` it is.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_client_that_asks_to_close_is_heard() {
+    for lines in [
+        "Connection: close\r\n",
+        "Connection: é, close\r\n",
+        "Connection: close\r\nConnection: keep-alive\r\n",
+        "connection: keep-alive,\tClose , x\r\n",
+    ] {
+        let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+        let text = text + "GET /2 HTTP/1.1\r\nHost: a\r\n\r\n";
+        let answer = converse(&text).await.expect(lines);
+        assert_eq!(answer.matches("HTTP/1.1 404").count(), 1, "{lines}{answer}");
+        assert!(answer.to_lowercase().contains("connection: close\r\n"), "{answer}");
+    }
+}
+
+/// hyper lets go of the stream without shutting it down where a request has asked for an upgrade. A socket that is
+/// closed with bytes unread resets the connection, and the client may lose the answer.
+#[tokio::test(flavor = "local")]
+async fn a_refused_upgrade_costs_nobody_the_answer() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut client = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let head = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: x\r\nConnection: upgrade, close\r\n\r\n";
+    let behind = "GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(3000);
+    client.write_all(format!("{head}{behind}").as_bytes()).await.unwrap();
+    let (socket, _) = listener.accept().await.unwrap();
+    let serving = spawn_local(async move {
+        let door = door();
+        serve_http1(&door, connection(&door), None, socket, Bytes::new()).await
+    });
+    let mut text = String::new();
+    client.read_to_string(&mut text).await.unwrap();
+    assert!(text.starts_with("HTTP/1.1 404 "), "{text}");
+    // More than a connection takes while nobody reads it.
+    let more = vec![b'x'; 700_000];
+    client.write_all(&more).await.unwrap();
+    drop(client);
+    serving.await.unwrap().unwrap();
 }
 
 async fn answers(request: Request<Empty<Bytes>>) -> (StatusCode, Option<HeaderValue>, Bytes) {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, warn};
@@ -80,9 +80,12 @@ pub fn start(
             if let Some(overload) = &shared.overload {
                 spawn_local(overload::tend(Arc::clone(overload)));
             }
+            let hellos =
+                shared.guard.limits().handshakes.map(|most| Arc::new(Semaphore::new(most)));
             let mut tasks = Vec::new();
             for one in listening {
-                tasks.push(spawn_local(serve(one, Arc::clone(&shared), stage.clone())));
+                let (shared, hellos) = (Arc::clone(&shared), hellos.clone());
+                tasks.push(spawn_local(serve(one, shared, hellos, stage.clone())));
             }
             for task in tasks {
                 let _ = task.await;
@@ -105,7 +108,12 @@ async fn give_memory_back() {
 }
 
 /// Accepts until told to stop, then sees the connections through.
-async fn serve(listening: Listening, shared: Arc<Shared>, mut stage: watch::Receiver<Stage>) {
+async fn serve(
+    listening: Listening,
+    shared: Arc<Shared>,
+    hellos: Option<Arc<Semaphore>>,
+    mut stage: watch::Receiver<Stage>,
+) {
     let Listening { entry_point, socket, inherited } = listening;
     let name = Arc::clone(&entry_point.facts.name);
     let socket = match tokio::net::TcpListener::from_std(socket) {
@@ -123,7 +131,8 @@ async fn serve(listening: Listening, shared: Arc<Shared>, mut stage: watch::Rece
         // What is accepted inherits it. Failing, it is only less memory that is used well.
         let _ = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(unsent);
     }
-    let door = Arc::new(Door { shared, entry_point, work: work.clone(), drain: drain.clone() });
+    let door =
+        Arc::new(Door { shared, entry_point, hellos, work: work.clone(), drain: drain.clone() });
     let accept_until = async {
         let _ = stage.wait_for(|stage| *stage >= Stage::Stopping).await;
         let cut = stage.wait_for(|stage| *stage >= Stage::Cut);
@@ -186,8 +195,9 @@ async fn accept(socket: &tokio::net::TcpListener, door: &Arc<Door>) {
 }
 
 fn begin(stream: TcpStream, peer: SocketAddr, door: &Arc<Door>) {
-    listener::prepare(&stream);
-    spawn_local(connection::serve(Arc::clone(door), stream, peer));
+    let Some(seat) = door.seat(peer) else { return };
+    listener::prepare(&stream, door.shared.guard.limits().stall.is_some());
+    spawn_local(connection::serve(Arc::clone(door), stream, peer, seat));
 }
 
 /// Closes the socket when nothing waits at it any more: closing it resets every connection that

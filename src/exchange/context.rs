@@ -4,16 +4,14 @@
 
 use std::any::Any;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use http::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::client_subject;
-use super::signal::{Signal, Told};
+use super::open_work::OpenWork;
 
 /// How the client's connection is protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +44,8 @@ pub struct EntryPointFacts {
     pub exact: bool,
     /// Behave as the `hardened` profile asks: see `core.profile`.
     pub hardened: bool,
+    /// Bodies of requests have a time for all of them, and so need no rate that nobody asked for.
+    pub slow_bodies: bool,
     /// Remember what headers servers sent: the access log wants some of them.
     pub origin_headers: bool,
     /// The header that carries [`Context::request_id`] (`requestId.header`).
@@ -156,71 +156,6 @@ impl Context {
     /// The header that names the request, as the entry point has set it.
     pub fn naming_header(&self) -> Option<(&HeaderName, &HeaderValue)> {
         self.connection.entry_point.request_id.as_ref().zip(self.request_id.as_ref())
-    }
-}
-
-/// Counts tunnels and other work that goes on after its request was answered.
-///
-/// A shutdown waits for the count to reach zero and, at the end of the grace time, cuts what is
-/// left.
-#[derive(Clone, Default)]
-pub struct OpenWork {
-    shared: Arc<OpenWorkShared>,
-}
-
-#[derive(Default)]
-struct OpenWorkShared {
-    open: AtomicUsize,
-    idle: Notify,
-    cut: Signal,
-}
-
-impl OpenWork {
-    /// Counts one piece of work until the returned value is dropped.
-    pub fn begin(&self) -> OpenWorkItem {
-        self.shared.open.fetch_add(1, Ordering::AcqRel);
-        OpenWorkItem { shared: Arc::clone(&self.shared) }
-    }
-
-    /// How many pieces of work are open.
-    pub fn count(&self) -> usize {
-        self.shared.open.load(Ordering::Acquire)
-    }
-
-    /// Waits until nothing is open.
-    pub async fn finished(&self) {
-        loop {
-            let idle = self.shared.idle.notified();
-            if self.count() == 0 {
-                return;
-            }
-            idle.await;
-        }
-    }
-
-    /// Tells all work to end now.
-    pub fn cut(&self) {
-        self.shared.cut.tell();
-    }
-}
-
-/// One piece of open work.
-pub struct OpenWorkItem {
-    shared: Arc<OpenWorkShared>,
-}
-
-impl OpenWorkItem {
-    /// Completes when the work must end at once.
-    pub fn cut(&self) -> Told<'_> {
-        self.shared.cut.told()
-    }
-}
-
-impl Drop for OpenWorkItem {
-    fn drop(&mut self) {
-        if self.shared.open.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.shared.idle.notify_waiters();
-        }
     }
 }
 

@@ -13,8 +13,10 @@ pub mod error;
 pub mod forwarded;
 pub mod memory;
 pub mod observe;
+pub mod open_work;
 pub mod replay;
 pub mod request_id;
+pub mod rounds;
 pub mod signal;
 pub mod tunnel;
 pub mod view;
@@ -25,12 +27,10 @@ use std::pin::Pin;
 pub use attempts::Attempts;
 pub use body::{Body, BodyEnd, BodyError, EndHook, Ending, without_misplaced_trailers};
 pub use chain::{Chain, Middleware, Next, Remade};
-pub use context::{
-    ClientTls, Connection, Context, EntryPointFacts, MadeOfCertificates, OpenWork, OpenWorkItem,
-    Scheme,
-};
+pub use context::{ClientTls, Connection, Context, EntryPointFacts, MadeOfCertificates, Scheme};
 pub use error::{Outcome, ProxyError};
 pub use observe::{Observation, Observer, Protocol};
+pub use open_work::{OpenWork, OpenWorkItem};
 pub use replay::Replay;
 pub use signal::{Signal, Told};
 pub use tunnel::{Tunnel, on_end, on_end_boxed};

@@ -321,6 +321,7 @@ mod tests {
         assert!(!Outcome::of(&mut response).challenge);
     }
 
+    /// T-36
     #[tokio::test]
     async fn the_backend_gets_one_identity() {
         let config = BasicAuthConfig {
@@ -370,6 +371,7 @@ mod tests {
         assert_eq!(shown, r#"{"users":["xxxx"]}"#);
     }
 
+    /// T-41, T-66
     #[tokio::test]
     async fn unknown_names_cost_a_real_check() {
         let hash = bcrypt::hash("right", 9).unwrap();

@@ -8,9 +8,9 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, IF_MATCH, IF_MODIFIED_SINCE,
-    IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-    X_CONTENT_TYPE_OPTIONS,
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST,
+    IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, PROXY_AUTHORIZATION,
+    RANGE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
@@ -42,7 +42,9 @@ pub struct ErrorsConfig {
     /// is Doorward's own: the name that the entry point's `requestId` gave it, or nothing. Default: `/`.
     #[serde(skip_serializing_if = "is_default")]
     pub query: String,
-    /// The headers of the request that the service gets. Default: all of them; `[]`: none.
+    /// The headers of the request that the service gets. Default: all of them but the client's credentials
+    /// (`Authorization`, `Cookie`, `Proxy-Authorization`), which are meant for the application; under `exact` these
+    /// too (CVE-2026-41181). `[]`: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_request_headers: Option<Vec<String>>,
 }
@@ -87,6 +89,7 @@ impl Build for ErrorsConfig {
             headers: self.error_request_headers.is_some().then(|| headers.unwrap_or_default()),
             pages,
             exact: cx.profile == Profile::Exact,
+            hardened: cx.profile == Profile::Hardened,
         }))
     }
 }
@@ -192,6 +195,8 @@ struct Errors {
     headers: Option<Vec<HeaderName>>,
     pages: Arc<dyn Handler>,
     exact: bool,
+    /// Let nobody keep a page, whatever the service says of the file that it is.
+    hardened: bool,
 }
 
 /// What is kept of a request for the sake of a page.
@@ -243,7 +248,15 @@ impl Errors {
     /// What of a request's headers a page is asked for with.
     fn chosen(&self, asked: &HeaderMap) -> HeaderMap {
         let mut headers = match &self.headers {
-            None => asked.clone(),
+            None => {
+                let mut all = asked.clone();
+                if !self.exact {
+                    for name in [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION] {
+                        all.remove(name);
+                    }
+                }
+                all
+            }
             Some(names) => {
                 let mut chosen = HeaderMap::new();
                 for name in names {
@@ -280,6 +293,9 @@ impl Errors {
             None => plain(status),
         };
         *page.status_mut() = status;
+        if self.hardened && !status.is_success() {
+            page.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
         if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
             page.headers_mut().remove(CONTENT_LENGTH);
             *page.body_mut() = Body::empty();
@@ -540,10 +556,11 @@ mod tests {
         assert_eq!(body(response).await, "Not Found\n");
     }
 
+    /// T-43
     #[tokio::test]
     async fn which_headers_the_service_gets() {
         for (names, want) in [
-            (None, &["cookie", "host", "x-a"][..]),
+            (None, &["host", "x-a"][..]),
             (Some(vec![]), &["host"]),
             (Some(vec!["X-A", "X-Absent", "Expect"]), &["host", "x-a"]),
         ] {

@@ -61,7 +61,8 @@ pub struct ForwardAuthConfig {
     /// Headers of the request that the server gets. Default: all.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub auth_request_headers: Vec<String>,
-    /// Longest body of an answer, in bytes; a longer one is 401. -1: any. Default: 16 MiB.
+    /// Longest body of an answer, in bytes; a longer one is 401. -1: any. Default: 16 MiB, in the
+    /// hardened profile 64 KiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_response_body_size: Option<i64>,
     /// Cookies of the answer that the client gets, in place of the backend's of that name.
@@ -120,6 +121,8 @@ fn without_credentials<S: Serializer>(address: &str, serializer: S) -> Result<S:
 const MAX_IDLE: i64 = 200;
 /// Longest body of an answer where nothing is configured, but in the exact profile.
 const ANSWER_LIMIT: u64 = 16 << 20;
+/// The same in the hardened profile: a refusal is kept in memory until it is whole.
+const HARDENED_ANSWER_LIMIT: u64 = 64 << 10;
 /// Longest body of a request where nothing is configured, in the hardened profile.
 const HARDENED_BODY_LIMIT: u64 = 2 << 20;
 
@@ -140,6 +143,7 @@ impl Build for ForwardAuthConfig {
         self.warn(cx);
         let hardened = cx.profile == Profile::Hardened;
         let exact = cx.profile == Profile::Exact;
+        let answer_limit = if hardened { HARDENED_ANSWER_LIMIT } else { ANSWER_LIMIT };
         Ok(Arc::new(ForwardAuth {
             forwarder: Forwarder::new(transport, address.target, ForwarderOptions::default()),
             address: address.text,
@@ -153,7 +157,7 @@ impl Build for ForwardAuthConfig {
             user_field: auth::header_name("headerField", &self.header_field)?,
             forward_body: self.forward_body,
             body_limit: limit(self.max_body_size, hardened.then_some(HARDENED_BODY_LIMIT)),
-            answer_limit: limit(self.max_response_body_size, (!exact).then_some(ANSWER_LIMIT)),
+            answer_limit: limit(self.max_response_body_size, (!exact).then_some(answer_limit)),
             keeps_location: self.preserve_location_header,
             keeps_method: self.preserve_request_method,
             signin: self.signin()?,

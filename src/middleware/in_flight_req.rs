@@ -1,14 +1,16 @@
 //! `inFlightReq`: so many requests of one source at a time. A request is in flight until its
 //! response's body, or its tunnel, is over.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+mod open;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::source::{Criterion, Fallback, Source, SourceCriterionConfig};
+use self::open::Open;
+use super::source::{Criterion, Fallback, SourceCriterionConfig};
 use super::{Build, BuildContext};
 use crate::exchange::{
     Body, BodyEnd, Context, Middleware, Next, Request, Response, ResponseFuture, on_end, ready,
@@ -40,42 +42,6 @@ impl Build for InFlightReqConfig {
             refusal: Bytes::from(format!("max connections reached: {}", self.amount)),
             open: cx.carry_over(&settings, Open::default),
         }))
-    }
-}
-
-/// Requests in flight by source. Who has none is not in it.
-#[derive(Default)]
-struct Open {
-    counts: Mutex<HashMap<Source, u64>>,
-}
-
-impl Open {
-    fn enter(self: &Arc<Self>, source: Source, amount: u64) -> Option<Slot> {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = counts.get(&source).copied().unwrap_or_default();
-        if open >= amount {
-            return None;
-        }
-        counts.insert(source, open + 1);
-        Some(Slot { open: Arc::clone(self), source })
-    }
-}
-
-/// One request in flight.
-struct Slot {
-    open: Arc<Open>,
-    source: Source,
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let mut counts = self.open.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        match counts.get_mut(&self.source) {
-            Some(open) if *open > 1 => *open -= 1,
-            _ => {
-                counts.remove(&self.source);
-            }
-        }
     }
 }
 

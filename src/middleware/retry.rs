@@ -113,7 +113,7 @@ impl Build for RetryConfig {
             any_method: self.retry_non_idempotent_method,
             budget,
             services,
-            spares: cx.profile != Profile::Exact,
+            exact: cx.profile == Profile::Exact,
         }))
     }
 }
@@ -128,8 +128,9 @@ struct Retry {
     any_method: bool,
     budget: Option<Arc<Budget>>,
     services: Option<Arc<ServiceBudgets>>,
-    /// No attempt goes to a server that was tried while another is up.
-    spares: bool,
+    /// As Traefik does: attempts may go to a server that was tried while another is up, and an answer that tells of a
+    /// loop is worth another try.
+    exact: bool,
 }
 
 impl Middleware for Retry {
@@ -149,7 +150,7 @@ impl Middleware for Retry {
 impl Retry {
     async fn run<'a>(&'a self, cx: &'a Context, mut request: Request, next: Next<'a>) -> Response {
         let start = Instant::now();
-        if self.spares {
+        if !self.exact {
             Attempts::begin(&mut request);
         }
         let on_status = !self.statuses.is_empty() && self.may_repeat(request.method());
@@ -213,7 +214,9 @@ impl Retry {
 
     /// Why another try is worth it, if it is.
     fn reason(&self, response: &Response, on_status: bool) -> Option<Reason> {
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        // In a loop every round would multiply the attempts.
+        let looped = !self.exact && response.status() == StatusCode::LOOP_DETECTED;
+        if looped || response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return None;
         }
         // An error of the last attempt alone: of several, one may have reached a server.
@@ -413,6 +416,7 @@ mod tests {
         }
     }
 
+    /// T-76
     #[tokio::test]
     async fn an_upgrade_is_final_and_a_backend_that_is_down_is_502() {
         let bench = Bench::answering(vec![build(&on_status(3, "100-599")).unwrap()], |_, _| {

@@ -162,6 +162,7 @@ mod tests {
         assert!(seen.headers.get_all(X_FORWARDED_PREFIX).iter().eq(["/outer", "/a"]));
     }
 
+    /// T-38
     #[tokio::test]
     async fn an_unclean_rest_is_refused() {
         for target in ["/api../private", "/api..%2Fprivate", "/api%2e%2e/x", "/api%2Fx"] {

@@ -23,23 +23,13 @@ use super::StartError;
 use super::rotate::{Limits, RotatingFile};
 use super::text::{self, Moment, Style};
 use super::writer::{LineWriter, Stdout};
+use crate::values::secret::is_credential_header;
 use crate::values::{BuildError, Unsupported};
 
 /// Lines that may wait for the writer.
 const QUEUE: usize = 16_384;
 /// Longest message or value.
 const MAX_VALUE: usize = 8 << 10;
-/// Fields whose value is never shown.
-const SECRETS: [&str; 7] = [
-    "authorization",
-    "cookie",
-    "password",
-    "proxy-authorization",
-    "set-cookie",
-    "token",
-    "x-api-key",
-];
-
 /// `log`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -338,7 +328,7 @@ impl Parts {
             return;
         }
         self.key(name);
-        let value = if is_secret(name) { "***" } else { value };
+        let value = if is_credential_header(name) { "***" } else { value };
         let quoted = self.look == Look::Json || needs_quotes(value);
         if quoted {
             self.fields.push(b'"');
@@ -362,15 +352,6 @@ impl Parts {
 fn needs_quotes(value: &str) -> bool {
     value.is_empty()
         || value.chars().any(|c| c == '"' || c == '\\' || c == '=' || c <= ' ' || c.is_control())
-}
-
-fn is_secret(name: &str) -> bool {
-    SECRETS.iter().any(|secret| {
-        name.len() == secret.len()
-            && name.bytes().zip(secret.bytes()).all(|(have, want)| {
-                have.eq_ignore_ascii_case(&want) || have == b'_' && want == b'-'
-            })
-    })
 }
 
 impl Visit for Parts {

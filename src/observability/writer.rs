@@ -5,9 +5,10 @@
 //! nobody ever waits for the disk.
 
 use std::io::{self, Write as _};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::thread::{Builder, JoinHandle};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Bytes that may wait, however many lines that is.
 const MAX_BYTES: usize = 32 << 20;
@@ -77,9 +78,8 @@ impl LineWriter {
             dropped: Arc::default(),
         });
         let theirs = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || theirs.run(&mut sink, failed))?;
+        let thread =
+            Builder::new().name(name.to_owned()).spawn(move || theirs.run(&mut sink, failed))?;
         Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
 

@@ -203,6 +203,14 @@ pub struct HealthCheckConfig {
     /// Headers of the probe.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
+    /// Doorward's own: as many probes have to succeed one after the other before a server that is
+    /// down is used again. Default: 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rise: Option<u32>,
+    /// Doorward's own: as many probes have to fail one after the other before a server is taken
+    /// out. Default: 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fall: Option<u32>,
 }
 
 impl Default for HealthCheckConfig {
@@ -220,6 +228,8 @@ impl Default for HealthCheckConfig {
             hostname: String::new(),
             follow_redirects: Some(true),
             headers: BTreeMap::new(),
+            rise: None,
+            fall: None,
         }
     }
 }

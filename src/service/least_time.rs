@@ -4,14 +4,14 @@
 //! does not answer at all is not the quickest one: such a server is tried once in a while only. That it
 //! cannot serve counts when it is said again and again, or a client could take it out by a URL that fails.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::strategy::Edf;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex, PoisonError};
 
 /// How many answers of a server are remembered.
 const SAMPLES: usize = 100;
@@ -104,6 +104,19 @@ impl Times {
         }
     }
 
+    /// Whether a request goes to it: when it has failed, one of those that come at the same time.
+    fn claim(&self) -> bool {
+        match self.next_try.load(Ordering::Relaxed) {
+            0 => true,
+            at => {
+                let now = self.now();
+                let next = now + millis(TRIED_EACH);
+                let relaxed = Ordering::Relaxed;
+                at <= now && self.next_try.compare_exchange(at, next, relaxed, relaxed).is_ok()
+            }
+        }
+    }
+
     fn now(&self) -> u64 {
         millis(self.epoch.elapsed())
     }
@@ -164,17 +177,17 @@ impl LeastTime {
             return self.quickest(available, in_flight);
         }
         let may_be_tried = |at| self.times(at).is_some_and(Times::may_be_tried);
-        let Some(picked) = self.quickest(|at| may_be_tried(at) && available(at), in_flight) else {
-            // All of them fail: no score says anything.
-            return self.turns.pick(available);
-        };
-        if let Some(times) = self.times(picked)
-            && times.has_failed()
-        {
+        // Each turn but the last is lost to somebody who tries a server at this very moment.
+        for _ in 0..=self.servers.len() {
+            let picked = self.quickest(|at| may_be_tried(at) && available(at), &in_flight);
+            let Some(picked) = picked else { break };
             // This request tries it, and the next ones wait for what comes of it.
-            times.try_later();
+            if self.times(picked).is_none_or(Times::claim) {
+                return Some(picked);
+            }
         }
-        Some(picked)
+        // All of them fail: no score says anything.
+        self.turns.pick(available)
     }
 
     fn quickest(

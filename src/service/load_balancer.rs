@@ -6,21 +6,21 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::StatusCode;
 use tokio::time::Instant;
 
 use super::config::{PassiveHealthCheckConfig, WeightedServiceConfig};
 use super::health::{HealthPlan, PassiveSettings, Series, ServerHealth};
+use super::in_flight::InFlight;
 use super::least_time::{Heard, LeastTime, Times};
 use super::rendezvous::Rendezvous;
 use super::sticky::{Holder, Sticky, Visit};
 use super::strategy::{Edf, P2c};
 use super::{LoadBalancerConfig, ServerStatus, Service, ServiceContext};
 use crate::exchange::{
-    Attempts, BodyEnd, Context, EndHook, Handler, Observer, Outcome, ProxyError, Request, Response,
-    ResponseFuture, on_end,
+    Attempts, Context, Handler, Observer, Outcome, ProxyError, Request, Response, ResponseFuture,
+    on_end,
 };
 use crate::upstream::{Forwarder, ForwarderOptions, ServersTransport, Target};
 use crate::values::{BuildError, Profile};
@@ -298,33 +298,6 @@ fn worked(outcome: &Outcome) -> Option<Heard> {
         ) => Heard::Refusal,
         _ => Heard::Answer,
     })
-}
-
-/// Requests that one server has, counted until the exchange is over.
-#[derive(Default)]
-struct InFlight(AtomicUsize);
-
-impl InFlight {
-    fn count(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn enter(self: &Arc<Self>) -> Counted {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Counted(Arc::clone(self))
-    }
-}
-
-struct Counted(Arc<InFlight>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl EndHook for Counted {
-    fn ended(self: Box<Self>, _: BodyEnd, _: Option<&http::HeaderMap>) {}
 }
 
 fn strategy(config: &LoadBalancerConfig, cx: &ServiceContext<'_>) -> Result<Strategy, BuildError> {

@@ -7,6 +7,7 @@ mod copied;
 mod failover;
 pub mod health;
 mod highest_random_weight;
+mod in_flight;
 mod least_time;
 mod load_balancer;
 mod mirroring;

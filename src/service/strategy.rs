@@ -4,8 +4,9 @@
 //! in one walk over the list, so no combination of weights and failures can make it loop.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Mutex, PoisonError};
 
 /// Weighted round robin: out of as many picks as the weights add up to, each gets its weight.
 ///

@@ -337,6 +337,7 @@ mod tests {
         }
     }
 
+    /// T-74
     #[test]
     fn a_shared_name_is_decided_by_list_then_life_then_fingerprint() {
         let ca = Ca::new("ca");

@@ -12,6 +12,7 @@ mod hello;
 mod options;
 mod prefixed;
 mod routes;
+mod sessions;
 mod suites;
 #[cfg(test)]
 mod tests;

@@ -12,14 +12,13 @@ use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, Ticketer};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{
-    ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerSessionMemoryCache,
-};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use super::certificates::CertificateStore;
 use super::client_auth::ClientAuth;
 use super::config::TlsOptionsConfig;
+use super::sessions::Sessions;
 use super::suites::Parameters;
 use crate::state::SharedState;
 use crate::values::{BuildError, Files, Profile};
@@ -76,7 +75,7 @@ impl TlsOptions {
             template.session_storage = Arc::new(NoServerSessionStorage {});
             template.send_tls13_tickets = 0;
         } else {
-            template.session_storage = ServerSessionMemoryCache::new(CACHED_SESSIONS);
+            template.session_storage = Sessions::new(CACHED_SESSIONS);
             template.send_tls13_tickets = TICKETS;
             template.ticketer =
                 Ticketer::new().map_err(|error| BuildError::new(error.to_string()))?;

@@ -457,6 +457,7 @@ fn authorities_that_cannot_be_read_make_the_options_invalid() {
     }
 }
 
+/// T-27, V-41
 #[tokio::test]
 async fn sessions_resume_over_a_reload_and_never_under_other_options() {
     let (ca, other) = (Ca::new("ca"), Ca::new("other"));
@@ -487,6 +488,7 @@ async fn sessions_resume_over_a_reload_and_never_under_other_options() {
     }
 }
 
+/// T-27, V-41
 #[tokio::test]
 async fn an_open_session_is_no_way_around_a_demand_for_certificates() {
     let ca = Ca::new("ca");
@@ -540,6 +542,7 @@ async fn without_tickets_nothing_is_resumed() {
     }
 }
 
+/// G-22: they end after half a day, as tickets do.
 #[tokio::test]
 async fn sessions_without_tickets_resume_by_their_number() {
     let ca = Ca::new("ca");
@@ -550,6 +553,9 @@ async fn sessions_without_tickets_resume_by_their_number() {
         .tls12_resumption(rustls::client::Tls12Resumption::SessionIdOnly);
     meet(&routes, &client, "a.test").await.kind();
     assert_eq!(meet(&routes, &client, "a.test").await.kind(), HandshakeKind::Resumed);
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_hours(12)).await;
+    assert_eq!(meet(&routes, &client, "a.test").await.kind(), HandshakeKind::Full);
 }
 
 #[tokio::test]
@@ -637,6 +643,7 @@ fn hello_bytes(client: &Client, name: &str) -> Vec<u8> {
     bytes
 }
 
+/// V-36
 #[tokio::test]
 async fn a_hello_may_be_split_over_records() {
     let ca = Ca::new("ca");

@@ -7,10 +7,11 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
@@ -32,6 +33,8 @@ const TUNNEL_TIMEOUT: Duration = Duration::from_mins(1);
 /// What may wait in the kernel to be sent to a server, where memory has a limit.
 const UNSENT: u32 = 128 << 10;
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
+/// From one line about a shortage to the next.
+const REMINDER: Duration = Duration::from_secs(10);
 /// However many addresses there are, each gets at least this long (as in Go's dialer).
 const MIN_DIAL_SHARE: Duration = Duration::from_secs(2);
 
@@ -138,8 +141,33 @@ async fn open(transport: &ServersTransport, host: &str, port: u16) -> Result<Soc
     };
     stream.map(Socket::new).map_err(|error| {
         tracing::debug!(host, port, %error, "cannot connect");
+        if is_shortage(&error) {
+            tell_of_shortage(host, port, &error);
+        }
         connect_failure(&error)
     })
+}
+
+/// Whether this machine has run out of something, for which the server is not to blame.
+fn is_shortage(error: &io::Error) -> bool {
+    let shortages = [Errno::ADDRNOTAVAIL, Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    Errno::from_io_error(error).is_some_and(|error| shortages.contains(&error))
+}
+
+/// Once in a while: while it lasts, every request meets it.
+fn tell_of_shortage(host: &str, port: u16, error: &io::Error) {
+    static TOLD: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    let now = Instant::now();
+    if told.is_none_or(|at| now.duration_since(at) >= REMINDER) {
+        *told = Some(now);
+        tracing::warn!(
+            host,
+            port,
+            %error,
+            "no connection to a server can be opened: the machine has no port, descriptor or memory left for it"
+        );
+    }
 }
 
 fn connect_failure(error: &io::Error) -> ProxyError {
@@ -301,7 +329,7 @@ impl Socket {
                 buf.advance(count.min(limit));
                 Some(Ok(()))
             }
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => None,
+            Err(Errno::AGAIN | Errno::INTR) => None,
             Err(error) => Some(Err(error.into())),
         }
     }

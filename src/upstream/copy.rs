@@ -1,15 +1,18 @@
 //! Copies bytes both ways between two streams until both directions have ended.
 //!
 //! An idle pair holds no buffer: bytes pass through one scratch buffer per worker, and only what
-//! a slow reader does not take at once is kept aside.
+//! a slow reader does not take at once is kept aside. Whoever goes on saying nothing after the other has gone does not
+//! hold the pair for ever.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep};
 
 const SCRATCH: usize = 64 * 1024;
 
@@ -18,24 +21,56 @@ thread_local! {
 }
 
 /// Copies both ways. The end of one direction is passed on as an end of writing; a failure of
-/// either ends both. Returns the bytes from `a` to `b` and from `b` to `a`.
-pub(crate) async fn both_ways<A, B>(mut a: A, mut b: B) -> io::Result<(u64, u64)>
+/// either ends both, and so does `a` if it pauses for longer than `patience` after `b` has said its last. Returns the
+/// bytes from `a` to `b` and from `b` to `a`.
+pub(crate) async fn both_ways<A, B>(
+    mut a: A,
+    mut b: B,
+    patience: Option<Duration>,
+) -> io::Result<(u64, u64)>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
     let mut forth = Direction::default();
     let mut back = Direction::default();
+    let mut alone: Option<Alone> = None;
     poll_fn(|cx| {
         let forth_over = forth.poll(cx, Pin::new(&mut a), Pin::new(&mut b))?.is_ready();
         let back_over = back.poll(cx, Pin::new(&mut b), Pin::new(&mut a))?.is_ready();
         if forth_over && back_over {
-            Poll::Ready(Ok((forth.copied, back.copied)))
-        } else {
-            Poll::Pending
+            return Poll::Ready(Ok((forth.copied, back.copied)));
         }
+        if let Some(patience) = patience.filter(|_| back_over) {
+            let alone = alone.get_or_insert_with(|| Alone::since(forth.copied, patience));
+            ready!(alone.poll(cx, forth.copied, patience));
+            return Poll::Ready(Ok((forth.copied, back.copied)));
+        }
+        Poll::Pending
     })
     .await
+}
+
+/// Waits for a side that the other one has left: a connection that was closed looks like one on which nothing more is
+/// said, until something is written to it.
+struct Alone {
+    copied: u64,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl Alone {
+    fn since(copied: u64, patience: Duration) -> Self {
+        Self { copied, sleep: Box::pin(sleep(patience)) }
+    }
+
+    /// Ready when it has paused for so long.
+    fn poll(&mut self, cx: &mut Context<'_>, copied: u64, patience: Duration) -> Poll<()> {
+        if self.copied != copied {
+            self.copied = copied;
+            self.sleep.as_mut().reset(Instant::now() + patience);
+        }
+        self.sleep.as_mut().poll(cx)
+    }
 }
 
 /// Turns that one direction may take before the other tasks of the worker get theirs.
@@ -153,11 +188,40 @@ mod tests {
 
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_mins(1);
+
+    /// G-46: who is left alone has its time from its last byte on, and whoever waits for an answer has any.
+    #[tokio::test(flavor = "local", start_paused = true)]
+    async fn whoever_is_left_alone_holds_nothing_for_ever() {
+        for (patience, expected) in [(Some(PATIENCE), true), (None, false)] {
+            let (mut client, a) = duplex(64);
+            let (b, mut server) = duplex(64);
+            let copying = tokio::task::spawn_local(both_ways(a, b, patience));
+            client.write_all(b"hello").await.unwrap();
+            server.shutdown().await.unwrap();
+            for _ in 0..5 {
+                sleep(Duration::from_secs(59)).await;
+                assert!(!copying.is_finished());
+                client.write_all(b"more").await.unwrap();
+            }
+            sleep(Duration::from_secs(61)).await;
+            assert_eq!(copying.is_finished(), expected);
+        }
+        let (mut client, a) = duplex(64);
+        let (b, mut server) = duplex(64);
+        let copying = tokio::task::spawn_local(both_ways(a, b, Some(PATIENCE)));
+        client.shutdown().await.unwrap();
+        sleep(PATIENCE * 100).await;
+        server.write_all(b"late").await.unwrap();
+        server.shutdown().await.unwrap();
+        assert_eq!(copying.await.unwrap().unwrap(), (0, 4));
+    }
+
     #[tokio::test(flavor = "local")]
     async fn both_directions_and_half_closes() {
         let (mut client, a) = duplex(64);
         let (b, mut server) = duplex(64);
-        let copying = tokio::task::spawn_local(both_ways(a, b));
+        let copying = tokio::task::spawn_local(both_ways(a, b, Some(PATIENCE)));
         let big: Vec<u8> = (0..=255).cycle().take(300_000).collect();
         let sent = big.clone();
         let uploading = tokio::task::spawn_local(async move {

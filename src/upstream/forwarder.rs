@@ -90,7 +90,7 @@ impl Forwarder {
         // What our own layers left there is not for hyper's HTTP/2 client.
         request.extensions_mut().clear();
         let hold = expects_continue(&request);
-        let mut request = request.map(|body| Upload::new(body, hold, client.clone()));
+        let mut request = request.map(|body| Upload::new(body, hold, client));
         // A block, and no function: the arguments of an async function are kept twice.
         Box::pin(async move {
             let asked = upgrade.is_some();
@@ -101,7 +101,7 @@ impl Forwarder {
             }
             let sent = line.send(&mut request).await;
             drop(request);
-            let mut response = self.answered(cx, start, sent, upgrade, client);
+            let mut response = self.answered(cx, start, sent, upgrade);
             if let Some(watch) = watch
                 && let Some(idle) = watch.answer.idle.flatten()
             {
@@ -152,12 +152,10 @@ impl Forwarder {
         start: Instant,
         sent: Result<Answer, Failure>,
         upgrade: Option<Box<(UpgradeName, OnUpgrade)>>,
-        client: Option<Arc<GateControl>>,
     ) -> Response {
-        let asked = upgrade.is_some();
         let outcome =
             Outcome { server: Some(Arc::clone(self.target.text())), ..Outcome::default() };
-        let response = match sent {
+        match sent {
             Ok(Answer { response, at, switched, owner }) => {
                 if let Some(owner) = owner {
                     owner::adopt(cx, owner);
@@ -183,15 +181,7 @@ impl Forwarder {
                 *Outcome::of(&mut response) = Outcome { error: Some(error), sent, ..outcome };
                 response
             }
-        };
-        if let Some(client) = client {
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                client.tunnel();
-            } else if asked {
-                client.no_tunnel();
-            }
         }
-        response
     }
 
     fn line<'a>(

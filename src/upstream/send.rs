@@ -7,6 +7,7 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
@@ -26,6 +27,9 @@ use crate::exchange::ProxyError;
 
 /// How long a body is held back for a server that does not answer `Expect: 100-continue`.
 const EXPECT_CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
+/// The same for a server that did not answer it the last time: most of those never do, and each of
+/// their uploads would stand still for a second.
+const MUTE_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// Where a request goes.
 pub(super) struct Line<'a> {
@@ -96,7 +100,7 @@ impl Line<'_> {
         let outcome = if limit.is_none() && !held {
             pending.await.map_err(Some)
         } else {
-            Box::pin(wait(pending, upload.as_deref(), limit)).await
+            Box::pin(wait(pending, self.origin, upload.as_deref(), limit)).await
         };
         match outcome {
             Ok(answer) => Ok(answer),
@@ -125,7 +129,7 @@ impl Line<'_> {
         let spare = copy(request);
         let taken = std::mem::replace(request, http::Request::new(Upload::empty()));
         let pending = pin!(lease.sender.try_send_request(taken));
-        let waited = wait(pending, upload.as_deref(), self.response_header);
+        let waited = wait(pending, self.origin, upload.as_deref(), self.response_header);
         match waited.await {
             Ok(response) => {
                 let at_end = AtEnd { upload, permit: Some(lease.permit) };
@@ -167,6 +171,7 @@ const TIMED_OUT: Failed = Failed {
 /// end of the upload (Go `ResponseHeaderTimeout`).
 async fn wait<F, T, E>(
     mut pending: Pin<&mut F>,
+    origin: &Origin,
     upload: Option<&UploadState>,
     limit: Option<Duration>,
 ) -> Result<T, Option<E>>
@@ -174,11 +179,18 @@ where
     F: Future<Output = Result<T, E>>,
 {
     if let Some(upload) = upload.filter(|upload| upload.is_held()) {
+        let mute = origin.mute.load(Ordering::Relaxed);
+        let patience = if mute { MUTE_TIMEOUT } else { EXPECT_CONTINUE_TIMEOUT };
         tokio::select! {
             biased;
             answer = &mut pending => return answer.map_err(Some),
-            () = poll_fn(|cx| upload.poll_released(cx)) => {}
-            () = tokio::time::sleep(EXPECT_CONTINUE_TIMEOUT) => upload.release(),
+            () = poll_fn(|cx| upload.poll_released(cx)) => {
+                origin.mute.store(false, Ordering::Relaxed);
+            }
+            () = tokio::time::sleep(patience) => {
+                origin.mute.store(true, Ordering::Relaxed);
+                upload.release();
+            }
         }
     }
     let Some(limit) = limit else { return pending.await.map_err(Some) };

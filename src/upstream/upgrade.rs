@@ -1,7 +1,9 @@
 //! Tunnels: what a connection becomes once a server has switched protocols (RFC 9110, 7.8).
 //!
 //! Bytes are copied as they are, without an idle timeout, until both sides have ended or the
-//! shutdown's grace time is over. An open tunnel counts as open work of its client connection.
+//! shutdown's grace time is over; but for the `exact` profile a client that is left alone has a minute. An open tunnel counts as open work of its client connection.
+
+use std::time::Duration;
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -11,16 +13,20 @@ use super::copy::both_ways;
 use crate::exchange::{BodyEnd, Context, Ending, Tunnel};
 use crate::tls::PrefixedStream;
 
+/// How long a client may go on saying nothing when its server has gone.
+const PATIENCE: Duration = Duration::from_mins(1);
+
 /// Joins the client's connection, as soon as it has switched, and the server's. Who wants to know
 /// when the tunnel is over asks what this returns.
 pub(super) fn tunnel(cx: &Context, client: OnUpgrade, server: PrefixedStream<Stream>) -> Tunnel {
     let work = cx.connection.work.begin();
     let tunnel = Tunnel::default();
     let over = tunnel.clone();
+    let patience = (!cx.connection.entry_point.exact).then_some(PATIENCE);
     tokio::task::spawn_local(async move {
         let copying = async {
             let client = client.await?;
-            Ok::<_, hyper::Error>(both_ways(TokioIo::new(client), server).await)
+            Ok::<_, hyper::Error>(both_ways(TokioIo::new(client), server, patience).await)
         };
         let mut end = BodyEnd { ending: Ending::Failed, bytes: 0 };
         tokio::select! {

@@ -2,14 +2,14 @@
 //! The invariant: heads are numbered by the gate as it passes them on, and by the service as it is called; a rejection
 //! and a decision about a tunnel belong to one number, however far a client has pipelined ahead.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use http::StatusCode;
 use tokio::time::{Duration, Instant};
 
 use super::head::Violation;
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes of a refused request's target that are kept for the log.
 const MAX_TARGET: usize = 256;
@@ -19,6 +19,15 @@ const MAX_METHOD: usize = 32;
 const UNDECIDED: u8 = 0;
 const TUNNEL: u8 = 1;
 const NO_TUNNEL: u8 = 2;
+
+/// A limit of a client's own making that a gate has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GateLimit {
+    /// `GateTimeouts::head`, where `read` would have allowed more.
+    Head,
+    /// `GateTimeouts::stall`.
+    Stall,
+}
 
 /// Why a request was refused at the gate, and how it is to be answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +84,8 @@ pub struct GateControl {
     /// The number of the last head that asked for an upgrade, 0 for none.
     upgrade: AtomicU64,
     decision: AtomicU8,
+    /// The number of the first head that asked for the connection to be closed, 0 for none.
+    close: AtomicU64,
     timed_out: AtomicBool,
     resting: AtomicBool,
     write_limit: Option<Duration>,
@@ -86,6 +97,7 @@ pub struct GateControl {
 #[derive(Debug, Default)]
 struct Slow {
     rejected: Option<(u64, Rejection)>,
+    reached: Option<GateLimit>,
     body_violation: Option<&'static str>,
     waker: Option<Waker>,
 }
@@ -127,6 +139,7 @@ impl GateControl {
             ended_at: AtomicU64::new(0),
             upgrade: AtomicU64::new(0),
             decision: AtomicU8::new(UNDECIDED),
+            close: AtomicU64::new(0),
             timed_out: AtomicBool::new(false),
             resting: AtomicBool::new(false),
             write_limit,
@@ -157,7 +170,8 @@ impl GateControl {
         Ok(guard)
     }
 
-    /// To be called once per request when the status of its response is known, before hyper gets the response.
+    /// To be called once per request when the status of its response is known, before hyper gets the response. Nobody
+    /// decides earlier: what one server refuses, a retry may get granted by another.
     pub fn answered(&self, status: StatusCode) {
         if self.upgrade.load(Ordering::Acquire) == 0 {
             return;
@@ -194,6 +208,13 @@ impl GateControl {
         self.received.load(Ordering::Acquire) >= self.begun.load(Ordering::Acquire)
     }
 
+    /// Whether the request being answered asks for the connection to be closed behind it. hyper overlooks that in a
+    /// line that is not ASCII, and in front of a line with `keep-alive` (RFC 9112 9.6).
+    pub fn asked_to_close(&self) -> bool {
+        let asked = self.close.load(Ordering::Acquire);
+        asked != 0 && asked <= self.begun.load(Ordering::Acquire)
+    }
+
     /// What was wrong with the body of the request being read, if its body failed for that.
     pub fn body_violation(&self) -> Option<&'static str> {
         self.slow().body_violation
@@ -208,6 +229,11 @@ impl GateControl {
     /// other reason: the stream is as good as new.
     pub fn rests_since(&self) -> Option<Instant> {
         self.resting.load(Ordering::Acquire).then(|| self.last_end())
+    }
+
+    /// What has ended the connection, if it was one of these limits.
+    pub fn reached(&self) -> Option<GateLimit> {
+        self.slow().reached
     }
 
     /// Only the request that asked may decide, not one that was pipelined in front of it.
@@ -228,12 +254,19 @@ impl GateControl {
         }
     }
 
-    pub(super) fn head_delivered(&self, upgrade: bool) {
+    pub(super) fn head_delivered(&self, upgrade: bool, close: bool) {
         let number = self.delivered.fetch_add(1, Ordering::AcqRel) + 1;
+        if close && self.close.load(Ordering::Acquire) == 0 {
+            self.close.store(number, Ordering::Release);
+        }
         if upgrade {
             self.decision.store(UNDECIDED, Ordering::Release);
             self.upgrade.store(number, Ordering::Release);
         }
+    }
+
+    pub(super) fn reach(&self, limit: GateLimit) {
+        self.slow().reached = Some(limit);
     }
 
     pub(super) fn rest(&self) {

@@ -15,6 +15,8 @@ const MAX_REQUEST_LINE: usize = 65_530;
 const MAX_FIELD_NAME: usize = 65_535;
 /// Why a target with a raw `#` is refused; Traefik answers that with an empty body.
 pub const FRAGMENT: &str = "fragment in the request target";
+/// Three words of which neither the second nor the third is any of HTTP/1.
+pub(super) const NOISE: Violation = bad("no HTTP/1 request line");
 /// Empty lines that may stand in front of a request line (RFC 9112 2.2 asks for at least one).
 const MAX_EMPTY_LINES: u8 = 4;
 
@@ -28,12 +30,15 @@ pub struct HeadLimits {
     pub max_head_bytes: usize,
     /// Number of field lines.
     pub max_header_fields: usize,
+    /// A first line that no HTTP/1 client sends ends the connection without an answer: it may have been meant as the
+    /// preface of another protocol, and whoever speaks that cannot read ours (RFC 9113 3.4).
+    pub close_on_noise: bool,
 }
 
 impl Default for HeadLimits {
-    /// Traefik's `maxHeaderBytes`, and more fields than any honest client sends.
+    /// Traefik's `maxHeaderBytes`, more fields than any honest client sends, and an answer to everything.
     fn default() -> Self {
-        Self { max_head_bytes: 1 << 20, max_header_fields: 1000 }
+        Self { max_head_bytes: 1 << 20, max_header_fields: 1000, close_on_noise: false }
     }
 }
 
@@ -63,6 +68,8 @@ pub(super) struct Head {
     pub(super) chunked: bool,
     /// Whether an HTTP/1.1 message has an Upgrade field.
     pub(super) upgrade: bool,
+    /// Whether a request asks for the connection to be closed behind it.
+    pub(super) close: bool,
     /// The status of a response, 0 for a request.
     pub(super) status: u16,
     /// Whether it is an HTTP/1.0 message.
@@ -224,6 +231,7 @@ impl HeadScan {
             length: fields.length,
             chunked: fields.chunked,
             upgrade: fields.upgrade && !start.http10,
+            close: fields.close,
             status: start.status,
             http10: start.http10,
         })
@@ -255,6 +263,7 @@ struct Fields {
     chunked: bool,
     host: bool,
     upgrade: bool,
+    close: bool,
 }
 
 impl Fields {
@@ -280,6 +289,10 @@ impl Fields {
                 self.host = true;
             }
             7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
+            10 if kind == Kind::Request && name.eq_ignore_ascii_case(b"connection") => {
+                let close = |option: &[u8]| trim(option).eq_ignore_ascii_case(b"close");
+                self.close |= value.split(|&b| b == b',').any(close);
+            }
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 if self.length.is_some() {
                     return Err(bad("several Content-Length headers"));
@@ -410,7 +423,12 @@ fn request_line(rest: &[u8]) -> Result<Option<(Start, usize)>, Violation> {
         _ => return Err(bad("invalid character in the request target")),
     }
     let behind = behind.get(1..).unwrap_or_default();
-    let Some(version) = version(behind)? else { return Ok(None) };
+    let version = match version(behind) {
+        Ok(Some(version)) => version,
+        Ok(None) => return Ok(None),
+        Err(_) if !behind.starts_with(b"HTTP/") && form(target).is_none() => return Err(NOISE),
+        Err(violation) => return Err(violation),
+    };
     if !crlf(behind.get(8..).unwrap_or_default(), "more than three parts in the request line")? {
         return Ok(None);
     }
@@ -448,11 +466,11 @@ fn check_target(method: &[u8], target: &[u8]) -> Result<(), Violation> {
     if memchr::memchr(b'`', path).is_some() || memchr::memchr(b'"', query).is_some() {
         return Err(bad("invalid character in the request target"));
     }
-    if target.first() == Some(&b'/') || (target == b"*" && method == b"OPTIONS") {
-        return Ok(());
-    }
-    let Some(authority) = absolute_form(target) else {
-        return Err(bad("invalid form of the request target"));
+    let authority = match form(target) {
+        Some(Form::Origin) => return Ok(()),
+        Some(Form::Asterisk) if method == b"OPTIONS" => return Ok(()),
+        Some(Form::Absolute(authority)) => authority,
+        _ => return Err(bad("invalid form of the request target")),
     };
     let end = authority.iter().position(|b| matches!(b, b'/' | b'?')).unwrap_or(authority.len());
     match authority::parse(authority.get(..end).unwrap_or_default()) {
@@ -461,11 +479,24 @@ fn check_target(method: &[u8], target: &[u8]) -> Result<(), Violation> {
     }
 }
 
-/// What follows the scheme of an absolute-form target; other schemes than http(s) are none of ours.
-fn absolute_form(target: &[u8]) -> Option<&[u8]> {
+/// The form of a request target (RFC 9112 3.2).
+enum Form<'a> {
+    Origin,
+    Asterisk,
+    /// With what follows the scheme; other schemes than http(s) are none of ours.
+    Absolute(&'a [u8]),
+}
+
+/// CONNECT, which alone may have another one, is not served.
+fn form(target: &[u8]) -> Option<Form<'_>> {
+    match target {
+        [b'/', ..] => return Some(Form::Origin),
+        b"*" => return Some(Form::Asterisk),
+        _ => {}
+    }
     [b"http://".as_slice(), b"https://"].into_iter().find_map(|scheme| {
         let (start, behind) = target.split_at_checked(scheme.len())?;
-        start.eq_ignore_ascii_case(scheme).then_some(behind)
+        start.eq_ignore_ascii_case(scheme).then_some(Form::Absolute(behind))
     })
 }
 

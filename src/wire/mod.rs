@@ -17,7 +17,7 @@ mod tests;
 
 pub use authority::{Authority, AuthorityError};
 pub use bytes_class::is_token;
-pub use control::{GateControl, InFlight, Rejection};
+pub use control::{GateControl, GateLimit, InFlight, Rejection};
 pub use head::{FRAGMENT, HeadLimits};
 pub use request::{BodyTimeout, GateTimeouts, RequestGate};
 pub use response::{FinalHead, Part, ResponseBody, ResponseDecoder, Scanned, response_fields};

@@ -13,8 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::chunk::{ChunkScan, Chunked};
-use super::control::{GateControl, Rejection};
-use super::head::{Head, HeadLimits, HeadScan, Violation};
+use super::control::{GateControl, GateLimit, Rejection};
+use super::head::{Head, HeadLimits, HeadScan, NOISE, Violation};
 use super::held::Held;
 use super::timer::LazySleep;
 
@@ -45,6 +45,18 @@ pub struct GateTimeouts {
     /// After so long without a request the server connection is told that the client has gone, although it has not:
     /// its stream is free for something that takes less memory (see [`GateControl::rests_since`]).
     pub rest: Option<Duration>,
+    /// For a head alone, where that is less than `read`.
+    pub head: Option<Duration>,
+    /// How long a client may take nothing of what there is for it, then the write fails with `TimedOut`. A tunnel has
+    /// no such limit.
+    pub stall: Option<Duration>,
+}
+
+impl GateTimeouts {
+    /// For a head, from its first byte on.
+    fn of_head(&self) -> Option<Duration> {
+        [self.read, self.head].into_iter().flatten().min()
+    }
 }
 
 /// What the read timeout means for a body.
@@ -73,6 +85,8 @@ pub struct RequestGate<S> {
     eof: bool,
     write_blocked: bool,
     flush_blocked: bool,
+    /// Since when the client takes nothing.
+    blocked: Option<Instant>,
     resting: bool,
     /// Bytes that may still be drained, once the write side is shut.
     linger: Option<usize>,
@@ -90,6 +104,8 @@ enum Phase {
     Rejected(bool),
     /// A body broke the rules.
     Broken(&'static str),
+    /// What came is no HTTP/1: nothing is passed on, nothing is answered.
+    Noise,
 }
 
 /// Where the stream is, in messages.
@@ -123,6 +139,10 @@ impl Track {
                         at += head.len;
                         self.begin(&head);
                     }
+                    Err(NOISE) if self.limits.close_on_noise && self.control.requests() == 0 => {
+                        self.phase = Phase::Noise;
+                        return at;
+                    }
                     Err(violation) => {
                         self.reject(violation, rest);
                         return at;
@@ -149,7 +169,9 @@ impl Track {
                     }
                 }
                 Phase::Tunnel => return data.len(),
-                Phase::Undecided | Phase::Rejected(_) | Phase::Broken(_) => return at,
+                Phase::Undecided | Phase::Rejected(_) | Phase::Broken(_) | Phase::Noise => {
+                    return at;
+                }
             }
         }
     }
@@ -157,7 +179,7 @@ impl Track {
     fn begin(&mut self, head: &Head) {
         self.scan = HeadScan::default();
         self.upgrade = head.upgrade;
-        self.control.head_delivered(head.upgrade);
+        self.control.head_delivered(head.upgrade, head.close);
         match head.length {
             _ if head.chunked => {
                 self.phase =
@@ -217,6 +239,7 @@ impl<S> RequestGate<S> {
             eof: false,
             write_blocked: false,
             flush_blocked: false,
+            blocked: None,
             resting: false,
             linger: None,
         };
@@ -266,10 +289,10 @@ impl<S> RequestGate<S> {
                     if self.track.refused_head_request { STAND_IN_HEAD } else { STAND_IN };
                 self.held.replace_waiting(stand_in);
             }
-            Phase::Broken(_) => self.held.drop_waiting(),
+            Phase::Broken(_) | Phase::Noise => self.held.drop_waiting(),
             _ => {}
         }
-        if self.timeouts.read.is_some() {
+        if self.timeouts.of_head().is_some() {
             let inside = self.track.in_body()
                 || (matches!(self.track.phase, Phase::Head) && !self.held.waiting().is_empty());
             let number = self.track.ended;
@@ -289,9 +312,11 @@ impl<S> RequestGate<S> {
         match self.track.phase {
             Phase::Head if started.is_some() => {
                 // A head that was pipelined has its time when the requests before it have had theirs.
-                Some(started?.max(control.idle_since()?) + read?)
+                Some(started?.max(control.idle_since()?) + self.timeouts.of_head()?)
             }
-            Phase::Head if control.requests() == 0 => Some(control.idle_since()? + read?),
+            Phase::Head if control.requests() == 0 => {
+                Some(control.idle_since()? + self.timeouts.of_head()?)
+            }
             Phase::Head if self.write_blocked => None,
             Phase::Head => {
                 let rest = self.timeouts.rest.filter(|_| self.may_rest());
@@ -302,7 +327,11 @@ impl<S> RequestGate<S> {
                 BodyTimeout::Total => Some(started?.max(control.current_since()?) + read?),
                 BodyTimeout::PerRead => Some(self.waiting? + read?),
             },
-            Phase::Undecided | Phase::Tunnel | Phase::Rejected(_) | Phase::Broken(_) => None,
+            Phase::Undecided
+            | Phase::Tunnel
+            | Phase::Rejected(_)
+            | Phase::Broken(_)
+            | Phase::Noise => None,
         }
     }
 
@@ -331,6 +360,11 @@ impl<S> RequestGate<S> {
             self.resting = true;
             self.track.control.rest();
         }
+        let in_head = self.started.is_some() || self.track.control.requests() == 0;
+        if in_head && self.timeouts.head.is_some() && self.timeouts.head == self.timeouts.of_head()
+        {
+            self.track.control.reach(GateLimit::Head);
+        }
         self.eof = true;
         self.held.drop_waiting();
         Ok(())
@@ -343,8 +377,8 @@ impl<S> RequestGate<S> {
         if self.timeouts.read.is_some() && self.track.in_body() && self.waiting.is_none() {
             self.waiting = Some(Instant::now());
         }
-        let GateTimeouts { idle, read, rest, .. } = self.timeouts;
-        let lull = [idle, read, rest].into_iter().flatten().min();
+        let GateTimeouts { idle, read, rest, head, .. } = self.timeouts;
+        let lull = [idle, read, rest, head].into_iter().flatten().min();
         ready!(self.timer.poll(cx, self.deadline(), lull));
         Poll::Ready(self.overdue())
     }
@@ -434,6 +468,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for RequestGate<S> {
                 // Not the end of the stream: hyper would drop the connection before the answer is out. It closes the
                 // connection after the answer.
                 Phase::Rejected(_) => return Poll::Pending,
+                Phase::Noise => return Poll::Ready(Ok(())),
                 Phase::Undecided => {
                     if this.decide(cx) {
                         continue;
@@ -471,7 +506,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RequestGate<S> {
         result: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         self.write_blocked = result.is_pending();
-        let Some(deadline) = self.track.control.write_deadline() else { return result };
+        if result.is_ready() {
+            self.blocked = None;
+        }
+        let Some(deadline) = self.track.control.write_deadline() else {
+            return self.in_time(cx, result);
+        };
         // A client that always takes one more byte never makes us wait.
         if result.is_ready() && deadline <= Instant::now() {
             return Poll::Ready(Err(too_slow()));
@@ -488,8 +528,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RequestGate<S> {
         if result.is_ready() {
             return result;
         }
-        let Some(deadline) = self.track.control.write_deadline() else { return result };
-        ready!(self.write_timer.poll(cx, Some(deadline), None));
+        let stall = self.timeouts.stall.filter(|_| !matches!(self.track.phase, Phase::Tunnel));
+        let stalled = stall.map(|stall| *self.blocked.get_or_insert_with(Instant::now) + stall);
+        let deadline = [self.track.control.write_deadline(), stalled].into_iter().flatten().min();
+        if deadline.is_none() {
+            return result;
+        }
+        ready!(self.write_timer.poll(cx, deadline, None));
+        if deadline == stalled {
+            self.track.control.reach(GateLimit::Stall);
+        }
         Poll::Ready(Err(too_slow()))
     }
 }
@@ -523,6 +571,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for RequestGate<S> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.io).poll_flush(cx);
         this.flush_blocked = result.is_pending();
+        if result.is_ready() {
+            this.blocked = None;
+        }
         this.in_time(cx, result)
     }
 

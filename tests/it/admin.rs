@@ -169,6 +169,7 @@ fn roles_and_strangers() {
     assert_eq!(status(&Ask::get("localhost/v1/bans")), 401);
 }
 
+/// V-57
 #[test]
 fn what_a_browser_could_send_is_refused() {
     let origin = Origin::start();

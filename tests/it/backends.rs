@@ -257,7 +257,7 @@ fn a_variable_that_cannot_be_read_stops_the_start() {
 }
 
 /// A server that believes a connection once it is authenticated, as IIS does. It counts the connections that ended.
-fn ntlm_origin() -> (Origin, Arc<AtomicUsize>) {
+pub(crate) fn ntlm_origin() -> (Origin, Arc<AtomicUsize>) {
     let ended = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&ended);
     let origin = Origin::raw(move |stream, _| {
@@ -324,7 +324,7 @@ fn one_worker(origin: &Origin) -> Proxy {
     Proxy::with(json!({"core": {"workers": 1}})).start(&everything_to(&origin.url()))
 }
 
-/// RP-6.2
+/// T-64, RP-6.2
 #[test]
 fn ntlm_binds_a_connection_to_its_client_alone() {
     let (origin, ended) = ntlm_origin();
@@ -348,7 +348,7 @@ fn ntlm_binds_a_connection_to_its_client_alone() {
     assert_eq!(asked(&mut stranger, "").0, 401);
 }
 
-/// Clients that begin by themselves (`curl --ntlm`) come through too, which they do not in Traefik; and a server that
+/// T-64: clients that begin by themselves (`curl --ntlm`) come through too, which they do not in Traefik; and a server that
 /// says nothing of what it believes now must not be believed by others.
 #[test]
 fn a_connection_is_bound_by_the_first_word_of_either_side() {

@@ -32,7 +32,7 @@ fn no_other_headers_are_made() {
     assert_eq!(seen.header("forwarded"), Some("for=192.0.2.1"));
 }
 
-/// RP-13.9, RP-14.19
+/// T-77, RP-13.9, RP-14.19
 #[test]
 fn connect_is_refused_on_every_protocol() {
     let origin = Origin::start();

@@ -22,7 +22,8 @@ use crate::wire::{echoed, websocket, websocket_echo};
 use rustix::process::{Resource, Signal, getrlimit, setrlimit};
 use tokio_tungstenite::tungstenite;
 
-/// A server that refuses an upload early, and closes: nobody waits for ever to write the rest.
+/// F-14: a server that refuses an upload early, and closes: the client has its answer, and nobody waits for ever to write
+/// the rest.
 #[test]
 fn an_upload_that_is_refused_early_leaves_nothing_behind() {
     let origin = Origin::raw(|mut stream, _| {
@@ -313,7 +314,7 @@ fn a_limit_of_streams_is_kept() {
     });
 }
 
-/// F-21, F-24: a WebSocket whose other side is reset is gone at once, on both sides.
+/// F-21: a WebSocket whose other side is reset is gone at once, on both sides.
 #[test]
 fn a_reset_ends_a_websocket_on_both_sides() {
     let (gone, went) = std::sync::mpsc::sync_channel(8);

@@ -407,7 +407,7 @@ fn every_request_has_one_answer_and_the_backend_hears_only_what_is_true() {
     assert!(app.count() > 0 && redirected.get() > 0);
 }
 
-/// RP-7.2.2: whatever stands in `Host`, a redirect leads to that host, or there is none.
+/// RP-7.2.2, G-54: whatever stands in `Host`, a redirect leads to that host, or there is none.
 #[test]
 fn a_redirect_stays_with_the_host_that_was_asked() {
     let app = Origin::named("app");

@@ -8,6 +8,17 @@ mod admin;
 #[cfg(test)]
 mod admin_bounds;
 #[cfg(test)]
+mod attack_auth;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod attack_cost;
+#[cfg(test)]
+mod attack_http2;
+#[cfg(test)]
+mod attack_routes;
+#[cfg(test)]
+mod attack_tls;
+#[cfg(test)]
 mod backends;
 #[cfg(test)]
 mod ban;
@@ -15,6 +26,20 @@ mod ban;
 mod broken_router;
 #[cfg(test)]
 mod check;
+#[cfg(test)]
+mod class_addresses;
+#[cfg(test)]
+mod class_answers;
+#[cfg(test)]
+mod class_api;
+#[cfg(test)]
+mod class_auth;
+#[cfg(test)]
+mod class_load;
+#[cfg(test)]
+mod class_paths;
+#[cfg(test)]
+mod class_tls;
 #[cfg(test)]
 mod contract_entry_points;
 #[cfg(test)]
@@ -34,7 +59,29 @@ mod entry_points;
 #[cfg(test)]
 mod explain;
 #[cfg(test)]
+#[cfg(target_os = "linux")]
+mod fault_config;
+#[cfg(test)]
+#[cfg(all(feature = "redis", target_os = "linux"))]
+mod fault_redis;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod fault_system;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod fault_upstream;
+#[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod floods_http2;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod floods_memory;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod floods_slow;
+#[cfg(test)]
+mod h2spec;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
@@ -43,6 +90,8 @@ mod hostile;
 mod hosts;
 #[cfg(test)]
 mod layers;
+#[cfg(test)]
+mod marks;
 #[cfg(test)]
 mod middlewares;
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::harness::{Answer, Ask, Client, NOBODY, Origin, Proxy, Reply, pause, u
 use crate::wire::{echoed, websocket, websocket_echo};
 
 /// A router for everything through `middleware`, which is written in one line.
-fn through(url: &str, middleware: &str) -> String {
+pub(crate) fn through(url: &str, middleware: &str) -> String {
     format!(
         "
         http:
@@ -67,6 +67,7 @@ fn proof(challenge: &Answer, password: &str, target: &str, nc: &str) -> String {
     )
 }
 
+/// G-53: what proves a password once proves nothing the second time.
 #[test]
 fn digest_auth() {
     let origin = Origin::start();
@@ -381,7 +382,7 @@ fn a_cache_that_cannot_be_is_told() {
     assert_eq!((keeper.count(), origin.count()), (0, 0));
 }
 
-/// Whatever befalls the server: the backend is not asked.
+/// G-48: whatever befalls the server, the backend is not asked.
 #[test]
 fn forward_auth_fails_closed() {
     let origin = Origin::start();
@@ -504,6 +505,7 @@ fn ip_white_list() {
 /// The headers about certificates.
 const NAMES: [&str; 2] = ["X-Forwarded-Tls-Client-Cert", "X-Forwarded-Tls-Client-Cert-Info"];
 
+/// T-71
 #[test]
 fn pass_tls_client_cert() {
     let (origin, ca) = (Origin::start(), Ca::new());

@@ -1,5 +1,5 @@
 //! The program and the system that it runs in: what it holds, what it may run out of, who stops it
-//! and who wants to be told (F-25, F-29, F-32, F-53). All of it with real processes, seen in /proc.
+//! and who wants to be told (F-25, F-29, F-53). All of it with real processes, seen in /proc.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -22,19 +22,19 @@ fn proc(process: &Process, file: &str) -> String {
     format!("/proc/{}/{file}", process.id().as_raw_nonzero())
 }
 
-fn descriptors(process: &Process) -> usize {
+pub(crate) fn descriptors(process: &Process) -> usize {
     fs::read_dir(proc(process, "fd")).unwrap().count()
 }
 
 /// Resident memory, in KiB.
-fn memory(process: &Process) -> usize {
+pub(crate) fn memory(process: &Process) -> usize {
     let status = fs::read_to_string(proc(process, "status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
 }
 
 /// The time that the process has spent computing.
-fn computing(process: &Process) -> Duration {
+pub(crate) fn computing(process: &Process) -> Duration {
     let stat = fs::read_to_string(proc(process, "stat")).unwrap();
     // Behind the name, which may hold anything: the 12th and 13th field, in hundredths of a second.
     let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
@@ -47,13 +47,13 @@ fn ask(process: &Process, place: &str) -> std::io::Result<u16> {
 }
 
 /// The value of one line of the metrics; 0 when it is not there.
-fn metric(client: &mut Client, line: &str) -> f64 {
+pub(crate) fn metric(client: &mut Client, line: &str) -> f64 {
     let text = client.send(&Ask::get("/metrics")).unwrap().text();
     let found = text.lines().find_map(|one| one.strip_prefix(line)?.strip_prefix(' '));
     found.map_or(0.0, |value| value.parse().unwrap())
 }
 
-/// F-32: when the descriptors are used up, accepting waits until some are free again, and does not
+/// When the descriptors are used up, accepting waits until some are free again, and does not
 /// burn a core meanwhile. Who is connected already is served all the time.
 #[test]
 fn descriptors_may_run_out() {

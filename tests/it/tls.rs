@@ -29,6 +29,7 @@ fn entry(pair: &Pair, directory: &Path, name: &str) -> String {
     format!("    - {{certFile: {}, keyFile: {}}}\n", cert.display(), key.display())
 }
 
+/// G-19: the certificate, for every name.
 #[test]
 fn the_server_name_picks_the_certificate() {
     let (origin, ca) = (Origin::start(), Ca::new());

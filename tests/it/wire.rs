@@ -596,7 +596,7 @@ fn an_early_answer_to_an_upload_arrives() {
     done.store(true, Ordering::Release);
 }
 
-/// RP 6: whom the proxy believes when it speaks TLS to a backend.
+/// T-23, RP 6: whom the proxy believes when it speaks TLS to a backend.
 #[test]
 fn backends_may_speak_tls() {
     let ca = Ca::new();
@@ -638,7 +638,7 @@ fn backends_may_speak_tls() {
 }
 
 /// A backend that answers every connection once, over TLS.
-fn tls_origin(identity: &Pair) -> Origin {
+pub(crate) fn tls_origin(identity: &Pair) -> Origin {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let key = rustls_pki_types::pem::PemObject::from_pem_slice(identity.key.as_bytes()).unwrap();
     let config = rustls::ServerConfig::builder_with_provider(provider)

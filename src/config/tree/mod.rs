@@ -21,6 +21,7 @@ pub use self::flags::{FlagKind, from_flags};
 pub use self::probe::flag_kind;
 pub use self::source::{Format, Source, Span};
 use crate::config::diagnostics::Diagnostic;
+pub use crate::values::secret::is_secret_option as is_secret;
 
 /// Collections nested deeper than this are refused, so that no recursion over a tree is deep.
 pub(crate) const DEPTH_LIMIT: usize = 64;
@@ -227,22 +228,6 @@ impl Node {
     }
 }
 
-/// True when a value of this name must not appear in messages or excerpts.
-pub fn is_secret(key: &str) -> bool {
-    const WORDS: [&str; 8] =
-        ["password", "secret", "token", "key", "users", "hmac", "authorization", "set-cookie"];
-    // A header as it is written; `cookie` is a section of `sticky`.
-    if key == "Cookie" {
-        return true;
-    }
-    let key = key.to_ascii_lowercase();
-    // The path of a file is none, but a `keyFile` may hold the key itself.
-    if key.ends_with("file") && !key.ends_with("keyfile") {
-        return false;
-    }
-    WORDS.iter().any(|word| key.contains(word))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -293,16 +278,5 @@ mod tests {
     #[test]
     fn only_files_are_parsed() {
         assert!(parse(&Source::new("flags", "--a", Format::Flags)).is_err());
-    }
-
-    #[test]
-    fn secret_names() {
-        for name in ["password", "clientSecret", "ACCESSTOKEN", "keyFile", "users", "hmacEncoded"] {
-            assert!(is_secret(name), "{name}");
-        }
-        for header in ["Authorization", "Cookie", "X-Api-Key", "Set-Cookie"] {
-            assert!(is_secret(header), "{header}");
-        }
-        assert!(!is_secret("address") && !is_secret("cookie"));
     }
 }

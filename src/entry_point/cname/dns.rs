@@ -11,9 +11,14 @@ const MAX_STEPS: usize = 128;
 
 /// What a server says.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub enum Answer {
     /// The name is an alias, for so many seconds.
-    Alias { of: String, ttl: u32 },
+    Alias {
+        /// The name that it stands for, in lower case.
+        of: String,
+        /// How long that is so, in seconds.
+        ttl: u32,
+    },
     /// It is none, or does not exist.
     NoAlias,
     /// The server does not know (`SERVFAIL`, `REFUSED` and so on).
@@ -21,7 +26,7 @@ pub(super) enum Answer {
 }
 
 /// The question; `None` for what is no name.
-pub(super) fn question(id: u16, name: &str) -> Option<Vec<u8>> {
+pub fn question(id: u16, name: &str) -> Option<Vec<u8>> {
     let mut message = Vec::with_capacity(HEADER + name.len() + 6);
     message.extend_from_slice(&id.to_be_bytes());
     // Recursion is wanted, and there is one question.
@@ -38,7 +43,7 @@ pub(super) fn question(id: u16, name: &str) -> Option<Vec<u8>> {
 }
 
 /// Reads the answer to a question; `None` for what is no answer to it.
-pub(super) fn read(message: &[u8], id: u16, name: &str) -> Option<Answer> {
+pub fn read(message: &[u8], id: u16, name: &str) -> Option<Answer> {
     let flags = message.get(2..4)?;
     // An answer, to an ordinary query.
     if number(message, 0)? != id || flags.first()? & 0xf8 != 0x80 || number(message, 4)? != 1 {
@@ -196,6 +201,7 @@ pub(super) mod tests {
         assert_eq!(read(&second), Some(alias("b.test", 60)));
     }
 
+    /// T-12
     #[test]
     fn what_does_not_answer_the_question_counts_for_nothing() {
         let asked = question(7, "www.a.test").unwrap();
@@ -222,6 +228,7 @@ pub(super) mod tests {
     }
 
     proptest! {
+        /// T-12
         #[test]
         fn whatever_comes_is_read_without_a_panic(
             tail in prop::collection::vec(any::<u8>(), 0..80),

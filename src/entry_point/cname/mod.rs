@@ -4,7 +4,7 @@
 //! time, a bounded number of them at a time, and what was found, nothing included, is kept in a bounded cache that
 //! gives up names without an alias first. No request waits longer than `PATIENCE`; then it goes on without.
 
-mod dns;
+pub mod dns;
 mod resolver;
 
 use std::collections::HashMap;

@@ -7,8 +7,6 @@
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -18,6 +16,8 @@ use tokio::time::Instant;
 use super::source::{Prefix, network};
 use crate::exchange::forwarded::TrustedSources;
 use crate::middleware::source::Source;
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Sources that are counted, and bans: as many of each.
 pub(super) const CAPACITY: usize = 65_536;

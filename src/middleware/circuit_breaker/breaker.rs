@@ -3,8 +3,6 @@
 //! Closed, a request costs one look at a flag before and one short lock behind. The condition is
 //! looked at when a request has ended, and by nothing else.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,6 +10,8 @@ use tokio::time::Instant;
 use super::condition::Condition;
 use super::window::Window;
 use crate::middleware::expression::Expression;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, PoisonError};
 
 /// The times of a breaker.
 #[derive(Debug, Clone, Copy)]

@@ -5,9 +5,9 @@
 //! equal questions at once one is asked; whoever waits for it gets what it allows, and asks for
 //! itself when it allows nothing or takes too long.
 
-use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+mod memory;
+
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -18,9 +18,10 @@ use http::header::{
 use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
+use self::memory::Memory;
+pub(super) use self::memory::{Found, Key};
 use crate::exchange::forwarded::{
     X_FORWARDED_HOST, X_FORWARDED_METHOD, X_FORWARDED_PROTO, X_FORWARDED_URI, tokens,
 };
@@ -121,99 +122,36 @@ impl AuthCacheConfig {
     }
 }
 
-/// The digest of what tells questions apart: what is remembered holds no credentials.
-pub(super) type Key = [u8; 32];
-
 /// The header that names the request, which is another one for each.
 pub(super) type Naming<'a> = Option<(&'a HeaderName, &'a HeaderValue)>;
 
 /// What is remembered for one router.
 pub(super) struct AuthCache {
     ttl: Duration,
-    /// How many answers are kept.
-    room: usize,
     /// What does not tell questions apart.
     ignored: Vec<HeaderName>,
-    memory: Mutex<Memory>,
+    memory: Memory,
 }
-
-#[derive(Default)]
-struct Memory {
-    answers: HashMap<Key, Kept, RandomState>,
-    /// Questions that are being asked.
-    flights: HashMap<Key, watch::Receiver<Option<Landing>>, RandomState>,
-    next_sweep: Option<Instant>,
-}
-
-struct Kept {
-    headers: Arc<HeaderMap>,
-    until: Instant,
-}
-
-/// What became of a question that others wait for.
-#[derive(Clone)]
-enum Landing {
-    /// It may be used by all.
-    Allowed(Arc<HeaderMap>),
-    /// Each has to ask for itself.
-    Alone,
-}
-
-/// What to do about a question.
-pub(super) enum Found<'a> {
-    /// It was answered: these headers say who the user is.
-    Allowed(Arc<HeaderMap>),
-    /// To ask, and to tell the others.
-    Lead(Flight<'a>),
-    /// To ask for nobody else.
-    Alone,
-}
-
-/// Answers whose headers are longer than this are not kept.
-const LONGEST_HEADERS: usize = 8 * 1024;
 
 impl AuthCache {
     fn new(ttl: Duration, most: usize, ignored: Vec<HeaderName>) -> Self {
-        Self { ttl, room: most, ignored, memory: Mutex::default() }
+        Self { ttl, ignored, memory: Memory::new(ttl, most) }
     }
 
     /// What is remembered of `question`, or what to do to learn it. Waits for whoever is asking
     /// just now.
     pub(super) async fn find(&self, key: Key) -> Found<'_> {
-        loop {
-            let mut flight = {
-                let mut memory = self.memory();
-                if let Some(kept) = memory.answers.get(&key)
-                    && kept.until > Instant::now()
-                {
-                    return Found::Allowed(Arc::clone(&kept.headers));
-                }
-                if let Some(flight) = memory.flights.get(&key) {
-                    flight.clone()
-                } else {
-                    let (tell, told) = watch::channel(None);
-                    memory.flights.insert(key, told);
-                    return Found::Lead(Flight { cache: self, key, tell, landed: false });
-                }
-            };
-            let landing = flight.wait_for(Option::is_some).await.ok().and_then(|it| it.clone());
-            match landing {
-                Some(Landing::Allowed(headers)) => return Found::Allowed(headers),
-                Some(Landing::Alone) => return Found::Alone,
-                // Whoever asked was given up by its client: one of those who wait asks instead.
-                None => {}
-            }
-        }
+        self.memory.find(key).await
     }
 
     /// Remembers an answer until then.
     pub(super) fn allow(&self, key: Key, headers: &Arc<HeaderMap>, until: Instant) {
-        self.memory().keep(key, headers, until, self.room, self.ttl);
+        self.memory.allow(key, headers, until);
     }
 
     /// Forgets what allowed this question.
     pub(super) fn forget(&self, key: &Key) {
-        self.memory().answers.remove(key);
+        self.memory.forget(key);
     }
 
     /// Until when an answer to a question asked at `start` may be used, if it may.
@@ -259,100 +197,9 @@ impl AuthCache {
         })
     }
 
-    fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.memory().answers.len()
-    }
-}
-
-impl Memory {
-    fn keep(
-        &mut self,
-        key: Key,
-        headers: &Arc<HeaderMap>,
-        until: Instant,
-        room: usize,
-        ttl: Duration,
-    ) {
-        let now = Instant::now();
-        if until <= now || size(headers) > LONGEST_HEADERS {
-            self.answers.remove(&key);
-            return;
-        }
-        let full = self.answers.len() >= room && !self.answers.contains_key(&key);
-        if full || self.next_sweep.is_none_or(|due| due <= now) {
-            self.answers.retain(|_, kept| kept.until > now);
-            self.next_sweep = Some(now + ttl);
-        }
-        if self.answers.len() >= room && !self.answers.contains_key(&key) {
-            self.make_room();
-        }
-        self.answers.insert(key, Kept { headers: Arc::clone(headers), until });
-    }
-
-    /// Forgets the eighth that would end soonest.
-    fn make_room(&mut self) {
-        let mut ends: Vec<Instant> = self.answers.values().map(|kept| kept.until).collect();
-        let mut surplus = ends.len() / 8 + 1;
-        let (_, last, _) = ends.select_nth_unstable(surplus - 1);
-        let last = *last;
-        self.answers.retain(|_, kept| {
-            let goes = surplus > 0 && kept.until <= last;
-            surplus -= usize::from(goes);
-            !goes
-        });
-    }
-}
-
-fn size(headers: &HeaderMap) -> usize {
-    headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
-}
-
-/// A question that is being asked for all who ask the same. Dropped before it has landed, it makes
-/// one of those ask.
-pub(super) struct Flight<'a> {
-    cache: &'a AuthCache,
-    key: Key,
-    tell: watch::Sender<Option<Landing>>,
-    landed: bool,
-}
-
-impl Flight<'_> {
-    /// The answer allows all of them to pass, until then.
-    pub(super) fn allow(self, headers: &Arc<HeaderMap>, until: Instant) {
-        if until <= Instant::now() {
-            return self.alone();
-        }
-        let (room, ttl) = (self.cache.room, self.cache.ttl);
-        let keep = |memory: &mut Memory, key| memory.keep(key, headers, until, room, ttl);
-        self.land(keep, Landing::Allowed(Arc::clone(headers)));
-    }
-
-    /// The answer is for nobody else; what allowed the same before is forgotten.
-    pub(super) fn alone(self) {
-        self.land(|memory, key| drop(memory.answers.remove(&key)), Landing::Alone);
-    }
-
-    fn land(mut self, note: impl FnOnce(&mut Memory, Key), landing: Landing) {
-        self.landed = true;
-        {
-            let mut memory = self.cache.memory();
-            note(&mut memory, self.key);
-            memory.flights.remove(&self.key);
-        }
-        self.tell.send_replace(Some(landing));
-    }
-}
-
-impl Drop for Flight<'_> {
-    fn drop(&mut self) {
-        if !self.landed {
-            self.cache.memory().flights.remove(&self.key);
-        }
+        self.memory.len()
     }
 }
 

@@ -90,7 +90,13 @@ impl ForwardAuth {
                 return Err(self.failed(&"it switched protocols unasked"));
             }
             let (parts, body) = answer.into_parts();
-            match read(body, self.answer_limit).await {
+            // Whoever may pass does not see what was said of it.
+            let body = if parts.status.is_success() {
+                spend(body, self.answer_limit).await
+            } else {
+                read(body, self.answer_limit).await
+            };
+            match body {
                 Ok(body) => Ok((parts, body)),
                 Err(Unread::TooLarge) => {
                     self.failed(&"its answer is too large");
@@ -118,6 +124,23 @@ pub(super) enum Unread {
     TooLarge,
     /// It did not come.
     Failed(BodyError),
+}
+
+/// Lets a body of at most `limit` bytes pass, and keeps nothing of it.
+async fn spend(mut body: Body, limit: Option<u64>) -> Result<Bytes, Unread> {
+    let fits = |length: u64| limit.is_none_or(|limit| length <= limit);
+    if !fits(body.size_hint().lower()) {
+        return Err(Unread::TooLarge);
+    }
+    let mut passed = 0;
+    while let Some(frame) = body.frame().await {
+        let data = frame.map_err(Unread::Failed)?.into_data();
+        passed += data.map_or(0, |data| data.len() as u64);
+        if !fits(passed) {
+            return Err(Unread::TooLarge);
+        }
+    }
+    Ok(Bytes::new())
 }
 
 /// Reads a body of at most `limit` bytes.

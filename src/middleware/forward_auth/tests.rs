@@ -219,6 +219,7 @@ fn the_port_is_that_of_the_host_or_of_the_scheme() {
     });
 }
 
+/// V-44
 #[test]
 fn the_answers_headers_replace_the_clients() {
     local(async {

@@ -4,13 +4,13 @@
 //! A service that fails as a whole must not get a multiple of its requests because of it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::middleware::BuildContext;
+use crate::sync::atomic::{AtomicI64, Ordering};
+use crate::sync::{Arc, Mutex, PoisonError};
 use crate::values::BuildError;
 
 /// `budget`: how many requests of a service may be sent again within ten seconds. Routers and
@@ -163,10 +163,9 @@ impl Default for Budget {
 
 impl Budget {
     pub(in crate::middleware) fn earn(&self) {
-        // Full is the usual state; then nothing is written.
-        if self.left.load(Ordering::Relaxed) < RESERVE {
-            self.left.fetch_add(1, Ordering::Relaxed);
-        }
+        // Full is the usual state; then nothing is written. Several may find the last fifth missing at once.
+        let more = |left: i64| (left < RESERVE).then_some(left + 1);
+        let _ = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
     }
 
     pub(in crate::middleware) fn spend(&self) -> bool {

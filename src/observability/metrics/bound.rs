@@ -4,8 +4,7 @@
 //! reference. What no table holds any more is shown once more and then forgotten.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::OnceLock;
 
 use hashbrown::HashMap;
 use http::header::HOST;
@@ -13,6 +12,8 @@ use http::{HeaderMap, HeaderName};
 
 use super::series::{Buckets, Key, Shared, Table};
 use crate::exchange::{Observation, Observer};
+use crate::sync::atomic::{AtomicI64, Ordering};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// TLS versions and cipher suites of one object; rustls knows nine pairs.
 const TLS_KINDS: usize = 16;

@@ -5,6 +5,7 @@
 
 mod bound;
 mod config;
+mod limits;
 mod overload;
 mod process;
 mod render;
@@ -22,6 +23,7 @@ pub use config::{MetricsConfig, PrometheusConfig};
 pub use overload::{OverloadMetrics, ResourceMetrics};
 
 use bound::{Counters, Kept, Named, Setup, lock};
+use limits::LimitCounts;
 use render::{family, labels, sample};
 use series::Buckets;
 
@@ -70,6 +72,7 @@ pub struct Metrics {
     reloads: Reloads,
     drops: Mutex<Vec<(&'static str, &'static str, Arc<AtomicU64>)>>,
     bans: OnceLock<Arc<dyn BanCounts>>,
+    limits: LimitCounts,
     overload: OnceLock<Arc<OverloadMetrics>>,
 }
 
@@ -136,6 +139,7 @@ impl Metrics {
             reloads: Reloads::default(),
             drops: Mutex::default(),
             bans: OnceLock::new(),
+            limits: LimitCounts::default(),
             overload: OnceLock::new(),
         })
     }
@@ -264,6 +268,11 @@ impl Metrics {
         let _ = self.overload.set(overload);
     }
 
+    /// The counter of one limit of clients; shown from then on.
+    pub fn limit(&self, name: &'static str) -> Arc<AtomicU64> {
+        self.limits.counter(name)
+    }
+
     /// Everything in the text format 0.0.4. Counts as a scrape.
     pub fn render(&self) -> String {
         let mut out = String::with_capacity(16 << 10);
@@ -282,6 +291,7 @@ impl Metrics {
         self.render_servers(&mut out);
         self.render_certificates(&mut out);
         self.render_bans(&mut out);
+        self.limits.render(&mut out);
         if let Some(overload) = self.overload.get() {
             overload.render(&mut out);
         }

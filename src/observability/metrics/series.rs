@@ -5,12 +5,12 @@
 
 use std::cell::Cell;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::Method;
 
 use crate::exchange::{Observation, Protocol};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Rows in one block: their keys fill one cache line.
 const BLOCK: usize = 16;
@@ -188,6 +188,7 @@ impl Shared {
 
 /// A number for this thread; neighbours in time have different ones.
 fn share() -> usize {
+    use std::sync::atomic::AtomicUsize;
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
         static SHARE: Cell<usize> = Cell::new(NEXT.fetch_add(1, Ordering::Relaxed));

@@ -3,7 +3,7 @@
 
 mod load;
 mod store;
-mod template;
+pub mod template;
 mod walk;
 
 use std::marker::PhantomData;

@@ -68,7 +68,7 @@ fn code_of(headers: &HeaderMap) -> Option<u32> {
 }
 
 /// The `status` of a `HealthCheckResponse` in its frame; zero when it says nothing.
-fn serving_status(frame: &[u8]) -> Option<u64> {
+pub fn serving_status(frame: &[u8]) -> Option<u64> {
     // A flag for compression, which nobody asked for, and the length.
     let (prefix, mut message) = frame.split_at_checked(5)?;
     let (flag, length) = prefix.split_first()?;

@@ -4,166 +4,22 @@
 //! with its health check settings and outlives a reload as long as these stay; a server that nobody
 //! has looked at yet is up.
 
-mod grpc;
+mod condition;
+pub mod grpc;
 mod monitor;
 mod passive;
 mod plan;
 mod probe;
 mod reference;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
+pub use condition::ServerGauge;
 pub use monitor::HealthMonitor;
 pub use plan::HealthPlan;
 
+pub(super) use condition::{Series, ServerHealth};
 pub(super) use passive::PassiveSettings;
 
 use super::PassiveHealthCheckConfig;
-use passive::{Passive, Verdict};
-use probe::ProbeError;
-
-/// Where `traefik_service_server_up` is counted.
-pub trait ServerGauge: Send + Sync {
-    /// Says that a server of a service is up or down.
-    fn set(&self, service: &str, url: &str, up: bool);
-    /// Says that a service does not have this server any more.
-    fn remove(&self, service: &str, url: &str);
-}
-
-/// One line of the gauge, which is gone when the last that speaks through it is gone.
-pub(super) struct Series {
-    service: Arc<str>,
-    url: Arc<str>,
-    gauge: Arc<dyn ServerGauge>,
-}
-
-impl Series {
-    /// The line of a server. `url` must not hold secrets.
-    pub(super) fn new(service: Arc<str>, url: Arc<str>, gauge: Arc<dyn ServerGauge>) -> Self {
-        Self { service, url, gauge }
-    }
-
-    fn set(&self, up: bool) {
-        self.gauge.set(&self.service, &self.url, up);
-    }
-}
-
-impl Drop for Series {
-    fn drop(&mut self) {
-        self.gauge.remove(&self.service, &self.url);
-    }
-}
-
-/// The condition of one server of one service.
-pub(super) struct ServerHealth {
-    /// What the last probe, or with probes the traffic, said.
-    up: AtomicBool,
-    passive: Option<Passive>,
-    /// `None` when nobody checks: such a server is always up.
-    series: Option<Arc<Series>>,
-}
-
-impl ServerHealth {
-    /// A server that is up. With `probed`, it is probes that bring it back.
-    pub(super) fn new(
-        probed: bool,
-        passive: Option<PassiveSettings>,
-        series: Option<Arc<Series>>,
-    ) -> Self {
-        if let Some(series) = &series {
-            series.set(true);
-        }
-        let passive = passive.map(|settings| Passive::new(settings, probed));
-        Self { up: AtomicBool::new(true), passive, series }
-    }
-
-    /// Whether requests may be sent to it.
-    pub(super) fn is_up(&self) -> bool {
-        self.up.load(Ordering::Relaxed) && self.passive.as_ref().is_none_or(Passive::is_up)
-    }
-
-    /// Whether it stands on the side of those that are probed as healthy.
-    fn is_probed_as_up(&self) -> bool {
-        self.up.load(Ordering::Relaxed)
-    }
-
-    /// Takes note of what a probe found.
-    fn probed(&self, result: Result<(), ProbeError>) {
-        let Some(series) = &self.series else { return };
-        let was_up = self.up.swap(result.is_ok(), Ordering::Relaxed);
-        let (service, url) = (&*series.service, &*series.url);
-        match result {
-            Ok(()) if was_up => {}
-            Ok(()) => {
-                series.set(true);
-                tracing::info!(serviceName = service, targetURL = url, "server is up again");
-            }
-            Err(error) if was_up => {
-                series.set(false);
-                tracing::warn!(
-                    serviceName = service,
-                    targetURL = url,
-                    %error,
-                    "health check failed, the server is down"
-                );
-            }
-            Err(error) => {
-                tracing::debug!(
-                    serviceName = service,
-                    targetURL = url,
-                    %error,
-                    "health check failed, the server is still down"
-                );
-            }
-        }
-    }
-
-    /// Whether the traffic is watched.
-    pub(super) fn is_passive(&self) -> bool {
-        self.passive.is_some()
-    }
-
-    /// Takes note of how a request went.
-    pub(super) fn observe(self: &Arc<Self>, failed: bool) {
-        let (Some(passive), Some(series)) = (&self.passive, &self.series) else { return };
-        match passive.observe(failed) {
-            Verdict::Unchanged => return,
-            Verdict::DownUntilProbed => {
-                if !self.up.swap(false, Ordering::Relaxed) {
-                    return;
-                }
-            }
-            Verdict::DownFor(window) => self.announce_return(window),
-        }
-        series.set(false);
-        tracing::warn!(
-            serviceName = &*series.service,
-            targetURL = &*series.url,
-            "too many requests failed, the server is down"
-        );
-    }
-
-    /// Sets the gauge when the time is over. Requests do not wait for this: they look at the clock.
-    fn announce_return(self: &Arc<Self>, window: std::time::Duration) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let health = Arc::downgrade(self);
-        runtime.spawn(async move {
-            tokio::time::sleep(window).await;
-            if let Some(health) = health.upgrade()
-                && health.is_up()
-                && let Some(series) = &health.series
-            {
-                series.set(true);
-                tracing::info!(
-                    serviceName = &*series.service,
-                    targetURL = &*series.url,
-                    "server may be tried again"
-                );
-            }
-        });
-    }
-}
 
 impl From<&PassiveHealthCheckConfig> for PassiveSettings {
     fn from(config: &PassiveHealthCheckConfig) -> Self {
@@ -181,9 +37,11 @@ impl From<&PassiveHealthCheckConfig> for PassiveSettings {
 #[cfg(test)]
 pub(super) mod tests {
     use std::collections::BTreeMap;
-    use std::sync::Mutex;
+    use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
+    use super::condition::Thresholds;
+    use super::probe::ProbeError;
     use super::*;
 
     /// Keeps what the gauge was told.
@@ -235,16 +93,48 @@ pub(super) mod tests {
     const TWICE: PassiveSettings =
         PassiveSettings { window: Duration::from_secs(10), max_failures: 2 };
 
+    const AT_ONCE: Thresholds = Thresholds { rise: 1, fall: 1 };
+
+    /// F-17
+    #[test]
+    fn so_many_probes_in_a_row_decide() {
+        let gauge = Arc::new(Gauge::default());
+        let failed = || Err(ProbeError::Timeout);
+        let thresholds = Thresholds { rise: 3, fall: 2 };
+        let health = server(&gauge, "http://a", true, Some(TWICE));
+        for (results, up) in
+            [("-+-+-+", true), ("--", false), ("++-++-++", false), ("+", true), ("-", true)]
+        {
+            for result in results.chars() {
+                let result = if result == '+' { Ok(()) } else { failed() };
+                health.probed(result, thresholds);
+            }
+            assert_eq!(health.is_up(), up, "{results}");
+            assert_eq!(gauge.value("s@file", "http://a"), Some(up), "{results}");
+        }
+        // The traffic takes it out between two probes: what they said before does not count.
+        health.observe(true);
+        health.observe(true);
+        assert!(!health.is_up());
+        for up in [false, false, true] {
+            health.probed(Ok(()), thresholds);
+            assert_eq!(health.is_up(), up);
+        }
+        // Zero is one.
+        health.probed(failed(), Thresholds { rise: 0, fall: 0 });
+        assert!(!health.is_up());
+    }
+
     #[test]
     fn one_probe_decides_both_ways() {
         let gauge = Arc::new(Gauge::default());
         let health = server(&gauge, "http://a", true, None);
         assert!(health.is_up());
         assert_eq!(gauge.value("s@file", "http://a"), Some(true));
-        health.probed(Err(ProbeError::Timeout));
+        health.probed(Err(ProbeError::Timeout), AT_ONCE);
         assert!(!health.is_up());
         assert_eq!(gauge.value("s@file", "http://a"), Some(false));
-        health.probed(Ok(()));
+        health.probed(Ok(()), AT_ONCE);
         assert!(health.is_up());
         assert_eq!(gauge.value("s@file", "http://a"), Some(true));
         drop(health);
@@ -292,7 +182,7 @@ pub(super) mod tests {
         tokio::time::sleep(Duration::from_mins(1)).await;
         assert!(!health.is_up());
         assert!(!health.is_probed_as_up());
-        health.probed(Ok(()));
+        health.probed(Ok(()), AT_ONCE);
         assert!(health.is_up());
     }
 }

@@ -114,7 +114,7 @@ async fn rounds(plan: &RefCell<Arc<HealthPlan>>, up: bool) {
                 Ok(address) => probe(&plan.sender, address, &plan.settings).await,
                 Err(error) => Err(error.clone()),
             };
-            server.health.probed(result);
+            server.health.probed(result, plan.thresholds);
         }
     }
 }

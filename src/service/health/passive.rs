@@ -4,11 +4,12 @@
 //! when there is one.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Mutex, PoisonError};
 
 /// Options of a passive health check, with Traefik's defaults put in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

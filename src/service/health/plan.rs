@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ServerHealth;
+use super::condition::Thresholds;
 use super::probe::{GRPC, ProbeError, ProbeSender, ProbeSettings};
 use super::reference::{Address, is_elsewhere};
 use crate::service::HealthCheckConfig;
@@ -16,6 +17,7 @@ pub struct HealthPlan {
     pub(super) settings: ProbeSettings,
     pub(super) interval: Duration,
     pub(super) unhealthy_interval: Duration,
+    pub(super) thresholds: Thresholds,
     pub(super) servers: Vec<ProbedServer>,
 }
 
@@ -50,6 +52,13 @@ impl HealthPlan {
             None => interval,
         };
         let timeout = or_default("timeout", config.timeout, default.timeout);
+        for (option, value) in [("rise", config.rise), ("fall", config.fall)] {
+            if value == Some(0) {
+                let option = format!("healthCheck.{option}");
+                let message = format!("`{option}` is 0, which means 1");
+                warnings.push(BuildError::at(option, message));
+            }
+        }
         if config.mode != GRPC && is_elsewhere(&config.path) {
             let message = "`healthCheck.path` is an absolute URL: every check fails";
             warnings.push(BuildError::at("healthCheck.path", message));
@@ -77,6 +86,10 @@ impl HealthPlan {
             sender,
             interval,
             unhealthy_interval,
+            thresholds: Thresholds {
+                rise: config.rise.unwrap_or(1),
+                fall: config.fall.unwrap_or(1),
+            },
             servers: servers
                 .map(|(url, health)| ProbedServer { health, address: address(&url, config) })
                 .collect(),
@@ -181,6 +194,21 @@ mod tests {
             assert_eq!((times.0, times.1, warnings.len()), want, "{config:?}");
         }
         assert_eq!(HealthCheckConfig::default().timeout, seconds(5));
+    }
+
+    /// F-17: nobody's threshold is none.
+    #[test]
+    fn thresholds_are_one_and_zero_is_told() {
+        for (rise, fall, want, told) in
+            [(None, None, (1, 1), 0), (Some(2), Some(3), (2, 3), 0), (Some(0), Some(1), (0, 1), 1)]
+        {
+            let config = HealthCheckConfig { rise, fall, ..HealthCheckConfig::default() };
+            let mut warnings = Vec::new();
+            let servers = std::iter::empty();
+            let plan = HealthPlan::new("s", &config, Arc::new(Nobody), servers, &mut warnings);
+            let Thresholds { rise, fall } = plan.unwrap().thresholds;
+            assert_eq!(((rise, fall), warnings.len()), (want, told));
+        }
     }
 
     #[test]

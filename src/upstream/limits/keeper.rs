@@ -15,7 +15,8 @@ use super::Limits;
 use super::body::{Received, delivered_by};
 use crate::exchange::error::Later;
 use crate::exchange::{
-    Body, Context, Middleware, Next, Outcome, ProxyError, Request, Response, ResponseFuture,
+    Body, Context, Middleware, Next, Outcome, Protocol, ProxyError, Request, Response,
+    ResponseFuture,
 };
 use crate::wire::LazySleep;
 
@@ -107,7 +108,7 @@ impl Middleware for Keeper {
         mut request: Request,
         next: Next<'a>,
     ) -> ResponseFuture<'a> {
-        let mut limits = self.limits;
+        let mut limits = self.limits.for_request(cx, &request);
         let above = request.extensions().get::<Watch>().and_then(|watch| watch.routers.clone());
         match (&above, self.owner) {
             (Some(above), Owner::Router) => above.say(limits),
@@ -131,6 +132,17 @@ impl Middleware for Keeper {
             watch.routers = Some(Arc::clone(&meter));
         }
         Box::pin(keep(meter, later, cx, request, next))
+    }
+}
+
+impl Limits {
+    /// What is left of them for this request: a rate that nobody asked for is for bodies that could be slow for ever.
+    fn for_request(self, cx: &Context, request: &Request) -> Self {
+        let spared = self.has_default_rate()
+            && (request.body().is_end_stream()
+                || cx.connection.entry_point.slow_bodies
+                || Protocol::of_request(request.headers()) == Protocol::Grpc);
+        if spared { Self { rate: None, ..self } } else { self }
     }
 }
 

@@ -64,6 +64,9 @@ type Limit<T> = Option<Option<T>>;
 struct MinRate {
     bytes_per_second: u64,
     grace: Duration,
+    /// Nobody has asked for it at this place: whatever anybody says wins, and bodies of gRPC, which may be streams of
+    /// rare messages, have none.
+    by_default: bool,
 }
 
 /// What a router or a service says about its exchanges.
@@ -107,11 +110,26 @@ impl Limits {
                 warnings.push(BuildError::at("timeouts.bodyMinRateGrace", message));
             }
             let grace = grace.map_or(GRACE, Option::unwrap_or_default);
-            limits.rate =
-                rate.map(|rate| rate.map(|bytes_per_second| MinRate { bytes_per_second, grace }));
+            limits.rate = rate.map(|rate| {
+                rate.map(|bytes_per_second| MinRate { bytes_per_second, grace, by_default: false })
+            });
         }
         limits.max_bytes = number("requestBody.maxBytes", body.max_bytes, "bytes", errors);
         limits
+    }
+
+    /// These, with a rate for bodies if none is said.
+    #[must_use]
+    pub fn with_slowest_body(mut self, bytes_per_second: i64, grace: GoDuration) -> Self {
+        if let (None, Ok(bytes_per_second)) = (self.rate, u64::try_from(bytes_per_second)) {
+            let grace = grace.or_zero();
+            self.rate = Some(Some(MinRate { bytes_per_second, grace, by_default: true }));
+        }
+        self
+    }
+
+    fn has_default_rate(&self) -> bool {
+        self.rate.flatten().is_some_and(|rate| rate.by_default)
     }
 
     /// Whether nothing is said.
@@ -130,7 +148,10 @@ impl Limits {
             first_byte: self.first_byte.or(others.first_byte),
             idle: self.idle.or(others.idle),
             total: self.total.or(others.total),
-            rate: self.rate.or(others.rate),
+            rate: match others.rate {
+                Some(_) if self.has_default_rate() => others.rate,
+                _ => self.rate.or(others.rate),
+            },
             max_bytes: self.max_bytes.or(others.max_bytes),
         }
     }
@@ -141,7 +162,7 @@ impl Limits {
             first_byte: self.first_byte.filter(|_| others.first_byte.is_none()),
             idle: self.idle.filter(|_| others.idle.is_none()),
             total: self.total.filter(|_| others.total.is_none()),
-            rate: self.rate.filter(|_| others.rate.is_none()),
+            rate: self.rate.filter(|_| others.rate.is_none() || others.has_default_rate()),
             max_bytes: self.max_bytes.filter(|_| others.max_bytes.is_none()),
         }
     }

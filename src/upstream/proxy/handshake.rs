@@ -13,7 +13,7 @@ use super::{Authority, ForwardProxy};
 const MAX_HEAD: usize = 8 * 1024;
 
 /// Opens a tunnel to `host` and `port` through a proxy that speaks HTTP.
-pub(in crate::upstream) async fn connect<S>(
+pub async fn connect<S>(
     stream: &mut S,
     proxy: &ForwardProxy,
     host: &str,
@@ -69,7 +69,7 @@ const NO_AUTHENTICATION: u8 = 0;
 const PASSWORD: u8 = 2;
 
 /// Opens a tunnel to `host` and `port` through a SOCKS proxy, which also looks the name up.
-pub(in crate::upstream) async fn socks5<S>(
+pub async fn socks5<S>(
     stream: &mut S,
     proxy: &ForwardProxy,
     host: &str,

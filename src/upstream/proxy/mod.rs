@@ -16,7 +16,7 @@ use http::HeaderValue;
 use rustls_pki_types::ServerName;
 
 use self::exempt::Exempt;
-pub(super) use self::handshake::{connect, socks5};
+pub use self::handshake::{connect, socks5};
 use super::target::{Target, TargetScheme};
 use crate::values::{BuildError, Secret, unescaped};
 
@@ -30,7 +30,7 @@ pub struct Proxies {
 
 /// One proxy.
 #[derive(PartialEq, Eq)]
-pub(super) struct ForwardProxy {
+pub struct ForwardProxy {
     pub(super) kind: ProxyKind,
     pub(super) host: Box<str>,
     pub(super) port: u16,
@@ -114,7 +114,7 @@ impl Proxies {
     }
 
     /// The proxy on the way to `target`.
-    pub(super) fn to(&self, target: &Target) -> Option<Arc<ForwardProxy>> {
+    pub fn to(&self, target: &Target) -> Option<Arc<ForwardProxy>> {
         let proxy = match target.scheme() {
             TargetScheme::Https => &self.https,
             TargetScheme::Http | TargetScheme::H2c => &self.http,

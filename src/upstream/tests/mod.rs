@@ -2,6 +2,7 @@
 
 mod http1;
 mod http2;
+mod shuffled;
 mod tls;
 mod upgrades;
 
@@ -21,7 +22,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::*;
-use crate::exchange::context::{Connection, OpenWork};
+use crate::exchange::OpenWork;
+use crate::exchange::context::Connection;
 use crate::exchange::{
     Body, BodyError, Context, EntryPointFacts, Outcome, ProxyError, Request, Response,
 };

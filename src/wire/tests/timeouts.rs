@@ -14,8 +14,7 @@ fn timeouts(body: BodyTimeout) -> GateTimeouts {
         idle: Some(Duration::from_mins(3)),
         read: Some(Duration::from_mins(1)),
         body,
-        write: None,
-        rest: None,
+        ..GateTimeouts::default()
     }
 }
 
@@ -180,4 +179,54 @@ async fn an_answer_that_is_read_too_slowly_is_cut_after_the_write_timeout() {
     }
     task.await.unwrap().unwrap_err();
     assert!((20..=22).contains(&seconds(start)), "{:?}", start.elapsed());
+}
+
+/// G-35: a head has less time than a request with its body.
+#[tokio::test(start_paused = true)]
+async fn a_head_may_have_a_limit_of_its_own() {
+    let limits =
+        GateTimeouts { head: Some(Duration::from_secs(10)), ..timeouts(BodyTimeout::Total) };
+    let (mut client, task, _) = serve(limits);
+    let start = Instant::now();
+    assert_eq!(rest(&mut client).await, "");
+    assert_eq!(seconds(start), 10);
+    task.await.unwrap().unwrap();
+    let (mut client, task, _) = serve(limits);
+    client.write_all(GET).await.unwrap();
+    until(&mut client, "\r\n\r\n").await;
+    sleep(Duration::from_secs(100)).await;
+    let start = Instant::now();
+    for byte in &GET[..9] {
+        client.write_all(&[*byte]).await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(rest(&mut client).await, "");
+    assert_eq!(seconds(start), 10);
+    task.await.unwrap().unwrap();
+    let (mut client, task, log) = serve(limits);
+    client.write_all(CHUNKED).await.unwrap();
+    sleep(Duration::from_secs(50)).await;
+    client.write_all(b"1\r\nx\r\n0\r\n\r\n").await.unwrap();
+    until(&mut client, "\r\n\r\n").await;
+    assert_eq!(log.lock().unwrap().len(), 1, "a body has the time that it had");
+    task.abort();
+}
+
+/// G-34: who takes something now and then goes on, who takes nothing is cut.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_nothing_is_cut() {
+    let stall = Some(Duration::from_secs(20));
+    let (mut client, task, _) = serve(GateTimeouts { stall, ..GateTimeouts::default() });
+    client.write_all(GET).await.unwrap();
+    until(&mut client, "\r\n\r\n").await;
+    sleep(Duration::from_secs(100)).await;
+    client.write_all(&large()).await.unwrap();
+    let mut buf = [0; 4096];
+    for _ in 0..5 {
+        sleep(Duration::from_secs(15)).await;
+        assert!(client.read(&mut buf).await.unwrap() > 0);
+    }
+    let start = Instant::now();
+    task.await.unwrap().unwrap_err();
+    assert_eq!(seconds(start), 20);
 }

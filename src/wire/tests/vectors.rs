@@ -208,7 +208,7 @@ fn reasons_and_what_is_logged() {
 
 #[test]
 fn limits_are_the_same_for_every_split() {
-    let limits = HeadLimits { max_head_bytes: 200, max_header_fields: 5 };
+    let limits = HeadLimits { max_head_bytes: 200, max_header_fields: 5, ..HeadLimits::default() };
     let head = |fields: &str| format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n").into_bytes();
     let full = head(&format!("X: {}\r\n", "a".repeat(200 - 27 - 5)));
     assert_eq!(full.len(), 200);
@@ -252,6 +252,35 @@ fn a_bad_request_behind_a_good_one_keeps_its_number() {
     assert_eq!(control.requests(), 2);
     assert!(control.admit().is_ok());
     assert_eq!(control.admit().unwrap_err().target.as_deref(), Some("/2"));
+}
+
+/// RFC 9113 3.4, and the test of an invalid preface in h2spec (3.5.2).
+#[test]
+fn noise_gets_an_answer_only_where_it_is_asked_for() {
+    let limits = HeadLimits { close_on_noise: true, ..HeadLimits::default() };
+    let noise = "INVALID CONNECTION PREFACE\r\n\r\n";
+    for raw in [noise, "\r\nINVALID CONNECTION PREFACE", "PRI * HTPT", "GET x y", "A b HTT "] {
+        let outcome = requests(raw.as_bytes(), limits);
+        let closed = raw != "PRI * HTPT";
+        assert_eq!(outcome.rejection.is_none(), closed, "{raw}");
+        assert_eq!(outcome.end, if closed { End::Eof } else { End::Pending }, "{raw}");
+        assert_eq!(outcome.delivered.is_empty(), closed, "{raw}");
+    }
+    refused(noise.as_bytes(), 400);
+    for raw in [
+        "GET / x\r\n",
+        "GET /\r\n",
+        "GET http://a b\r\n",
+        "GET a HTTP/x\r\n",
+        "GET a\r\n",
+        "NOISE\r\n",
+        "\x01\x02\x03",
+    ] {
+        refused_by(raw.as_bytes(), 400, limits);
+    }
+    // Behind a request it is a broken request.
+    let second = format!("GET / HTTP/1.1\r\nHost: a\r\n\r\n{noise}");
+    refused_by(second.as_bytes(), 400, limits);
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub(crate) fn command(directory: &Path) -> Command {
     command
 }
 
-/// The program as a running proxy. Its log is a file, at level debug.
+/// The program as a running proxy. Its log is a file, at level debug where the options have no other.
 pub(crate) struct Process {
     child: Child,
     setup: Setup,
@@ -64,7 +64,12 @@ impl Process {
         let mut shell = Command::new("/bin/sh");
         shell.env_clear().args(["-c", script]).arg(group.join("cgroup.procs"));
         shell.arg(env!("CARGO_BIN_EXE_doorward"));
-        Self::spawn(shell, options, text).listening()
+        Self::by(shell, options, text)
+    }
+
+    /// The same by a command that becomes the program.
+    pub(crate) fn by(command: Command, options: &Value, text: &str) -> Self {
+        Self::spawn(command, options, text).listening()
     }
 
     fn listening(self) -> Self {
@@ -87,7 +92,8 @@ impl Process {
 
     fn spawn(mut command: Command, options: &Value, text: &str) -> Self {
         let mut setup = Proxy::with(options.clone());
-        let log = json!({"level": "DEBUG", "format": "json", "filePath": log_file(&setup)});
+        let level = options["log"]["level"].as_str().unwrap_or("DEBUG");
+        let log = json!({"level": level, "format": "json", "filePath": log_file(&setup)});
         setup.set("log", &log);
         let file = setup.files(text);
         let child = command

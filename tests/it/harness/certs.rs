@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -29,18 +30,45 @@ pub(crate) struct Pair {
 
 impl Ca {
     pub(crate) fn new() -> Self {
+        Self::with(None)
+    }
+
+    /// An authority for names below `domain` alone.
+    pub(crate) fn of(domain: &str) -> Self {
+        Self::with(Some(rcgen::NameConstraints {
+            permitted_subtrees: vec![rcgen::GeneralSubtree::DnsName(domain.to_owned())],
+            excluded_subtrees: Vec::new(),
+        }))
+    }
+
+    fn with(names: Option<rcgen::NameConstraints>) -> Self {
         let mut params = rcgen::CertificateParams::default();
         params.distinguished_name.push(rcgen::DnType::CommonName, "test authority");
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.name_constraints = names;
         let key = rcgen::KeyPair::generate().unwrap();
         Self { issuer: rcgen::CertifiedIssuer::self_signed(params, key).unwrap() }
     }
 
     pub(crate) fn issue(&self, names: &[&str]) -> Pair {
+        self.issue_with(names, |_| {})
+    }
+
+    /// A certificate that is over after this time.
+    pub(crate) fn issue_for(&self, names: &[&str], life: Duration) -> Pair {
+        self.issue_with(names, |params| params.not_after = (SystemTime::now() + life).into())
+    }
+
+    fn issue_with(
+        &self,
+        names: &[&str],
+        change: impl FnOnce(&mut rcgen::CertificateParams),
+    ) -> Pair {
         let sans: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = rcgen::CertificateParams::new(sans).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(rcgen::DnType::CommonName, names[0]);
+        change(&mut params);
         let key = rcgen::KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.issuer).unwrap();
         Pair { cert: cert.pem(), key: key.serialize_pem() }

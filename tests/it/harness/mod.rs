@@ -6,8 +6,11 @@
 pub(crate) mod binary;
 pub(crate) mod certs;
 pub(crate) mod client;
+pub(crate) mod fault;
+pub(crate) mod flood;
 pub(crate) mod forward;
 pub(crate) mod http2;
+pub(crate) mod load;
 pub(crate) mod origin;
 pub(crate) mod proxy;
 #[cfg(feature = "redis")]

@@ -27,7 +27,7 @@ const FUNCTION_OUTPUT: usize = 16 << 20;
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// What the template in `source` generates.
-pub(super) fn generate(source: &Arc<Source>) -> Result<Arc<Source>, Diagnostic> {
+pub fn generate(source: &Arc<Source>) -> Result<Arc<Source>, Diagnostic> {
     let limits = Limits::DEFAULT
         .with_iterations(LOOP)
         .with_function_output(FUNCTION_OUTPUT)
@@ -35,6 +35,12 @@ pub(super) fn generate(source: &Arc<Source>) -> Result<Arc<Source>, Diagnostic> 
     let mut template = Template::with_limits(limits);
     add_functions(&mut template);
     let prepared = Prepared::new(&source.text);
+    if let Some(place) = prepared.broken {
+        let message = "template: this escape in a string is none";
+        let help = "behind `\\x`, `\\u` and `\\U` come two, four and eight hexadecimal digits of a character; a backslash \
+                    is written `\\\\`";
+        return Err(Diagnostic::error(message).at(&Span::new(source, place)).help(help));
+    }
     let text = template
         .parse(&*prepared.text)
         .map_err(TemplateError::from)
@@ -160,6 +166,19 @@ mod tests {
             assert!(error.starts_with("error: f.yml:2:") && error.contains(&said), "{error}");
         }
         assert!(render("a\n{{ range until 3 }}").starts_with("error: f.yml:"));
+    }
+
+    /// The engine alone would never come to an end.
+    #[test]
+    fn a_broken_escape_is_an_error() {
+        for (text, place) in [("a\n{{ \"x\\uy\" }}", "2:6"), ("{{ '\\x4' }}", "1:5")] {
+            assert!(
+                render(text).starts_with(&format!("error: f.yml:{place}: ")),
+                "{}",
+                render(text)
+            );
+        }
+        assert_eq!(render("{{ \"\\u0041bcdef\\xc3\\xa9\" }}"), "Abcdefé");
     }
 
     #[test]
