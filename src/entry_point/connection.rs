@@ -163,13 +163,18 @@ impl Door {
 }
 
 /// Serves one connection until it ends.
-pub(super) async fn serve(door: Arc<Door>, stream: TcpStream, peer: SocketAddr, seat: Arc<Seat>) {
+pub(super) async fn serve(
+    door: Arc<Door>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    seat: Arc<Seat>,
+    counted: Option<overload::Seat>,
+) {
     let open = door.work.begin();
     let _counted = door.shared.metrics.connection_opened(&door.entry_point.facts.name);
-    let Some(overload) = &door.shared.overload else {
+    let Some(counted) = counted else {
         return serve_until_cut(&door, stream, peer, &open, (seat, None)).await;
     };
-    let counted = overload::Seat::new(overload, door.entry_point.position);
     let held = Some(counted.held());
     counted.serve(serve_until_cut(&door, stream, peer, &open, (seat, held))).await;
 }
