@@ -194,7 +194,7 @@ fn endless() -> Origin {
 
 /// Connections of HTTP/1 that take memory in all the ways there are: answers that are not read, bodies that nobody
 /// takes, bodies that are buffered, heads that do not end.
-fn hoard(to: SocketAddr, held: &mut Vec<TcpStream>) {
+fn hoard(to: SocketAddr, hoarded: &mut Vec<TcpStream>) {
     let head = |line: &str, more: &str| format!("{line} HTTP/1.1\r\nHost: a.test\r\n{more}");
     for (start, more) in [
         (head("GET /endless", "\r\n"), 0),
@@ -208,7 +208,7 @@ fn hoard(to: SocketAddr, held: &mut Vec<TcpStream>) {
         if stream.write_all(start.as_bytes()).is_ok() {
             let _ = stream.write_all(&vec![b'x'; more]);
         }
-        held.push(stream);
+        hoarded.push(stream);
     }
 }
 
