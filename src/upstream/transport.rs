@@ -296,7 +296,8 @@ impl ServersTransport {
             server_name,
             absolute: proxy.as_deref().and_then(|proxy| AbsoluteForm::to(target, proxy)),
             proxy,
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+            idle: IdleCount::default(),
+            mute: AtomicBool::new(false),
         });
         origins.insert(key, Arc::downgrade(&origin));
         origin
@@ -328,7 +329,9 @@ pub(super) struct Origin {
     /// Set where requests are told to the proxy and not sent through a tunnel.
     pub(super) absolute: Option<AbsoluteForm>,
     /// Idle connections of all workers together.
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    pub(super) idle: IdleCount,
+    /// It let the last upload that waited for a 100 wait in vain.
+    pub(super) mute: AtomicBool,
 }
 
 #[cfg(test)]
