@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::frames::{Ledger, Walk};
+use super::frames::Ledger;
 use super::guard::Limit;
 
 /// Bytes that are kept before they are written after all.
@@ -39,15 +39,11 @@ struct Core<S> {
     blocked: Option<Instant>,
     /// What the client brings, where it counts.
     ledger: Option<Ledger>,
-    /// What was collected, as frames.
-    collected: Walk,
 }
 
 /// Puts a cork on `stream`, through which only so much comes in as `ledger` has room for.
 pub(super) fn cork<S>(stream: S, ledger: Option<Ledger>) -> (Corked<S>, Cork<S>) {
-    let (blocked, collected) = (None, Walk::default());
-    let core =
-        Core { stream, out: Vec::new(), at: 0, unflushed: false, blocked, ledger, collected };
+    let core = Core { stream, out: Vec::new(), at: 0, unflushed: false, blocked: None, ledger };
     let core = Rc::new(RefCell::new(core));
     (Corked(Rc::clone(&core)), Cork(core))
 }
@@ -77,10 +73,9 @@ impl<S: AsyncWrite + Unpin> Cork<S> {
     pub(super) fn poll_farewell(&self, cx: &mut Context<'_>, begun: &mut bool) -> Poll<()> {
         let core = &mut *self.0.borrow_mut();
         if !std::mem::replace(begun, true)
-            && core.collected.is_between_frames()
-            && let Some(ledger) = &core.ledger
+            && let Some(farewell) = core.ledger.as_ref().and_then(Ledger::farewell)
         {
-            core.out.extend_from_slice(&ledger.farewell());
+            core.out.extend_from_slice(&farewell);
             core.unflushed = true;
         }
         if ready!(core.poll_empty(cx)).is_ok() {
@@ -107,6 +102,12 @@ impl<S: AsyncWrite + Unpin> Core<S> {
             SPARE.set(spare);
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn leaves(&mut self, bytes: &[u8]) {
+        if let Some(ledger) = &mut self.ledger {
+            ledger.leaves(bytes);
+        }
     }
 
     /// Takes note of what the client has taken.
@@ -148,7 +149,7 @@ impl<S: AsyncWrite + Unpin> Core<S> {
             let written = bytes;
             for slice in slices {
                 let taken = bytes.min(slice.len());
-                self.collected.pass(slice.get(..taken).unwrap_or_default());
+                self.leaves(slice.get(..taken).unwrap_or_default());
                 bytes -= taken;
             }
             return Poll::Ready(Ok(written));
@@ -158,7 +159,7 @@ impl<S: AsyncWrite + Unpin> Core<S> {
         }
         for slice in slices {
             self.out.extend_from_slice(slice);
-            self.collected.pass(slice);
+            self.leaves(slice);
         }
         Poll::Ready(Ok(length))
     }

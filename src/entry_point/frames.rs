@@ -20,7 +20,7 @@ const PREFACE: usize = 24;
 /// for less than they cost.
 const WORTH: u64 = 32;
 /// What one turn may cost.
-const TURN: u32 = 1000;
+const TURN: u32 = 250;
 /// Bytes of header blocks in one turn: one of them may stand for 4 KiB of header fields.
 const TURN_HEADS: usize = 16 * 1024;
 /// A head counts like so many bytes at least.
@@ -32,6 +32,7 @@ const SMALL_DATA: usize = 16;
 /// Further parts of a header block that are smaller have been cut up on purpose.
 const SMALL_PART: usize = 1024;
 
+const RST_STREAM: u8 = 3;
 const END_STREAM: u8 = 0x1;
 const ACK: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
@@ -64,8 +65,8 @@ impl Frame {
             0 if self.has(END_STREAM) => 0,
             0 if self.length == 0 => 10,
             0 => u32::from(self.length < SMALL_DATA || self.has(PADDED)),
-            // HEADERS, and RST_STREAM, which has an account of its own
-            1 | 3 => 0,
+            // HEADERS, and what has an account of its own
+            1 | RST_STREAM => 0,
             // SETTINGS: answered, and applied to every open stream
             4 if !self.has(ACK) => 10,
             // PING: answered
@@ -82,7 +83,7 @@ impl Frame {
 
 /// Where a stream of frames is.
 #[derive(Default)]
-pub(super) struct Walk {
+struct Walk {
     head: [u8; HEAD],
     /// Bytes of a head that has begun.
     begun: usize,
@@ -128,13 +129,7 @@ impl Walk {
         }
     }
 
-    /// Follows what is of no further interest.
-    pub(super) fn pass(&mut self, bytes: &[u8]) {
-        self.follow(bytes, |_| {});
-    }
-
-    /// Whether no frame is unfinished.
-    pub(super) fn is_between_frames(&self) -> bool {
+    fn is_between_frames(&self) -> bool {
         self.begun == 0 && self.left == 0
     }
 }
@@ -185,6 +180,9 @@ fn whole(number: f64) -> u64 {
 pub(super) struct Ledger {
     conversation: Arc<Conversation>,
     incoming: Walk,
+    outgoing: Walk,
+    /// Whether the next stream that we reset is free.
+    free: bool,
     frames: Option<Bucket>,
     resets: Option<Bucket>,
     /// Bytes of answers that have paid for nothing yet.
@@ -209,6 +207,8 @@ impl Ledger {
         Self {
             conversation: Arc::clone(conversation),
             incoming: Walk { left: PREFACE, ..Walk::default() },
+            outgoing: Walk::default(),
+            free: true,
             frames: limits.frames.map(Bucket::new),
             resets: resets.map(Bucket::new),
             delivered: 0,
@@ -245,17 +245,37 @@ impl Ledger {
             if self.frames.as_mut().is_some_and(|frames| !frames.take(cost, earned)) {
                 self.spent = Some(Limit::Frames);
             }
-        } else if frame.kind == 3 {
-            self.turn += 1;
-            let (paid, conversation) = (&mut self.paid, &self.conversation);
-            let earned = || {
-                let answered = conversation.answered.load(Relaxed);
-                answered - std::mem::replace(paid, answered)
-            };
-            if self.resets.as_mut().is_some_and(|resets| !resets.take(1, earned)) {
-                self.spent = Some(Limit::Resets);
-            }
+        } else if frame.kind == RST_STREAM {
+            self.reset();
         }
+    }
+
+    fn reset(&mut self) {
+        self.turn += 1;
+        let (paid, conversation) = (&mut self.paid, &self.conversation);
+        let earned = || {
+            let answered = conversation.answered.load(Relaxed);
+            answered - std::mem::replace(paid, answered)
+        };
+        if self.resets.as_mut().is_some_and(|resets| !resets.take(1, earned)) {
+            self.spent = Some(Limit::Resets);
+        }
+    }
+
+    /// Takes account of what is written for the client: two streams that we have to reset are as good as one that it has
+    /// reset (CVE-2025-8671). Whoever does not know yet how many it may open is told by such resets too.
+    #[inline]
+    pub(super) fn leaves(&mut self, bytes: &[u8]) {
+        let mut outgoing = std::mem::take(&mut self.outgoing);
+        outgoing.follow(bytes, |frame| {
+            if frame.kind == RST_STREAM {
+                self.free = !self.free;
+                if self.free {
+                    self.reset();
+                }
+            }
+        });
+        self.outgoing = outgoing;
     }
 
     /// Takes account of bytes that the client has got.
@@ -278,14 +298,14 @@ impl Ledger {
         self.spent
     }
 
-    /// GOAWAY with `ENHANCE_YOUR_CALM` (RFC 9113, 6.8).
-    pub(super) fn farewell(&self) -> [u8; HEAD + 8] {
+    /// GOAWAY with `ENHANCE_YOUR_CALM` (RFC 9113, 6.8), where a frame can begin.
+    pub(super) fn farewell(&self) -> Option<[u8; HEAD + 8]> {
         let mut frame = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xb];
         let last = self.last_stream.to_be_bytes();
         for (place, byte) in frame.iter_mut().skip(HEAD).zip(last) {
             *place = byte;
         }
-        frame
+        self.outgoing.is_between_frames().then_some(frame)
     }
 }
 
@@ -374,7 +394,9 @@ mod tests {
         ] {
             assert!(ledger.arrived(&frame.repeat(1000)));
         }
-        assert_eq!(ledger.farewell()[HEAD..], [0, 0, 0, 1, 0, 0, 0, 0xb]);
+        assert_eq!(ledger.farewell().unwrap()[HEAD..], [0, 0, 0, 1, 0, 0, 0, 0xb]);
+        ledger.leaves(&frame(100, 0, 0, 1)[..50]);
+        assert!(ledger.farewell().is_none(), "it would be taken for the body");
     }
 
     /// V-19: a reset costs, and a request that was answered pays for it.
@@ -382,7 +404,8 @@ mod tests {
     async fn resets_are_paid_by_answers() {
         let reset = frame(4, 3, 0, 1);
         let mut ledger = opened(10, 10);
-        assert!(ledger.arrived(&reset.repeat(10)));
+        assert!(ledger.arrived(&reset.repeat(6)));
+        ledger.leaves(&reset.repeat(8));
         ledger.conversation.answered.store(7, Relaxed);
         assert!(ledger.arrived(&reset.repeat(7)));
         assert!(!ledger.arrived(&reset));
@@ -407,6 +430,6 @@ mod tests {
         assert!(ledger.arrived(&frame(16_384, 9, 4, 1)) && ledger.has_enough());
         ledger.next_turn();
         assert!(!ledger.has_enough());
-        assert!(ledger.arrived(&frame(4, 8, 0, 0).repeat(1000)) && ledger.has_enough());
+        assert!(ledger.arrived(&frame(4, 8, 0, 0).repeat(250)) && ledger.has_enough());
     }
 }

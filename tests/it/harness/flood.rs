@@ -22,7 +22,7 @@ const TIME: Duration = Duration::from_millis(600);
 /// Between two requests of the judge.
 const PACE: Duration = Duration::from_millis(3);
 /// Bytes per second of an attacker.
-const RATE: usize = 1 << 20;
+const RATE: usize = 512 << 10;
 /// What the answers may be later with the attack than without it.
 const SLACK: Duration = Duration::from_millis(20);
 
@@ -163,8 +163,9 @@ fn judged(
             pin();
             let mut aim = Attack::new(to, over);
             while !aim.is_over() {
-                // Whoever is thrown out comes again.
                 let _ = attack(&mut aim);
+                // Whoever is thrown out comes again, ten times a second.
+                let _ = aim.wait(50_000);
             }
         });
         let begin = Instant::now();
