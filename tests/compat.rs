@@ -25,7 +25,7 @@ fn tables() -> BTreeMap<String, Vec<Row>> {
     let read = |path: PathBuf| {
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
         let text = fs::read_to_string(&path).unwrap();
-        let rows = rows(&name, &text);
+        let rows = rows(&name, &text, 4, 2);
         (name, rows)
     };
     tables.map(read).collect()

@@ -12,7 +12,11 @@ use crate::middleware::redirect_scheme::RedirectSchemeConfig;
 use crate::middleware::strip_prefix::StripPrefixConfig;
 use crate::router::RouterConfig;
 use crate::upstream::ServersTransportConfig;
-use crate::values::QualifiedName;
+use crate::values::{Profile, QualifiedName};
+
+/// The hosts of an API that asks nobody who they are: no name that somebody else may let lead here, and so no page of
+/// theirs that reads it (DNS rebinding). Whoever wants a name writes a router with `api@internal`.
+const BY_ADDRESS: &str = r"HostRegexp(`^(localhost|[0-9.]+|\[?[0-9a-f.]*:[0-9a-f:.]*\]?)$`)";
 
 /// The configuration of provider `internal`. `written` is the tree of the static configuration.
 pub(super) fn configuration(config: &StaticConfig, written: Option<&Node>) -> DynamicConfig {
@@ -74,12 +78,17 @@ impl Internal {
 
     fn api(&mut self, config: &StaticConfig) {
         let Some(api) = config.api.as_ref().filter(|api| api.insecure) else { return };
-        let router = at("traefik", "PathPrefix(`/api`)", "api@internal", i64::MAX - 1);
-        self.router("api", router);
+        let by_address = |rule: &str| match config.core.profile {
+            Profile::Hardened => format!("{BY_ADDRESS} && {rule}"),
+            Profile::Exact | Profile::Safe => rule.to_owned(),
+        };
+        let rule = by_address("PathPrefix(`/api`)");
+        self.router("api", at("traefik", &rule, "api@internal", i64::MAX - 1));
         if !api.dashboard {
             return;
         }
-        let mut router = at("traefik", "PathPrefix(`/`)", "dashboard@internal", i64::MAX - 2);
+        let rule = by_address("PathPrefix(`/`)");
+        let mut router = at("traefik", &rule, "dashboard@internal", i64::MAX - 2);
         router.middlewares = vec![
             "dashboard_redirect@internal".to_owned(),
             "dashboard_stripprefix@internal".to_owned(),

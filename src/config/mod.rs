@@ -5,6 +5,7 @@ pub mod diagnostics;
 pub mod dynamic_config;
 pub mod entry_points;
 mod environment;
+mod excerpt;
 pub mod help;
 pub mod limits;
 pub mod loader;

@@ -207,6 +207,7 @@ struct Arrival<'a> {
 
 impl Arrival<'_> {
     /// The handshake; `None` when nothing came of it.
+    #[expect(clippy::large_futures, reason = "whoever calls this has boxed it")]
     async fn handshake(&self, stream: TcpStream, first: Bytes) -> Option<Secured> {
         let table = self.door.shared.table.current();
         let position = self.door.entry_point.position;

@@ -22,7 +22,7 @@ use super::cork::cork;
 use super::exchange::answer;
 use super::frames::Ledger;
 use super::guard::Limit;
-use super::rest::{Home, Lent, REST_AFTER, rest};
+use super::rest::{Home, Lent, REST_AFTER, leave, rest};
 use super::stream::{Stalled, Stream as HttpStream};
 use crate::exchange::{Connection, Response};
 use crate::wire::{GateControl, GateLimit, GateTimeouts, HeadLimits, LazySleep, RequestGate};
@@ -42,7 +42,7 @@ const FAREWELL: Duration = Duration::from_millis(500);
 const LEAVE_TIME: Duration = Duration::from_secs(10);
 
 /// Longer than any connection lasts.
-const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+const NEVER: Duration = Duration::from_hours(10 * 365 * 24);
 
 /// What the requests of one connection share.
 pub(super) struct Conversation {
@@ -128,7 +128,8 @@ pub(super) async fn serve_http1<S: Stream>(
     loop {
         let talk = talk(door, Arc::clone(&connection), lent, first, requests);
         let pause = Box::pin(talk).await?;
-        let (Some(pause), Some(mut stream)) = (pause, home.take()) else { return Ok(()) };
+        let Some(mut stream) = home.take() else { return Ok(()) };
+        let Some(pause) = pause else { return Box::pin(leave(&mut stream)).await };
         let Some(begun) = rest(door, &mut stream, pause.since).await? else { return Ok(()) };
         (lent, first, requests) = (home.lend(stream), begun, pause.requests);
     }

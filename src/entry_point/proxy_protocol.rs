@@ -37,8 +37,8 @@ pub async fn read<S: AsyncRead + Unpin>(
         }
         if !first.is_empty() {
             match ProxyHeader::parse(first, ParseConfig::default()) {
-                // The parser takes whatever has come; how much that is, is up to the network.
-                Ok((_, length)) if first.starts_with(V1) && length > MAX_V1 => {
+                // One line, as long as it may be, however much of it came at once.
+                Ok((_, length)) if first.starts_with(V1) && !is_line(first, length) => {
                     return Err(malformed());
                 }
                 Ok((header, length)) => {
@@ -66,6 +66,11 @@ fn may_go_on(bytes: &[u8]) -> bool {
         return bytes.len() < MAX_V1 && memchr::memchr(b'\n', bytes).is_none();
     }
     bytes.len() < MAX_HEADER
+}
+
+/// Whether these first bytes are a line that version 1 may be. The parser looks past a line feed for the line's end.
+fn is_line(bytes: &[u8], length: usize) -> bool {
+    length <= MAX_V1 && memchr::memchr(b'\n', bytes) == length.checked_sub(1)
 }
 
 fn malformed() -> io::Error {
@@ -133,7 +138,10 @@ mod tests {
     #[tokio::test]
     async fn a_broken_header_is_refused() {
         let long = format!("PROXY UNKNOWN {}\r\nGET /", "x".repeat(92));
-        for broken in ["PROXY TCP4 nonsense\r\n", "PROXY TCP4 192.0.2.1", "PROXY \n", &long] {
+        let two_lines = "PROXY UNKNOWN\nGET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let broken =
+            ["PROXY TCP4 nonsense\r\n", "PROXY TCP4 192.0.2.1", "PROXY \n", &long, two_lines];
+        for broken in broken {
             assert!(parse(broken.as_bytes()).await.0.is_err(), "{broken:?}");
         }
         // 107 bytes with the end of the line.

@@ -20,6 +20,8 @@ use super::connection::{Door, Stream};
 pub(super) const REST_AFTER: Duration = Duration::from_secs(2);
 /// For the last words to a client that has asked for nothing.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How much of what such a client still sends is read.
+const MAX_UNREAD: u64 = 1 << 20;
 
 /// Up to so many bytes, copying what is written together costs less than a gathering write.
 const SMALL: usize = 4096;
@@ -54,6 +56,19 @@ pub(super) async fn rest<S: Stream>(
     Ok(Some(Bytes::copy_from_slice(first.get(..count).unwrap_or_default())))
 }
 
+/// Ends a connection that hyper has let go of without a word, as it does behind an upgrade that was not granted. What
+/// the client still sends is read for a moment, so that it gets the answer and no reset.
+pub(super) async fn leave<S: Stream>(stream: &mut S) -> io::Result<()> {
+    let farewell = async {
+        stream.shutdown().await?;
+        let mut unread = stream.take(MAX_UNREAD);
+        let mut scratch = [0; 1024];
+        while unread.read(&mut scratch).await? > 0 {}
+        Ok(())
+    };
+    timeout(FAREWELL, farewell).await.unwrap_or(Ok(()))
+}
+
 /// Where a lent stream comes back to.
 pub(super) struct Home<S>(Arc<Mutex<Option<S>>>);
 
@@ -64,7 +79,7 @@ impl<S> Home<S> {
 
     /// Lends `stream` to somebody who will drop it.
     pub(super) fn lend(&self, stream: S) -> Lent<S> {
-        Lent { stream: Some(stream), home: Arc::clone(&self.0) }
+        Lent { stream: Some(stream), shut: false, home: Arc::clone(&self.0) }
     }
 
     /// The stream, if it was given back.
@@ -73,16 +88,19 @@ impl<S> Home<S> {
     }
 }
 
-/// A stream that goes home when it is dropped.
+/// A stream that goes home when it is dropped, unless it was shut down.
 pub(super) struct Lent<S> {
     /// `None` while it is dropped, and never else.
     stream: Option<S>,
+    shut: bool,
     home: Arc<Mutex<Option<S>>>,
 }
 
 impl<S> Drop for Lent<S> {
     fn drop(&mut self) {
-        *self.home.lock().unwrap_or_else(PoisonError::into_inner) = self.stream.take();
+        if !self.shut {
+            *self.home.lock().unwrap_or_else(PoisonError::into_inner) = self.stream.take();
+        }
     }
 }
 
@@ -140,7 +158,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Lent<S> {
         self.stream()?.poll_flush(cx)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shut = true;
         self.stream()?.poll_shutdown(cx)
     }
 }

@@ -114,24 +114,44 @@ async fn read_all(client: &mut DuplexStream, text: &mut String) {
 }
 
 /// RFC 9112 9.6: nothing behind a request with `close` is looked at, in whatever line of `Connection` it is.
-#[tokio::test]
+#[tokio::test(flavor = "local", start_paused = true)]
 async fn a_client_that_asks_to_close_is_heard() {
-    let in_local = tokio::task::LocalSet::new();
-    let talk = in_local.run_until(async {
-        for lines in [
-            "Connection: close\r\n",
-            "Connection: é, close\r\n",
-            "Connection: close\r\nConnection: keep-alive\r\n",
-            "connection: keep-alive,\tClose , x\r\n",
-        ] {
-            let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
-            let text = text + "GET /2 HTTP/1.1\r\nHost: a\r\n\r\n";
-            let answer = converse(&text).await.expect(lines);
-            assert_eq!(answer.matches("HTTP/1.1 404").count(), 1, "{lines}{answer}");
-            assert!(answer.to_lowercase().contains("connection: close\r\n"), "{answer}");
-        }
+    for lines in [
+        "Connection: close\r\n",
+        "Connection: é, close\r\n",
+        "Connection: close\r\nConnection: keep-alive\r\n",
+        "connection: keep-alive,\tClose , x\r\n",
+    ] {
+        let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+        let text = text + "GET /2 HTTP/1.1\r\nHost: a\r\n\r\n";
+        let answer = converse(&text).await.expect(lines);
+        assert_eq!(answer.matches("HTTP/1.1 404").count(), 1, "{lines}{answer}");
+        assert!(answer.to_lowercase().contains("connection: close\r\n"), "{answer}");
+    }
+}
+
+/// hyper lets go of the stream without shutting it down where a request has asked for an upgrade. A socket that is
+/// closed with bytes unread resets the connection, and the client may lose the answer.
+#[tokio::test(flavor = "local")]
+async fn a_refused_upgrade_costs_nobody_the_answer() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut client = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let head = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: x\r\nConnection: upgrade, close\r\n\r\n";
+    let behind = "GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(3000);
+    client.write_all(format!("{head}{behind}").as_bytes()).await.unwrap();
+    let (socket, _) = listener.accept().await.unwrap();
+    let serving = spawn_local(async move {
+        let door = door();
+        serve_http1(&door, connection(&door), socket, Bytes::new()).await
     });
-    talk.await;
+    let mut text = String::new();
+    client.read_to_string(&mut text).await.unwrap();
+    assert!(text.starts_with("HTTP/1.1 404 "), "{text}");
+    // More than a connection takes while nobody reads it.
+    let more = vec![b'x'; 700_000];
+    client.write_all(&more).await.unwrap();
+    drop(client);
+    serving.await.unwrap().unwrap();
 }
 
 async fn answers(request: Request<Empty<Bytes>>) -> (StatusCode, Option<HeaderValue>, Bytes) {

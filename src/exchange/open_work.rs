@@ -36,6 +36,7 @@ impl OpenWork {
     }
 
     /// The same count, for work that needs `kept` until its end.
+    #[must_use]
     pub fn keeping(&self, kept: Arc<dyn Any + Send + Sync>) -> Self {
         Self { shared: Arc::clone(&self.shared), kept: Some(kept) }
     }

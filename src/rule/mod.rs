@@ -13,6 +13,7 @@ mod reasons;
 mod sample_text;
 mod samples;
 mod tree;
+mod unsaid;
 mod v2;
 
 #[cfg(test)]
@@ -24,6 +25,7 @@ use std::ops::Range;
 pub use hosts::{HostPattern, IndexHosts, readable_hosts};
 pub use reasons::Reason;
 pub use samples::Sample;
+pub use unsaid::without_secrets;
 
 use crate::exchange::view::RequestView;
 use tree::Node;

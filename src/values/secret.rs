@@ -67,6 +67,16 @@ pub fn is_secret_option(key: &str) -> bool {
     WORDS.iter().chain(&OF_OPTIONS).any(|word| key.contains(word))
 }
 
+/// Whether a name ends in what is nearly the word for a secret: a misspelt password is a password.
+pub fn is_secret_misspelt(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    WORDS.iter().any(|word| {
+        let lengths = [word.len() - 1, word.len(), word.len() + 1];
+        let ends = lengths.iter().filter_map(|length| name.get(name.len().checked_sub(*length)?..));
+        ends.into_iter().any(|end| strsim::damerau_levenshtein(end, word) == 1)
+    })
+}
+
 /// Whether the value of a header, a parameter of a query or an option of this name must not be shown.
 pub fn is_secret_name(name: &str) -> bool {
     is_secret_option(name) || is_credential_header(name)
@@ -107,6 +117,16 @@ mod tests {
         }
         for name in ["address", "cookie", "usersFile", "accessControlAllowCredentials"] {
             assert!(!is_secret_option(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_password_is_a_password() {
+        for name in ["toke", "passwor", "clientSecrte", "apiTokn", "PASWORD"] {
+            assert!(is_secret_misspelt(name), "{name}");
+        }
+        for name in ["", "to", "user", "secure", "address", "rootKey"] {
+            assert!(!is_secret_misspelt(name), "{name}");
         }
     }
 

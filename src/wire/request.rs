@@ -427,17 +427,6 @@ impl<S: AsyncRead + Unpin> RequestGate<S> {
         if self.eof && self.held.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
-    /// Whether something has come behind the last request, which nobody will read.
-    fn reads_more(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.eof || !matches!(self.track.phase, Phase::Head) {
-            return false;
-        }
-        let mut scratch = [0; 64];
-        let mut buf = ReadBuf::new(&mut scratch);
-        let read = Pin::new(&mut self.io).poll_read(cx, &mut buf);
-        matches!(read, Poll::Ready(Ok(()))) && !buf.filled().is_empty()
-    }
-
     fn poll_linger(&mut self, cx: &mut Context<'_>, mut left: usize) -> Poll<()> {
         let mut scratch = [0; 8192];
         loop {
@@ -597,7 +586,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for RequestGate<S> {
         }
         if this.linger.is_none() {
             ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
-            if !this.has_unread() && !this.reads_more(cx) {
+            if !this.has_unread() {
                 return Poll::Ready(Ok(()));
             }
             this.waiting = None;

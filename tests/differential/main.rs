@@ -13,6 +13,8 @@
 #[cfg(test)]
 mod generate;
 #[cfg(test)]
+mod http2;
+#[cfg(test)]
 mod inside;
 #[cfg(test)]
 mod reference;

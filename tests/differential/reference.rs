@@ -100,6 +100,18 @@ pub(crate) fn part(bytes: &[u8]) -> Option<Message> {
     Some(message)
 }
 
+/// The request of HTTP/2 with this method, path and fields as one of HTTP/1.1, if that is one.
+pub(crate) fn check_request(method: &[u8], path: &[u8], fields: Fields) -> Option<Message> {
+    if !is_token(method) || method == b"CONNECT" {
+        return None;
+    }
+    check_target(method, path).and_then(|()| check_framing(&fields, false)).ok()?;
+    check_host(&fields, false).ok()?;
+    path_of(path)?;
+    let (method, target) = (method.to_vec(), path.to_vec());
+    Some(Message { method, target, http10: false, fields, body: Vec::new(), cut: false })
+}
+
 /// Whether its sender waits for `100 Continue` before the body.
 pub(crate) fn expects(bytes: &[u8]) -> bool {
     head(bytes).is_ok_and(|(message, _)| message.fields.contains_key("expect"))
@@ -391,15 +403,16 @@ fn chunk_line(bytes: &[u8]) -> Result<(&[u8], &[u8]), Stop> {
 
 /// RFC 9112 9.3.
 fn closes(message: &Message) -> bool {
-    let says = |option: &[u8]| {
-        elements(&message.fields, "connection").any(|one| one.eq_ignore_ascii_case(option))
-    };
-    let text = message
-        .fields
-        .get("connection")
-        .is_none_or(|lines| lines.iter().all(|line| line.is_ascii()));
-    // An old client may be left as soon as there is a reason.
-    says(b"close") || message.http10 && !(says(b"keep-alive") && text)
+    let mut options = elements(&message.fields, "connection");
+    if options.any(|option| option.eq_ignore_ascii_case(b"close")) {
+        return true;
+    }
+    // An old client may be left as soon as there is a reason, such as a line that is not ASCII.
+    let lines = message.fields.get("connection").into_iter().flatten();
+    let text: Vec<Vec<u8>> = lines.filter(|line| line.is_ascii()).cloned().collect();
+    let fields = Fields::from([("connection".to_owned(), text)]);
+    let mut options = elements(&fields, "connection");
+    message.http10 && !options.any(|option| option.eq_ignore_ascii_case(b"keep-alive"))
 }
 
 /// The elements of a list (RFC 9110 5.6.1).

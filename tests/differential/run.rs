@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::generate::{Case, Random, case};
+use crate::http2::{self, Connection};
 use crate::inside::Inside;
 use crate::sockets::{Lane, Proxy};
 
@@ -129,4 +130,34 @@ fn on_all(
         let counts = threads.into_iter().map(|thread| thread.join().expect("see above"));
         counts.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     })
+}
+
+#[test]
+fn a_backend_gets_what_was_meant_over_http_2() {
+    let (count, seeds) = plan(3_000);
+    for seed in seeds {
+        let (proxy, lanes) = Proxy::start(LANES);
+        let taken: usize = thread::scope(|scope| {
+            let talk = |(lane, seed)| scope.spawn(move || streams(lane, count / LANES, seed));
+            let threads: Vec<_> = lanes.iter().zip(seed..).map(talk).collect();
+            threads.into_iter().map(|thread| thread.join().expect("see above")).sum()
+        });
+        eprintln!("HTTP/2, seed {seed}: {count} requests, {taken} of them good, no disagreement");
+        proxy.stop();
+    }
+}
+
+/// So many requests, one behind the other; returns how many were good.
+fn streams(lane: &Lane, count: usize, seed: u64) -> usize {
+    let mut random = Random::new(seed);
+    let mut connection = Connection::new(lane);
+    let mut taken = 0;
+    for number in 0..count {
+        let stream = http2::request(&mut random);
+        match connection.check(&stream) {
+            Ok(good) => taken += usize::from(good),
+            Err(why) => panic!("HTTP/2, seed {seed}, request {number}: {why}\n{stream}"),
+        }
+    }
+    taken
 }

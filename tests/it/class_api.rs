@@ -196,7 +196,7 @@ fn the_api_shows_no_secret() {
         let more = more.chain(["/api/http/routers/ruled@file".to_owned()]);
         for place in PLACES.iter().map(|place| (*place).to_owned()).chain(more) {
             let mut client = Client::connect(process.address("traefik")).unwrap();
-            let answer = client.send(&Ask::get("x.test").target(&place)).unwrap();
+            let answer = client.send(&Ask::get("127.0.0.1").target(&place)).unwrap();
             shown.push((place, answer.text()));
         }
         assert!(shown.iter().any(|(_, text)| text.contains("customRequestHeaders")));
@@ -274,6 +274,29 @@ fn the_api_serves_no_other_site() {
         }
     }
     assert_eq!(inside(&Ask::get("/api/rawdata")).text(), before, "nothing has changed");
+    // Without a router of one's own, any name leads there, but under `hardened`.
+    for (profile, by_name) in [("safe", 200), ("hardened", 404)] {
+        let proxy = Proxy::with(json!({"core": {"profile": profile}})).start(&text);
+        for (host, status) in [
+            ("evil.test", by_name),
+            ("127.0.0.1.evil.test", by_name),
+            ("bad.cafe", by_name),
+            ("localhost.evil.test", by_name),
+            ("127.0.0.1", 200),
+            ("127.0.0.1:8080", 200),
+            ("localhost:8080", 200),
+            ("LOCALHOST", 200),
+            ("[::1]", 200),
+            ("[::1]:8080", 200),
+            ("[2001:db8::1]", 200),
+        ] {
+            for place in ["/api/rawdata", "/dashboard/"] {
+                let mut client = Client::connect(proxy.address("traefik")).unwrap();
+                let answer = client.send(&Ask::get(host).target(place)).unwrap();
+                assert_eq!(answer.status, status, "{profile}: {host}{place}");
+            }
+        }
+    }
     for entry_point in ["web", "traefik"] {
         let stream = socket(proxy.address(entry_point)).unwrap();
         assert!(tungstenite::client("ws://api.own.test/api/rawdata", stream).is_err());

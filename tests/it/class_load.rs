@@ -88,7 +88,7 @@ fn a_body_of_unknown_length_is_cut_at_its_limit() {
         assert!(sent < 16 << 20, "{what}: {sent} bytes were taken");
         let passed = reached.load(Ordering::Acquire) - before;
         assert!(passed <= (1 << 20) + (64 << 10), "{what}: {passed}");
-        assert_eq!(passed > 0, passes_on, "{what}");
+        assert!(passes_on || passed == 0, "{what}: {passed}");
         drop(stream);
     }
     assert_eq!(whole.load(Ordering::Acquire), 0, "no server has seen a whole body");

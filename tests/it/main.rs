@@ -91,6 +91,8 @@ mod hosts;
 #[cfg(test)]
 mod layers;
 #[cfg(test)]
+mod marks;
+#[cfg(test)]
 mod middlewares;
 #[cfg(test)]
 mod operations;

@@ -75,7 +75,7 @@ fn many_reloads_under_load_lose_nothing() {
     assert_eq!(proxy.get("t0.test/").status, 404);
 }
 
-/// F-18: a request ends on the table that it began with.
+/// F-18, F-30: a request ends on the table that it began with.
 #[test]
 fn a_running_request_outlives_its_router() {
     let (go, wait) = sync_channel::<()>(0);

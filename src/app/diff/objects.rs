@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use serde::Serialize;
 
 use super::groups::Names;
-use super::hidden;
 use super::values::{Difference, Values, below, options, transport};
 use crate::app::explain::Subject;
 use crate::compile::RouterReport;
 use crate::config::dynamic_config::{DynamicConfig, Section};
+use crate::rule::without_secrets;
 use crate::values::QualifiedName;
 
 /// One object that differs.
@@ -112,8 +112,8 @@ pub(super) fn unseen(old: &Subject, new: &Subject, seen: &BTreeSet<&String>) -> 
                 let options: Vec<_> = options.iter().map(Difference::one_line).collect();
                 format!("changed: {}", options.join("; "))
             }
-            (Some(one), None) => format!("is gone: {}", hidden::rule(&one.config.rule)),
-            (None, Some(other)) => format!("is new: {}", hidden::rule(&other.config.rule)),
+            (Some(one), None) => format!("is gone: {}", without_secrets(&one.config.rule)),
+            (None, Some(other)) => format!("is new: {}", without_secrets(&other.config.rule)),
             (None, None) => continue,
         };
         let samples = [old, new].into_iter().filter_map(|subject| subject.report(name.as_str()));

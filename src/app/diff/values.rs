@@ -10,9 +10,10 @@ use super::hidden;
 use crate::app::explain::Subject;
 use crate::config::dynamic_config::Section;
 use crate::config::tree::Node;
+use crate::rule::without_secrets;
 use crate::service::ServiceConfig;
 use crate::values::QualifiedName;
-use crate::values::secret::{is_credential_header, is_secret_option};
+use crate::values::secret::{is_credential_header, is_secret_name, is_secret_option};
 
 /// One option that differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -248,16 +249,19 @@ fn shown(key: &str, value: &Value, hidden: bool) -> String {
         return hidden::HIDDEN.to_owned();
     }
     let text = match value {
-        Value::String(text) if key == "rule" => hidden::rule(text),
+        Value::String(text) if key == "rule" => without_secrets(text),
         Value::String(text) => hidden::value(text).into_owned(),
         Value::Array(items) => {
             let items: Vec<_> = items.iter().map(|item| shown(key, item, hidden)).collect();
             format!("[{}]", items.join(", "))
         }
         Value::Object(entries) => {
+            // A pattern for a header that carries a credential may be one.
+            let secret = entries.get("name").and_then(Value::as_str).is_some_and(is_secret_name);
+            let hides = |key: &str| is_hidden(key) || secret && key == "regex";
             let entries: Vec<_> = entries
                 .iter()
-                .map(|(key, value)| format!("{key}: {}", shown(key, value, is_hidden(key))))
+                .map(|(key, value)| format!("{key}: {}", shown(key, value, hides(key))))
                 .collect();
             format!("{{{}}}", entries.join(", "))
         }

@@ -34,6 +34,7 @@ use crate::compile::OnBrokenRouter;
 use crate::config::diagnostics::Severity;
 use crate::exchange::{Request, Scheme};
 use crate::router::HttpRouter;
+use crate::rule::without_secrets;
 use crate::values::QualifiedName;
 
 /// What `doorward explain --help` prints.
@@ -361,7 +362,7 @@ fn router_told(router: &HttpRouter, steps: Vec<walk::Step>, subject: &Subject) -
     RouterTold {
         name: router.name.to_string(),
         place: subject.router_place(&router.name),
-        rule: router.rule.text().to_owned(),
+        rule: without_secrets(router.rule.text()),
         priority: router.priority,
         priority_of_rule: report.is_none_or(|report| report.config().priority == 0),
         tls_options: router.tls_options.as_ref().map(ToString::to_string),

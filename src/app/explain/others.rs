@@ -9,7 +9,7 @@ use super::told::{Count, OtherTold, Verdict};
 use crate::compile::RouterReport;
 use crate::exchange::view::RequestView;
 use crate::router::{HttpRouter, HttpRouters, RouterConfig};
-use crate::rule::{HostPattern, IndexHosts, Rule, Syntax};
+use crate::rule::{HostPattern, IndexHosts, Rule, Syntax, without_secrets};
 
 /// As many are told of unless all are asked for.
 const SHOWN: usize = 20;
@@ -111,7 +111,7 @@ fn of_asked(
     OtherTold {
         name: router.name.to_string(),
         place: subject.router_place(&router.name),
-        rule: router.rule.text().to_owned(),
+        rule: without_secrets(router.rule.text()),
         priority: router.priority,
         verdict,
         why,
@@ -133,7 +133,8 @@ fn reasons(rule: &Rule, view: &RequestView<'_>) -> Vec<String> {
     let reasons = rule.reasons(view);
     let more = reasons.len().saturating_sub(REASONS);
     let told = reasons.iter().take(REASONS);
-    let mut told: Vec<_> = told.map(|one| format!("{}: {}", one.predicate, one.has)).collect();
+    let mut told: Vec<_> =
+        told.map(|one| format!("{}: {}", without_secrets(&one.predicate), one.has)).collect();
     if more > 0 {
         told.push(format!("and {more} alternatives more"));
     }
@@ -202,7 +203,7 @@ fn of_elsewhere(
     OtherTold {
         name: report.name.to_string(),
         place: subject.router_place(report.name.as_str()),
-        rule: report.config().rule.clone(),
+        rule: without_secrets(&report.config().rule),
         priority: report.priority,
         verdict,
         why,

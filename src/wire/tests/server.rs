@@ -277,26 +277,3 @@ async fn the_end_of_the_stream_is_seen_while_an_upgrade_is_undecided() {
     assert!(task.await.unwrap().is_err());
     assert!(before.elapsed().as_secs() < 300);
 }
-
-/// A socket that is closed with bytes unread resets the connection, and the client may lose the answer.
-#[tokio::test]
-async fn what_is_pipelined_behind_the_last_request_costs_nobody_the_answer() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut client = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let head = "GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-    let behind = "GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(3000);
-    client.write_all(format!("{head}{behind}").as_bytes()).await.unwrap();
-    let (socket, _) = listener.accept().await.unwrap();
-    let (limits, timeouts) = (HeadLimits::default(), GateTimeouts::default());
-    let (gate, control) = RequestGate::new(socket, Bytes::new(), limits, timeouts);
-    let service = service_fn(|request| {
-        let (control, log) = (Arc::clone(&control), Log::default());
-        async move { Ok::<_, Infallible>(answer(&control, &log, request).await) }
-    });
-    let builder = hyper::server::conn::http1::Builder::new();
-    let served = builder.serve_connection(TokioIo::new(gate), service);
-    let mut answer = String::new();
-    let (served, read) = tokio::join!(served, client.read_to_string(&mut answer));
-    read.unwrap();
-    assert!(served.is_ok() && answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
-}

@@ -77,7 +77,7 @@ impl Proxy {
     /// A GET at the entry point `traefik`.
     pub(crate) fn inside(&self, path: &str) -> Answer {
         let mut client = Client::connect(self.address("traefik")).unwrap();
-        client.send(&Ask::get(path)).unwrap()
+        client.send(&Ask::get(&format!("127.0.0.1{path}"))).unwrap()
     }
 
     /// What the API says there, as JSON.

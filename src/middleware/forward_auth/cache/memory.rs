@@ -57,7 +57,7 @@ pub(in crate::middleware::forward_auth) enum Found<'a> {
 }
 
 /// Answers whose headers are longer than this are not kept.
-const LONGEST_HEADERS: usize = 8 * 1024;
+pub(in crate::middleware::forward_auth) const LONGEST_HEADERS: usize = 8 * 1024;
 
 impl Memory {
     /// Room for so many answers, each for so long.
@@ -113,6 +113,12 @@ impl Memory {
     #[cfg(test)]
     pub(in crate::middleware::forward_auth) fn len(&self) -> usize {
         self.lock().answers.len()
+    }
+
+    /// How many questions are being asked.
+    #[cfg(test)]
+    pub(in crate::middleware::forward_auth) fn asking(&self) -> usize {
+        self.lock().flights.len()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

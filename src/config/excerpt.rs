@@ -1,0 +1,251 @@
+//! The line of a source that a diagnostic shows. Whatever is wrong, and wherever: no secret of that line is in it, nor a
+//! line that belongs to a secret above it. It is looked at as text, because the file may be one that nobody can read.
+
+use std::borrow::Cow;
+
+use crate::config::tree::{Format, Source, Span, is_secret};
+use crate::values::secret::is_secret_misspelt;
+
+/// The one source line that is printed, with the marked bytes. Only this line is given to the
+/// renderer, which otherwise scans the whole file for every diagnostic.
+pub(super) struct Excerpt {
+    pub(super) text: String,
+    pub(super) line: usize,
+    pub(super) start: usize,
+    pub(super) end: usize,
+}
+
+impl Excerpt {
+    pub(super) fn of(span: &Span) -> Self {
+        let (line, bytes) = span.source.line_at(span.start);
+        let raw = span.source.text.get(bytes.clone()).unwrap_or_default();
+        let start = span.start.saturating_sub(bytes.start).min(raw.len());
+        let end = span.end.saturating_sub(bytes.start).clamp(start, raw.len());
+        let text = if belongs_to_secret(&span.source, bytes.start) {
+            stars(raw)
+        } else {
+            mask_secrets(&mask_userinfo(&mask_keys(raw)))
+        };
+        Self { text, line, start, end }
+    }
+}
+
+/// How far above a line the name is looked for that it belongs to.
+const FAR: usize = 200;
+
+/// Whether the line that starts here is a part of a secret that is named above it: a text over several lines, an item of
+/// a list, a private key.
+fn belongs_to_secret(source: &Source, start: usize) -> bool {
+    let before = source.text.get(..start).unwrap_or_default();
+    let line = source.text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
+    let mut indent = indent_of(line);
+    let mut is_item = line.trim_start().starts_with('-');
+    for above in before.lines().rev().take(FAR) {
+        if above.contains("-----END") {
+            break;
+        }
+        if above.contains("PRIVATE KEY-----") {
+            return true;
+        }
+    }
+    for above in before.lines().rev().take(FAR) {
+        let (content, depth) = (above.trim(), indent_of(above));
+        if content.is_empty() || content.starts_with('#') {
+            continue;
+        }
+        if source.format == Format::Toml {
+            let Some((name, value)) = content.split_once('=') else {
+                if content.starts_with('[') {
+                    return false;
+                }
+                continue;
+            };
+            let value = value.trim_start();
+            let closes = ["\"\"\"", "'''"]
+                .iter()
+                .any(|quotes| value.strip_prefix(quotes).is_some_and(|text| text.contains(quotes)))
+                || value.starts_with('[') && value.contains(']');
+            let opens = ["[", "\"\"\"", "'''"].iter().any(|open| value.starts_with(open));
+            return opens && !closes && is_secret(last_name(name));
+        }
+        if source.format == Format::Json {
+            let Some((name, value)) = content.rsplit_once(':') else { continue };
+            return is_secret(last_name(name)) && !value.ends_with(['}', ',']);
+        }
+        let (name, value) = content.split_once(':').unwrap_or((content, ""));
+        if is_secret(last_name(name)) && opens_quote(value.trim()) {
+            return true;
+        }
+        let outer = depth < indent || is_item && depth == indent && !content.starts_with('-');
+        if !outer {
+            continue;
+        }
+        if is_secret(last_name(name)) && (value.trim().is_empty() || !is_quoted(value.trim())) {
+            return true;
+        }
+        (indent, is_item) = (depth, above.trim_start().starts_with('-'));
+    }
+    false
+}
+
+/// Whether a value is a quoted text and nothing else.
+fn is_quoted(value: &str) -> bool {
+    value.len() > 1 && value.starts_with(['"', '\'']) && value.ends_with(['"', '\''])
+}
+
+/// Whether a quoted text begins and does not end.
+fn opens_quote(value: &str) -> bool {
+    value.starts_with(['"', '\'']) && !is_quoted(value)
+}
+
+fn indent_of(line: &str) -> usize {
+    line.len() - line.trim_start_matches([' ', '\t']).len()
+}
+
+/// The name that stands last in a text, without what is around it.
+fn last_name(text: &str) -> &str {
+    let text = text.trim_end_matches(['"', '\'', ' ', '\t']);
+    let start = text.bytes().rev().take_while(|byte| is_of_name(*byte)).count();
+    text.get(text.len() - start..).unwrap_or_default()
+}
+
+fn is_of_name(byte: u8) -> bool {
+    !byte.is_ascii_whitespace() && !b"{},\"'".contains(&byte)
+}
+
+/// As many asterisks.
+fn stars(hidden: &str) -> String {
+    hidden.bytes().map(|byte| if byte == b' ' { ' ' } else { '*' }).collect()
+}
+
+/// Replaces what follows a secret name and `:` or `=` by as many asterisks, so that a marked
+/// option never prints the password beside it.
+fn mask_secrets(line: &str) -> String {
+    let separators = line.bytes().enumerate().filter(|(_, byte)| matches!(byte, b':' | b'='));
+    for (at, _) in separators {
+        let name = last_name(line.get(..at).unwrap_or_default());
+        if is_secret(name) || is_secret_misspelt(name) {
+            let (shown, hidden) = line.split_at(at + 1);
+            return format!("{shown}{}", stars(hidden));
+        }
+    }
+    line.to_owned()
+}
+
+/// Replaces what follows the first line of a private key by as many asterisks, whatever the option
+/// that it stands in.
+fn mask_keys(line: &str) -> Cow<'_, str> {
+    const FIRST: &str = "PRIVATE KEY-----";
+    let Some(at) = line.find(FIRST) else { return Cow::Borrowed(line) };
+    let (shown, hidden) = line.split_at(at + FIRST.len());
+    format!("{shown}{}", stars(hidden)).into()
+}
+
+/// Replaces the user and the password of every URL by as many asterisks.
+fn mask_userinfo(line: &str) -> String {
+    let mut shown = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + "://".len());
+        shown.push_str(before);
+        let end = after.find(['/', ' ', '"', '\'']).unwrap_or(after.len());
+        let hidden = after.get(..end).and_then(|authority| authority.rfind('@')).unwrap_or(0);
+        shown.extend(std::iter::repeat_n('*', hidden));
+        rest = after.get(hidden..).unwrap_or_default();
+    }
+    shown.push_str(rest);
+    mask_bare_userinfo(&shown)
+}
+
+/// The same for what should have been a URL and has no scheme: `user:password@`.
+fn mask_bare_userinfo(line: &str) -> String {
+    let mut shown = line.to_owned();
+    for (at, _) in line.match_indices('@') {
+        let before = line.get(..at).unwrap_or_default();
+        let word = before.rfind([' ', '"', '\'', '/', ',', '{', '[', '=']).map_or(0, |end| end + 1);
+        let Some(colon) = before.get(word..).and_then(|text| text.find(':')) else { continue };
+        let hidden = word + colon + 1..at;
+        if let Some(text) = line.get(hidden.clone()) {
+            shown.replace_range(hidden, &stars(text));
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::diagnostics::Diagnostic;
+
+    fn at(text: &str, part: &str) -> Span {
+        let source = Source::new("file.yml", text, Format::Yaml);
+        let start = source.text.find(part).unwrap();
+        Span::new(&source, start..start + part.len())
+    }
+
+    #[test]
+    fn secrets_stay_out_of_excerpts() {
+        let span = at("- \"test:$apr1$H6uskkkW\"\n", "test");
+        let text = Diagnostic::error("bad entry").at(&span).secret().render(false);
+        assert!(text.contains("file.yml:1:4") && !text.contains("apr1"), "{text}");
+
+        let span = at("{addr: x, 'clientSecret' : hunter2}", "addr");
+        let text = Diagnostic::error("bad").at(&span).render(false);
+        assert!(text.contains("addr: x") && !text.contains("hunter2"), "{text}");
+        let flag = at("--providers.redis.password=hunter2", "--providers");
+        assert!(!Diagnostic::error("bad").at(&flag).render(false).contains("hunter2"));
+        assert_eq!(mask_secrets("url: http://x/token/y"), "url: http://x/token/y");
+
+        let span = at("caFiles: ['-----BEGIN EC PRIVATE KEY----- aHVudGVyMg== x']", "caFiles");
+        let text = Diagnostic::error("bad").at(&span).render(false);
+        assert!(text.contains("caFiles: [") && !text.contains("aHVudGVyMg"), "{text}");
+    }
+
+    #[test]
+    fn what_belongs_to_a_secret_above_stays_out_of_excerpts() {
+        let shown = |text: &str, part: &str, format| {
+            let source = Source::new("file", text, format);
+            let start = source.text.find(part).unwrap();
+            let span = Span::new(&source, start..start + part.len());
+            Diagnostic::error("bad").at(&span).render(false)
+        };
+        for text in [
+            "users:\n- a\n- hunter2\n",
+            "a:\n  users:\n    - x:y\n\n    # z\n    - hunter2\n",
+            "password:\n  hunter2\n",
+            "password: >-\n  b\n  hunter2\n",
+            "- token: |\n    hunter2\n",
+            "- apiKey: \"a\n   hunter2\"\n",
+            "certFile: |\n  -----BEGIN PRIVATE KEY-----\nhunter2\n",
+            "-----BEGIN RSA PRIVATE KEY-----\nhunter2\n",
+        ] {
+            assert!(!shown(text, "hunter2", Format::Yaml).contains("hunter2"), "{text}");
+        }
+        for text in ["users = [\n  'a',\n  'hunter2'\n]\n", "a.token = \"\"\"\n\nhunter2\"\"\""] {
+            assert!(!shown(text, "hunter2", Format::Toml).contains("hunter2"), "{text}");
+        }
+        for text in [
+            "users: [a]\nother: shown\n",
+            "users:\n- a\nother:\n- shown\n",
+            "basicAuth:\n  users:\n  - a\n  realm: shown\n",
+            "- password: a\n- name: shown\n",
+        ] {
+            assert!(shown(text, "shown", Format::Yaml).contains("shown"), "{text}");
+        }
+        for text in ["users = ['a']\nother = 'shown'", "users = [\n'a'\n]\n[c]\nother = 'shown'"] {
+            assert!(shown(text, "shown", Format::Toml).contains("shown"), "{text}");
+        }
+        let flag = shown("--a.token@x=hunter2", "--a", Format::Flags);
+        assert!(!flag.contains("hunter2"), "{flag}");
+    }
+
+    #[test]
+    fn passwords_of_urls_stay_out_of_excerpts() {
+        let text = "[{url: \"http://u:hunter2@a\"}, {url: h2c://u:p@ss@b/x@y, weight: z}]";
+        let shown = Diagnostic::error("bad").at(&at(text, "weight")).render(false);
+        assert!(shown.contains("http://*********@a") && shown.contains("@b/x@y"), "{shown}");
+        assert!(!shown.contains("hunter2") && !shown.contains("p@ss"), "{shown}");
+        assert_eq!(mask_userinfo("no url: a@b"), "no url: a@b");
+        assert_eq!(mask_userinfo("x: 'u:hunter2@a', y@z"), "x: 'u:*******@a', y@z");
+    }
+}
