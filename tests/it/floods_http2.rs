@@ -104,7 +104,13 @@ fn streams_that_come_to_nothing_do_not_hurt_others() {
     withstand("MadeYouReset", &mut polite, to, |attack| {
         few_streams(attack, |number| [get(number), overflow(number)].concat())
     });
-    withstand("streams beyond the limit", &mut polite, to, |attack| few_streams(attack, post));
+    // Few that reach the server, which is a thread for each in this process; the others are refused.
+    let options = json!({
+        "core": {"workers": 1}, "entryPoints": {"web": {"http2": {"maxConcurrentStreams": 20}}},
+    });
+    let proxy = Proxy::with(options).start(&everything_to(&origin.url()));
+    let (to, mut polite) = (proxy.address("web"), proxy.client());
+    withstand("streams beyond the limit", &mut polite, to, |attack| streams(attack, &[], post));
 }
 
 /// Each of them is a thread of the server's, in this process: 500 of them in a second.
