@@ -118,11 +118,11 @@ impl Lane {
         self.late.lock().unwrap().extend(part.iter().cloned());
         let mut seen = self.backend.take();
         let mut late = self.late.lock().unwrap();
-        // What is not cut there may arrive whole too.
+        // What is not cut there may arrive whole too, as long as it said that it was.
         let mut wanted = whole.iter();
         seen.whole.retain(|got| {
             wanted.as_slice().first().is_some_and(|want| want == got) && wanted.next().is_some()
-                || !late.contains(got)
+                || !late.iter().any(|want| !want.cut && got.is_part_of(want))
         });
         if let Some(broken) = seen.broken.first() {
             return Err(format!("the backend got no HTTP: {}", broken.escape_ascii()));
