@@ -148,3 +148,49 @@ impl LiveTable {
         self.0.store(table);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn table(number: usize) -> Arc<RoutingTable> {
+        let entry_points = (0..number).map(|_| EntryPointRoutes::default()).collect();
+        Arc::new(RoutingTable { entry_points })
+    }
+
+    /// No request gets a table older than one that a finished reload has announced, none goes back
+    /// to an older one, and tables that nobody uses are gone.
+    #[test]
+    fn who_comes_after_a_reload_gets_its_table() {
+        const RELOADS: usize = 300;
+        let live = LiveTable::new(RoutingTable { entry_points: Box::default() });
+        let (announced, over) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let newest = std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let mut last = 0;
+                    while !over.load(Ordering::Acquire) {
+                        let known = announced.load(Ordering::Acquire);
+                        let number = live.current().entry_points.len();
+                        assert!(number >= known.max(last), "{number} after {known} and {last}");
+                        last = number;
+                    }
+                });
+            }
+            let mut newest = Arc::downgrade(&live.current());
+            for number in 1..=RELOADS {
+                let next = table(number);
+                newest = Arc::downgrade(&next);
+                live.publish(next);
+                announced.store(number, Ordering::Release);
+            }
+            over.store(true, Ordering::Release);
+            newest
+        });
+        assert_eq!(live.current().entry_points.len(), RELOADS);
+        live.publish(table(0));
+        assert!(newest.upgrade().is_none(), "a table outlives its requests");
+    }
+}

@@ -11,6 +11,7 @@ mod forwarder;
 mod gunzip;
 pub mod headers;
 mod http1;
+mod idle;
 pub mod limits;
 mod owner;
 mod pool;

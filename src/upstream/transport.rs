@@ -4,7 +4,7 @@
 //! `Origin` of one transport, so two transports never share a connection.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use rustls_pki_types::ServerName;
 use serde::{Deserialize, Serialize};
 
 use super::client_tls;
+use super::idle::IdleCount;
 use super::proxy::{AbsoluteForm, ForwardProxy, Proxies, ProxyKind};
 use super::target::{Target, TargetScheme};
 use crate::values::{
@@ -295,7 +296,7 @@ impl ServersTransport {
             server_name,
             absolute: proxy.as_deref().and_then(|proxy| AbsoluteForm::to(target, proxy)),
             proxy,
-            idle: AtomicUsize::new(0),
+            idle: IdleCount::default(),
             mute: AtomicBool::new(false),
         });
         origins.insert(key, Arc::downgrade(&origin));
@@ -328,7 +329,7 @@ pub(super) struct Origin {
     /// Set where requests are told to the proxy and not sent through a tunnel.
     pub(super) absolute: Option<AbsoluteForm>,
     /// Idle connections of all workers together.
-    pub(super) idle: AtomicUsize,
+    pub(super) idle: IdleCount,
     /// It let the last upload that waited for a 100 wait in vain.
     pub(super) mute: AtomicBool,
 }

@@ -20,6 +20,7 @@ mod observability;
 mod runner;
 mod service;
 mod state;
+mod upstream;
 #[path = "../../src/values/mod.rs"]
 mod values;
 mod wire;
@@ -47,6 +48,7 @@ fn main() -> std::process::ExitCode {
         &middleware::SCENARIOS,
         &middleware::circuit_breaker::SCENARIOS,
         &service::SCENARIOS,
+        &upstream::SCENARIOS,
         &observability::SCENARIOS,
     ])
 }

@@ -196,6 +196,21 @@ mod tests {
         assert_eq!(HealthCheckConfig::default().timeout, seconds(5));
     }
 
+    /// F-17: nobody's threshold is none.
+    #[test]
+    fn thresholds_are_one_and_zero_is_told() {
+        for (rise, fall, want, told) in
+            [(None, None, (1, 1), 0), (Some(2), Some(3), (2, 3), 0), (Some(0), Some(1), (0, 1), 1)]
+        {
+            let config = HealthCheckConfig { rise, fall, ..HealthCheckConfig::default() };
+            let mut warnings = Vec::new();
+            let servers = std::iter::empty();
+            let plan = HealthPlan::new("s", &config, Arc::new(Nobody), servers, &mut warnings);
+            let Thresholds { rise, fall } = plan.unwrap().thresholds;
+            assert_eq!(((rise, fall), warnings.len()), (want, told));
+        }
+    }
+
     #[test]
     fn an_absolute_path_fails() {
         let path = "http://elsewhere/health".to_owned();

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -106,10 +105,8 @@ impl Connection {
             }
             return;
         }
-        if origin.idle.fetch_add(1, Ordering::Relaxed) >= self.max_idle
-            || !pool::keep(&origin, None, self, now)
-        {
-            origin.idle.fetch_sub(1, Ordering::Relaxed);
+        if origin.idle.enter(self.max_idle) && !pool::keep(&origin, None, self, now) {
+            origin.idle.leave(1);
         }
     }
 }

@@ -307,7 +307,7 @@ impl Host {
     fn take_idle(&mut self, origin: &Origin, now: Instant) -> Option<Box<Connection>> {
         let Idle { mut connection, since } = self.idle.pop()?;
         if self.owner.is_none() {
-            origin.idle.fetch_sub(1, Ordering::Relaxed);
+            origin.idle.leave(1);
         }
         connection.take(now.saturating_duration_since(since));
         Some(connection)
@@ -331,7 +331,7 @@ impl Host {
             age(idle.since) < limit && idle.connection.poll_surplus(cx).is_pending()
         });
         if let Some(origin) = &origin {
-            origin.idle.fetch_sub(before - self.idle.len(), Ordering::Relaxed);
+            origin.idle.leave(before - self.idle.len());
         }
         self.http2.retain(|connection| {
             let idle = connection.streams.load(Ordering::Relaxed) == 0;

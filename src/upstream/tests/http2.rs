@@ -8,9 +8,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::*;
 
-type Answer = http::Response<BoxBody<Bytes, Infallible>>;
+pub(super) type Answer = http::Response<BoxBody<Bytes, Infallible>>;
 
-async fn serve_h2<S, F>(stream: TcpStream, max_streams: u32, answer: S)
+pub(super) async fn serve_h2<S, F>(stream: TcpStream, max_streams: u32, answer: S)
 where
     S: Fn(http::Request<hyper::body::Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Answer> + Send + 'static,
