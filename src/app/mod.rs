@@ -37,11 +37,13 @@ use crate::config::diagnostics::Diagnostic;
 use crate::config::static_config::StaticConfig;
 use crate::config::tree::Node;
 use crate::entry_point::worker::{self, Listening, Stage};
-use crate::entry_point::{EntryPoint, Flattener, Guard, Shared, listener};
+use crate::entry_point::{
+    EntryPoint, Flattener, Guard, Overload, OverloadSettings, Shared, Watch, listener,
+};
 use crate::exchange::{Body, Context, Handler, Request, Response, ResponseFuture, ready};
 use crate::middleware::ban::Bans;
 use crate::observability::access_log::AccessLog;
-use crate::observability::metrics::{self, BanCounts, Metrics};
+use crate::observability::metrics::{self, BanCounts, Metrics, OverloadMetrics};
 use crate::provider::file::FileProvider;
 use crate::provider::file_cache::FileCache;
 use crate::provider::{ConfigSender, LookAgain, Provider};
@@ -53,6 +55,8 @@ use crate::values::Disk;
 
 /// Threads for providers, compiling and the like.
 const CONTROL_THREADS: usize = 2;
+/// Memory and descriptors are looked at no more often, however often is configured.
+const SHORTEST_LOOK: Duration = Duration::from_millis(10);
 /// How long the first table may take before traffic is let in without it.
 const FIRST_TABLE: Duration = Duration::from_secs(10);
 
@@ -71,6 +75,8 @@ pub struct App {
     reloaded: watch::Receiver<u64>,
     has_file_provider: bool,
     admin: Option<Admin>,
+    /// Of memory and descriptors.
+    _watch: Option<Watch>,
 }
 
 impl App {
@@ -100,6 +106,7 @@ impl App {
         if let Some(log) = &access_log {
             metrics.watch_access_log(log.dropped());
         }
+        let (overload, watch) = start_overload(config, &metrics)?.unzip();
         let readiness = Arc::new(Readiness::default());
         let report = empty_report();
         let facts = Arc::new(build_facts(config, &metrics, &readiness, &report));
@@ -112,6 +119,7 @@ impl App {
             server_name: host_name(),
             cname: flattener(config)?,
             guard,
+            overload,
         });
         let shutdown = CancellationToken::new();
         let again = Arc::new(LookAgain::default());
@@ -148,6 +156,7 @@ impl App {
             reloaded,
             has_file_provider: config.providers.file.is_some(),
             admin,
+            _watch: watch,
         })
     }
 
@@ -272,6 +281,28 @@ fn flattener(config: &StaticConfig) -> anyhow::Result<Option<Arc<Flattener>>> {
         format!("`hostResolver.resolvConfig`: cannot read `{}`", resolver.resolv_config)
     });
     flattener.map(|flattener| Some(Arc::new(flattener)))
+}
+
+/// What `limits.overload` asks for.
+fn start_overload(
+    config: &StaticConfig,
+    metrics: &Metrics,
+) -> anyhow::Result<Option<(Arc<Overload>, Watch)>> {
+    let overload = &config.limits.overload;
+    if !overload.is_on(config.core.profile) {
+        return Ok(None);
+    }
+    let counts = Arc::<OverloadMetrics>::default();
+    metrics.watch_overload(Arc::clone(&counts));
+    let settings = OverloadSettings {
+        thresholds: overload.thresholds(),
+        max_memory: Some(overload.max_memory).filter(|bytes| *bytes > 0),
+        interval: overload.interval.or_zero().max(SHORTEST_LOOK),
+        workers: config.core.workers(),
+        entry_points: config.entry_points.len(),
+    };
+    let started = Overload::start(settings, counts).context("cannot watch memory")?;
+    Ok(Some(started))
 }
 
 fn build_facts(

@@ -19,7 +19,7 @@ pub fn print_help() -> String {
 }
 
 /// Name in file casing, default, description; sorted without regard to case.
-const FLAGS: [(&str, &str, &str); 194] = [
+const FLAGS: [(&str, &str, &str); 200] = [
     ("accessLog", "false", "Write a line for every request."),
     ("accessLog.addInternals", "false", "Write requests for internal services too."),
     ("accessLog.bufferingSize", "0", "Lines that may wait for the writer; 0 is a size of our own."),
@@ -495,6 +495,24 @@ const FLAGS: [(&str, &str, &str); 194] = [
         "Streams that a connection may reset at once. 500; any number if exact.",
     ),
     ("limits.http2.resetsPerSecond", "", "How many of them a second adds again. 50."),
+    (
+        "limits.overload.enabled",
+        "",
+        "Give things up before memory or descriptors run out; on, but for the profile exact.",
+    ),
+    ("limits.overload.interval", "100ms", "How often memory and descriptors are looked at."),
+    ("limits.overload.maxMemory", "0", "Most memory in bytes; 0 is what the cgroup allows."),
+    (
+        "limits.overload.refuseRequests",
+        "0.95",
+        "Share from which new requests are answered with 503.",
+    ),
+    (
+        "limits.overload.resetHeaviest",
+        "0.98",
+        "Share from which the heaviest streams and connections are reset.",
+    ),
+    ("limits.overload.stopKeepAlive", "0.92", "Share from which connections are not kept alive."),
     ("limits.requestBody.grace", "", "How long a body may be slow at its beginning. 30s."),
     (
         "limits.requestBody.minRate",

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::diagnostics::Diagnostic;
+use crate::config::overload::OverloadConfig;
 use crate::config::tree::Node;
 use crate::values::{GoDuration, Profile, is_default};
 
@@ -33,6 +34,9 @@ pub struct LimitsConfig {
     /// What a connection of HTTP/2 may bring besides requests.
     #[serde(skip_serializing_if = "is_default")]
     pub http2: Http2LimitsConfig,
+    /// What is given up, step by step, when memory or descriptors run short.
+    #[serde(skip_serializing_if = "is_default")]
+    pub overload: OverloadConfig,
 }
 
 /// `limits.connections`.

@@ -11,6 +11,7 @@ pub mod limits;
 pub mod loader;
 pub mod merge;
 pub mod not_supported;
+pub mod overload;
 pub mod resolvers;
 pub mod static_config;
 pub mod tree;

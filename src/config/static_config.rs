@@ -59,7 +59,7 @@ pub struct StaticConfig {
     /// What hosts are aliases of, for rules to compare too. Absent: off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host_resolver: Option<HostResolverConfig>,
-    /// How much one client may take: Doorward's own.
+    /// How much clients may take, one and all together: Doorward's own.
     #[serde(skip_serializing_if = "is_default")]
     pub limits: LimitsConfig,
     /// Where certificates come from that nobody gave us.

@@ -27,6 +27,7 @@ impl StaticConfig {
         check.addresses();
         check.api();
         check.admin();
+        check.limits();
         check.ping();
         check.metrics();
         check.logs();
@@ -348,6 +349,16 @@ impl Check<'_> {
         for error in admin.check() {
             let path = format!("admin.{}", error.option);
             self.error(path.trim_end_matches('.'), error.message);
+        }
+    }
+
+    fn limits(&mut self) {
+        let overload = &self.config.limits.overload;
+        if let Some((option, message)) = overload.problem() {
+            self.error(&format!("limits.overload.{option}"), format!("`{option}` {message}"));
+        }
+        if overload.interval.positive().is_none() {
+            self.error("limits.overload.interval", "`interval` must be longer than nothing");
         }
     }
 

@@ -1,14 +1,14 @@
 //! One client connection: PROXY protocol, the first bytes, TLS, and the hand-over to HTTP.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::future::poll_fn;
 use http::HeaderValue;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
@@ -19,8 +19,10 @@ use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 use super::guard::{Limit, Seat};
+use super::overload;
 use super::{EntryPoint, Shared, http as serve_http, proxy_protocol};
-use crate::exchange::{ClientTls, Connection, OpenWork, Signal};
+use crate::exchange::memory::Held;
+use crate::exchange::{ClientTls, Connection, OpenWork, OpenWorkItem, Signal};
 use crate::tls::{self, AcceptError, Alpn};
 
 /// Bytes that are read to find out what a client speaks.
@@ -32,6 +34,9 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const LAST_CALL: Duration = Duration::from_millis(500);
 /// In so many parts, so that a worker that is behind looks at its sockets in between.
 const LAST_CALLS: u32 = 5;
+
+/// How long a connection may rest when resources run short.
+const REST: Duration = Duration::from_secs(1);
 
 /// What the connections of one entry point on one worker share.
 pub(super) struct Door {
@@ -48,6 +53,28 @@ impl Door {
     pub(super) async fn unused(&self) {
         self.drain.told().await;
         sleep(LAST_CALL).await;
+    }
+
+    /// Whether connections are not kept alive, for want of memory.
+    pub(super) fn stops_keep_alive(&self) -> bool {
+        self.shared.overload.as_ref().is_some_and(|overload| overload.stops_keep_alive())
+    }
+
+    /// Whether connections that rest are closed, for want of memory or descriptors.
+    pub(super) fn closes_idle(&self) -> bool {
+        self.shared.overload.as_ref().is_some_and(|overload| overload.closes_idle())
+    }
+
+    /// Completes when the connection that is being served must not rest any longer, since `since`.
+    pub(super) async fn tired(&self, since: Instant) {
+        let Some(overload) = &self.shared.overload else { return std::future::pending().await };
+        // Whoever is told to look at how things are polls this too.
+        let tired = |_: &mut Context<'_>| {
+            let tired = overload.closes_idle() && since.elapsed() >= REST;
+            if tired { Poll::Ready(()) } else { Poll::Pending }
+        };
+        poll_fn(tired).await;
+        overload.count_idle_closed();
     }
 
     /// A seat for a client that has connected, unless there is none for it.
@@ -82,6 +109,7 @@ impl Door {
         first: &mut BytesMut,
         peer: SocketAddr,
     ) -> io::Result<bool> {
+        let since = Instant::now();
         let mut read = pin!(self.in_time(peer, stream.read_buf(first)));
         let count = tokio::select! {
             biased;
@@ -94,6 +122,7 @@ impl Door {
                 }
                 0
             }
+            () = self.tired(since) => 0,
         };
         Ok(count > 0)
     }
@@ -137,9 +166,24 @@ impl Door {
 pub(super) async fn serve(door: Arc<Door>, stream: TcpStream, peer: SocketAddr, seat: Arc<Seat>) {
     let open = door.work.begin();
     let _counted = door.shared.metrics.connection_opened(&door.entry_point.facts.name);
+    let Some(overload) = &door.shared.overload else {
+        return serve_until_cut(&door, stream, peer, &open, (seat, None)).await;
+    };
+    let counted = overload::Seat::new(overload, door.entry_point.position);
+    let held = Some(counted.held());
+    counted.serve(serve_until_cut(&door, stream, peer, &open, (seat, held))).await;
+}
+
+async fn serve_until_cut(
+    door: &Arc<Door>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    open: &OpenWorkItem,
+    (seat, held): (Arc<Seat>, Option<&Arc<Held>>),
+) {
     tokio::select! {
         biased;
-        result = converse(&door, stream, peer, seat) => {
+        result = converse(door, stream, peer, seat, held) => {
             if let Err(error) = result {
                 debug!(
                     entryPointName = %door.entry_point.facts.name, client = %peer, %error,
@@ -158,6 +202,7 @@ async fn converse(
     mut stream: TcpStream,
     peer: SocketAddr,
     seat: Arc<Seat>,
+    held: Option<&Arc<Held>>,
 ) -> io::Result<()> {
     let entry_point = &door.entry_point;
     let opened = Instant::now();
@@ -178,7 +223,7 @@ async fn converse(
     if first.is_empty() && !door.begins(&mut stream, &mut first, peer).await? {
         return Ok(());
     }
-    let arrival = Arrival { door, peer, local, opened, seat };
+    let arrival = Arrival { door, peer, local, opened, seat, held };
     if first.first() == Some(&0x16) {
         return Box::pin(arrival.secure(stream, first.freeze())).await;
     }
@@ -187,9 +232,10 @@ async fn converse(
     let connection = arrival.connection(None);
     if http2 {
         let stream = tls::PrefixedStream::new(first.freeze(), stream);
-        Box::pin(serve_http::serve_http2(door, connection, stream)).await
+        Box::pin(serve_http::serve_http2(door, connection, held, stream)).await
     } else {
-        Box::pin(serve_http::serve_http1(door, connection, stream, first.freeze())).await
+        let first = first.freeze();
+        Box::pin(serve_http::serve_http1(door, connection, held, stream, first)).await
     }
 }
 
@@ -203,6 +249,8 @@ struct Arrival<'a> {
     local: SocketAddr,
     opened: Instant,
     seat: Arc<Seat>,
+    /// What is held for it, where that is counted.
+    held: Option<&'a Arc<Held>>,
 }
 
 impl Arrival<'_> {
@@ -247,10 +295,11 @@ impl Arrival<'_> {
             Alpn::H2 => {
                 self.door.complete_preface(&mut stream, &mut first, self.peer).await?;
                 let stream = tls::PrefixedStream::new(first.freeze(), stream);
-                Box::pin(serve_http::serve_http2(self.door, connection, stream)).await
+                Box::pin(serve_http::serve_http2(self.door, connection, self.held, stream)).await
             }
             Alpn::Http1 => {
-                Box::pin(serve_http::serve_http1(self.door, connection, stream, first.freeze()))
+                let first = first.freeze();
+                Box::pin(serve_http::serve_http1(self.door, connection, self.held, stream, first))
                     .await
             }
         }

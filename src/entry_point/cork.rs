@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::frames::Ledger;
 use super::guard::Limit;
+use super::overload::Pace;
 
 /// Bytes that are kept before they are written after all.
 const LIMIT: usize = 64 * 1024;
@@ -39,11 +40,13 @@ struct Core<S> {
     blocked: Option<Instant>,
     /// What the client brings, where it counts.
     ledger: Option<Ledger>,
+    pace: Pace,
 }
 
-/// Puts a cork on `stream`, through which only so much comes in as `ledger` has room for.
-pub(super) fn cork<S>(stream: S, ledger: Option<Ledger>) -> (Corked<S>, Cork<S>) {
-    let core = Core { stream, out: Vec::new(), at: 0, unflushed: false, blocked: None, ledger };
+/// Puts a cork on `stream`, which is read at this pace, and through which only so much comes in as `ledger` has room for.
+pub(super) fn cork<S>(stream: S, ledger: Option<Ledger>, pace: Pace) -> (Corked<S>, Cork<S>) {
+    let (out, blocked) = (Vec::new(), None);
+    let core = Core { stream, out, at: 0, unflushed: false, blocked, ledger, pace };
     let core = Rc::new(RefCell::new(core));
     (Corked(Rc::clone(&core)), Cork(core))
 }
@@ -143,6 +146,7 @@ impl<S: AsyncWrite + Unpin> Core<S> {
             ready!(self.poll_out(cx))?;
         }
         self.unflushed = true;
+        self.pace.wrote();
         if self.out.is_empty() && length > LIMIT / 2 {
             let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
             let mut bytes = ready!(self.took(written))?;
@@ -173,7 +177,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Corked<S> {
     ) -> Poll<io::Result<()>> {
         let core = &mut *self.0.borrow_mut();
         let Some(ledger) = &mut core.ledger else {
-            return Pin::new(&mut core.stream).poll_read(cx, buf);
+            return core.pace.poll_read(Pin::new(&mut core.stream), cx, buf);
         };
         if ledger.has_enough() {
             // Others first, also the requests that came in just now.
@@ -181,7 +185,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Corked<S> {
             return Poll::Pending;
         }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut core.stream).poll_read(cx, buf))?;
+        ready!(core.pace.poll_read(Pin::new(&mut core.stream), cx, buf))?;
         if ledger.arrived(buf.filled().get(before..).unwrap_or_default()) {
             return Poll::Ready(Ok(()));
         }
@@ -265,7 +269,8 @@ mod tests {
     #[test]
     fn many_writes_become_one() {
         let mut cx = Context::from_waker(Waker::noop());
-        let (mut stream, pull) = cork(Client { room: usize::MAX, ..Client::default() }, None);
+        let client = Client { room: usize::MAX, ..Client::default() };
+        let (mut stream, pull) = cork(client, None, Pace::http2(0, None));
         for _ in 0..3 {
             for _ in 0..10 {
                 assert!(Pin::new(&mut stream).poll_write(&mut cx, &[7; 1000]).is_ready());
@@ -283,7 +288,7 @@ mod tests {
     #[test]
     fn nothing_is_lost_or_kept_without_bound() {
         let mut cx = Context::from_waker(Waker::noop());
-        let (mut stream, pull) = cork(Client::default(), None);
+        let (mut stream, pull) = cork(Client::default(), None, Pace::http2(0, None));
         let mut sent = Vec::new();
         for number in 0..1_000_u32 {
             let part = vec![number.to_le_bytes()[0]; 1000];

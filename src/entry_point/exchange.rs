@@ -21,12 +21,14 @@ use super::deadline::{TimedBody, WriteDeadline};
 use super::guard::Limit;
 use super::head;
 use super::http::{Busy, Conversation};
+use super::overload::{self, Weighed};
 use super::paced::Paced;
 use super::reply::{self, Received, refusal};
 use super::stream;
 use crate::exchange::canonical::{canonical_host, routing_path};
 use crate::exchange::error::{empty, text};
 use crate::exchange::forwarded::{self, ForwardedFacts, X_FORWARDED_FOR};
+use crate::exchange::memory::{self, Held, Keeping};
 use crate::exchange::request_id::{self, is_sane};
 use crate::exchange::rounds;
 use crate::exchange::view::{FlatHost, RequestView};
@@ -39,6 +41,9 @@ use crate::observability::metrics::OpenConnection;
 use crate::router::{HttpRouter, RoutingTable};
 use crate::upstream::headers::upgrade_of;
 use crate::wire::{BodyTimeout, InFlight};
+
+/// A head that takes less is not worth counting.
+const LONG_HEAD: usize = 8 << 10;
 
 /// Answers one request of a connection.
 pub(super) async fn answer(
@@ -95,6 +100,9 @@ fn admit(
     let mut exchange = Exchange::new(conversation, start, parts.version);
     let entry_point = &conversation.door.entry_point;
     if let Some(gate) = &conversation.gate {
+        if let Some(held) = &conversation.held {
+            held.begun();
+        }
         match gate.admit() {
             Ok(in_flight) => exchange.in_flight = Some(in_flight),
             Err(rejection) => {
@@ -118,6 +126,9 @@ fn admit(
         return exchange
             .refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many header fields");
     };
+    if exchange.is_too_heavy(size) {
+        return exchange.refuse(StatusCode::SERVICE_UNAVAILABLE, "overload");
+    }
     if conversation.gate.is_none() && !exchange.takes_room(size) {
         return exchange.refuse(
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -135,6 +146,12 @@ fn admit(
         return exchange.refuse(StatusCode::LOOP_DETECTED, "the request has come back too often");
     }
     exchange.describe(conversation, &mut parts.headers);
+    if memory::is_limited()
+        && !body.is_end_stream()
+        && let Some(held) = exchange.held()
+    {
+        parts.extensions.insert(held);
+    }
     let body = exchange.body(conversation, body);
     Ok((Request::from_parts(parts, body), exchange))
 }
@@ -161,6 +178,10 @@ struct Exchange {
     in_flight: Option<InFlight>,
     /// HTTP/2 only: the part of its connection's room for heads that it takes.
     head: usize,
+    /// HTTP/2 only: what is held for its stream, where that is counted.
+    held: Option<Arc<Held>>,
+    /// A long head, where that is counted.
+    keeping: Option<Keeping>,
     /// HTTP/2 only.
     _busy: Option<Busy>,
     result: Option<Answered>,
@@ -205,10 +226,26 @@ impl Exchange {
             request_count: log.map_or(0, |log| log.count_request()),
             in_flight: None,
             head: 0,
+            held: None,
+            keeping: None,
             _busy: conversation.gate.is_none().then(|| Busy::new(conversation)),
             result: None,
             table: None,
         })
+    }
+
+    /// Counts a long head, where memory has a limit; `true` when there is no room for it.
+    fn is_too_heavy(&mut self, size: usize) -> bool {
+        if size <= LONG_HEAD || !memory::is_limited() {
+            return false;
+        }
+        if size > overload::LONG && memory::is_scarce() {
+            return true;
+        }
+        let mut keeping = Keeping::new(self.held());
+        keeping.grow(size);
+        self.keeping = Some(keeping);
+        false
     }
 
     /// Takes as much of the room that the heads of one connection have; `false` when there is not so much left.
@@ -278,6 +315,21 @@ impl Exchange {
         }
     }
 
+    /// What is held for this exchange: of HTTP/1 that of its connection.
+    fn held(&mut self) -> Option<Arc<Held>> {
+        let of_connection = self.conversation.held.as_ref()?;
+        if self.conversation.gate.is_some() {
+            return Some(Arc::clone(of_connection));
+        }
+        let held = self.held.get_or_insert_with(|| {
+            let held = Held::new(false);
+            overload::here(&held);
+            stream::end_with(Arc::clone(&held));
+            held
+        });
+        Some(Arc::clone(held))
+    }
+
     /// The body with its time limit and its count.
     fn body(&mut self, conversation: &Conversation, body: Incoming) -> Body {
         let mut body = Body::from(body);
@@ -327,6 +379,13 @@ impl Exchange {
         let Some(router) = router else {
             return text(StatusCode::NOT_FOUND, "404 page not found\n");
         };
+        if let Some(overload) = &self.conversation.door.shared.overload
+            && !router.service.ends_with("@internal")
+            && overload.refuses_request()
+        {
+            self.reason = Some("overload");
+            return reply::overloaded();
+        }
         self.router = Some(Arc::clone(router));
         if let Some(characters) = &router.encoded_characters
             && characters.denied(request.uri().path())
@@ -402,6 +461,13 @@ impl Exchange {
         if self.in_flight.is_none() && shared.guard.limits().stall.is_some() {
             // A gate keeps this time by itself.
             Paced::wrap(response.body_mut());
+        }
+        // Outermost: while it gives nothing, it is the client's turn.
+        if Weighed::wants(response.body())
+            && let Some(held) = self.held()
+        {
+            let body = std::mem::take(response.body_mut());
+            *response.body_mut() = Weighed::body(body, held);
         }
         on_end_boxed(response, self);
         until
@@ -532,6 +598,9 @@ impl EndHook for Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        if let (Some(_), Some(held)) = (&self.conversation.gate, &self.conversation.held) {
+            held.over();
+        }
         if self.head > 0 {
             self.conversation.heads.fetch_sub(self.head, Relaxed);
         }

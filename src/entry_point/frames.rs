@@ -329,7 +329,7 @@ mod tests {
         let limits =
             Limits { frames: allowance(frames), resets: allowance(resets), ..Limits::default() };
         let door = door_with(|entry_point| entry_point.http2_max_concurrent_streams = 1);
-        let conversation = Conversation::new(&door, connection(&door), None, 0);
+        let conversation = Conversation::new(&door, connection(&door), None, None, 0);
         let mut ledger = Ledger::new(&limits, &conversation);
         assert!(ledger.arrived(&[b'x'; PREFACE]));
         ledger

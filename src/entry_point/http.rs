@@ -22,8 +22,10 @@ use super::cork::cork;
 use super::exchange::answer;
 use super::frames::Ledger;
 use super::guard::Limit;
+use super::overload::Pace;
 use super::rest::{Home, Lent, REST_AFTER, leave, rest};
 use super::stream::{Stalled, Stream as HttpStream};
+use crate::exchange::memory::Held;
 use crate::exchange::{Connection, Response};
 use crate::wire::{GateControl, GateLimit, GateTimeouts, HeadLimits, LazySleep, RequestGate};
 
@@ -41,6 +43,11 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// How long a client of HTTP/2 that has nothing open may take to close after GOAWAY.
 const LEAVE_TIME: Duration = Duration::from_secs(10);
 
+/// How much hyper lets a client of HTTP/2 send ahead.
+const USUAL_WINDOW: u32 = 1 << 20;
+
+/// How long a connection of HTTP/2 may rest when resources run short.
+const TIRED: Duration = Duration::from_secs(1);
 /// Longer than any connection lasts.
 const NEVER: Duration = Duration::from_hours(10 * 365 * 24);
 
@@ -63,6 +70,8 @@ pub(super) struct Conversation {
     /// Milliseconds from the opening of the connection to the end of its last request.
     last_busy: AtomicU64,
     closing: AtomicBool,
+    /// What is held for the connection, where that is counted.
+    pub(super) held: Option<Arc<Held>>,
 }
 
 impl Conversation {
@@ -70,6 +79,7 @@ impl Conversation {
         door: &Arc<Door>,
         connection: Arc<Connection>,
         gate: Option<Arc<GateControl>>,
+        held: Option<&Arc<Held>>,
         requests: u64,
     ) -> Arc<Self> {
         let trusted = door.entry_point.trusted.trust(connection.peer_ip);
@@ -85,6 +95,7 @@ impl Conversation {
             heads: AtomicUsize::new(0),
             last_busy: AtomicU64::new(0),
             closing: AtomicBool::new(false),
+            held: held.cloned(),
         })
     }
 
@@ -100,8 +111,22 @@ impl Conversation {
                 .is_some_and(|age| now - self.connection.opened > age);
         if last {
             self.closing.store(true, Relaxed);
+        } else if self.door.stops_keep_alive() {
+            if !self.closing.swap(true, Relaxed)
+                && let Some(overload) = &self.door.shared.overload
+            {
+                overload.count_not_kept_alive();
+            }
+            return true;
         }
         last
+    }
+
+    /// Whether nothing is open, and has not been for long enough to be closed when resources run short.
+    fn is_tired(&self) -> bool {
+        self.door.closes_idle()
+            && self.open.load(Relaxed) == 0
+            && self.idle_since() + TIRED <= Instant::now()
     }
 
     /// Takes note that the client has reached a limit.
@@ -118,20 +143,21 @@ impl Conversation {
 pub(super) async fn serve_http1<S: Stream>(
     door: &Arc<Door>,
     connection: Arc<Connection>,
+    held: Option<&Arc<Held>>,
     stream: S,
     first: Bytes,
 ) -> io::Result<()> {
     let home = Home::new();
-    let mut lent = home.lend(stream);
+    let mut lent = home.lend(stream, held);
     let mut first = first;
     let mut requests = 0;
     loop {
-        let talk = talk(door, Arc::clone(&connection), lent, first, requests);
+        let talk = talk(door, Arc::clone(&connection), held, lent, first, requests);
         let pause = Box::pin(talk).await?;
         let Some(mut stream) = home.take() else { return Ok(()) };
         let Some(pause) = pause else { return Box::pin(leave(&mut stream)).await };
         let Some(begun) = rest(door, &mut stream, pause.since).await? else { return Ok(()) };
-        (lent, first, requests) = (home.lend(stream), begun, pause.requests);
+        (lent, first, requests) = (home.lend(stream, held), begun, pause.requests);
     }
 }
 
@@ -146,6 +172,7 @@ struct Pause {
 async fn talk<S: Stream>(
     door: &Arc<Door>,
     connection: Arc<Connection>,
+    held: Option<&Arc<Held>>,
     stream: Lent<S>,
     first: Bytes,
     requests: u64,
@@ -166,7 +193,8 @@ async fn talk<S: Stream>(
         stall: door.shared.guard.limits().stall,
     };
     let (gate, control) = RequestGate::new(stream, first, limits, timeouts);
-    let conversation = Conversation::new(door, connection, Some(Arc::clone(&control)), requests);
+    let gate_control = Some(Arc::clone(&control));
+    let conversation = Conversation::new(door, connection, gate_control, held, requests);
     let service = service_fn(|request: http::Request<Incoming>| {
         let conversation = Arc::clone(&conversation);
         async move { Ok::<Response, Infallible>(answer(&conversation, request).await) }
@@ -217,27 +245,33 @@ async fn talk<S: Stream>(
 pub(super) async fn serve_http2<S: Stream>(
     door: &Arc<Door>,
     connection: Arc<Connection>,
+    held: Option<&Arc<Held>>,
     stream: S,
 ) -> io::Result<()> {
     let entry_point = &door.entry_point;
-    let conversation = Conversation::new(door, connection, None, 0);
+    let conversation = Conversation::new(door, connection, None, held, 0);
     let service = service_fn(|request: http::Request<Incoming>| {
         let conversation = Arc::clone(&conversation);
         async move { Ok::<Response, Infallible>(answer(&conversation, request).await) }
     });
     let limits = door.shared.guard.limits();
-    let (corked, cork) = cork(stream, Some(Ledger::new(limits, &conversation)));
+    let window = door.shared.overload.as_ref().and_then(|one| one.http2_window());
+    let pace = Pace::http2(window.unwrap_or(USUAL_WINDOW), held);
+    let (corked, cork) = cork(stream, Some(Ledger::new(limits, &conversation)), pace);
     let list_size = u32::try_from(entry_point.limits.max_bytes).unwrap_or(u32::MAX);
     let stall = limits.stall.map(|stall| (stall, Arc::clone(&conversation)));
-    let mut served = pin!(
-        http2::Builder::new(LocalExecutor { write: entry_point.timeouts.write, stall })
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(entry_point.http2_max_concurrent_streams)
-            .max_header_list_size(list_size)
-            .max_send_buf_size(SEND_BUFFER)
-            .header_table_size(entry_point.http2_max_decoder_table)
-            .serve_connection(TokioIo::new(corked), service)
-    );
+    let executor = LocalExecutor { write: entry_point.timeouts.write, stall };
+    let mut builder = http2::Builder::new(executor);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(entry_point.http2_max_concurrent_streams)
+        .max_header_list_size(list_size)
+        .max_send_buf_size(SEND_BUFFER)
+        .header_table_size(entry_point.http2_max_decoder_table);
+    if let Some(window) = window {
+        builder.initial_connection_window_size(window).initial_stream_window_size(window);
+    }
+    let mut served = pin!(builder.serve_connection(TokioIo::new(corked), service));
     let mut stalled = LazySleep::default();
     let idle = entry_point.timeouts.idle;
     let mut timer = pin!(sleep_until(Instant::now() + idle.unwrap_or_default()));
@@ -256,6 +290,12 @@ pub(super) async fn serve_http2<S: Stream>(
                     let now = Instant::now();
                     leave = !busy && end <= now;
                     timer.as_mut().reset(if busy { now + idle } else { end });
+                }
+            }
+            if !leave && conversation.is_tired() {
+                leave = true;
+                if let Some(overload) = &door.shared.overload {
+                    overload.count_idle_closed();
                 }
             }
             if leave {

@@ -12,6 +12,7 @@ mod guard;
 pub mod head;
 pub mod http;
 pub mod listener;
+mod overload;
 mod paced;
 pub mod proxy_protocol;
 mod reply;
@@ -30,6 +31,7 @@ use ::http::{HeaderName, HeaderValue};
 
 pub use cname::{Flattener, HostResolverConfig};
 pub use guard::Guard;
+pub use overload::{Overload, OverloadSettings, Watch};
 pub use shortage::Shortage;
 
 use crate::exchange::canonical::{FieldLimits, TargetRules, UnderscoreStrategy};
@@ -122,4 +124,6 @@ pub struct Shared {
     pub cname: Option<Arc<Flattener>>,
     /// Sees to what clients may take.
     pub guard: Arc<Guard>,
+    /// What is given up when resources run short, where that is switched on.
+    pub overload: Option<Arc<Overload>>,
 }

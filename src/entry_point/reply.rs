@@ -2,10 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::Body as _;
 
+use super::overload;
 use crate::exchange::error::{empty, text};
 use crate::exchange::{Body, BodyEnd, Ending, Outcome, Response};
 use crate::wire::{self, GateControl};
@@ -24,6 +25,13 @@ pub(super) fn refusal(status: StatusCode, reason: &'static str) -> Response {
     let mut response = text(status, "");
     let name = status.canonical_reason().unwrap_or_default();
     *response.body_mut() = Body::from(format!("{} {name}: {reason}", status.as_u16()));
+    response
+}
+
+/// The answer to a request that there is no room for.
+pub(super) fn overloaded() -> Response {
+    let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable\n");
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(overload::RETRY_AFTER));
     response
 }
 

@@ -15,6 +15,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::connection::{Door, Stream};
+use super::overload::Pace;
+use crate::exchange::memory::Held;
 
 /// After so long without a request a connection rests: browsers ask for more within a second.
 pub(super) const REST_AFTER: Duration = Duration::from_secs(2);
@@ -47,6 +49,7 @@ pub(super) async fn rest<S: Stream>(
         biased;
         count = read => count?,
         () = door.drain.told() => 0,
+        () = door.tired(since) => 0,
     };
     if count == 0 {
         // The client may have left without waiting for it.
@@ -78,8 +81,9 @@ impl<S> Home<S> {
     }
 
     /// Lends `stream` to somebody who will drop it.
-    pub(super) fn lend(&self, stream: S) -> Lent<S> {
-        Lent { stream: Some(stream), shut: false, home: Arc::clone(&self.0) }
+    pub(super) fn lend(&self, stream: S, held: Option<&Arc<Held>>) -> Lent<S> {
+        let home = Arc::clone(&self.0);
+        Lent { stream: Some(stream), shut: false, pace: Pace::http1(held), home }
     }
 
     /// The stream, if it was given back.
@@ -93,6 +97,7 @@ pub(super) struct Lent<S> {
     /// `None` while it is dropped, and never else.
     stream: Option<S>,
     shut: bool,
+    pace: Pace,
     home: Arc<Mutex<Option<S>>>,
 }
 
@@ -119,24 +124,30 @@ impl<S: AsyncRead + Unpin> AsyncRead for Lent<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.stream()?.poll_read(cx, buf)
+        let this = self.get_mut();
+        match &mut this.stream {
+            Some(stream) => this.pace.poll_read(Pin::new(stream), cx, buf),
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Lent<S> {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.pace.wrote();
         self.stream()?.poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.pace.wrote();
         let stream = self.stream()?;
         if bufs.iter().map(|buf| buf.len()).sum::<usize>() > SMALL {
             return stream.poll_write_vectored(cx, bufs);

@@ -2,21 +2,25 @@
 //!
 //! Neither a body nor a service is asked for more while the client lets nothing through, so a deadline is kept here,
 //! around all of it; the end of it resets the stream. So is the time that a client may take nothing. Without either it
-//! costs nothing.
+//! costs nothing. Where memory runs short, the stream may be told to end as well.
 
 use std::cell::Cell;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
+use crate::exchange::memory::Held;
 use crate::wire::LazySleep;
 
 thread_local! {
     /// What the exchange of the stream that is being polled has asked for.
     static ASKED: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// What is held for it.
+    static HELD: Cell<Option<Arc<Held>>> = const { Cell::new(None) };
     /// Whom it waits for, if that was said.
     static TURN: Cell<Option<Turn>> = const { Cell::new(None) };
 }
@@ -40,6 +44,11 @@ pub(super) fn end_at(until: Instant) {
     ASKED.set(Some(until));
 }
 
+/// The stream that is being polled ends when `held` does.
+pub(super) fn end_with(held: Arc<Held>) {
+    HELD.set(Some(held));
+}
+
 pin_project! {
     /// The work of one stream.
     pub(super) struct Stream<F> {
@@ -50,6 +59,7 @@ pin_project! {
         stall: Option<Duration>,
         since: Option<Instant>,
         timer: LazySleep,
+        held: Option<Arc<Held>>,
     }
 }
 
@@ -59,7 +69,8 @@ pub(super) struct Stalled;
 
 impl<F> Stream<F> {
     pub(super) fn new(work: F, stall: Option<Duration>) -> Self {
-        Self { work, until: None, stall, since: None, timer: LazySleep::default() }
+        let timer = LazySleep::default();
+        Self { work, until: None, stall, since: None, timer, held: None }
     }
 }
 
@@ -68,7 +79,14 @@ impl<F: Future> Future for Stream<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
+        if this.held.as_ref().is_some_and(|held| held.is_ended()) {
+            return Poll::Ready(Ok(()));
+        }
         let polled = this.work.poll(cx);
+        if let Some(held) = HELD.take() {
+            held.serve_by(cx.waker());
+            *this.held = Some(held);
+        }
         if let Some(until) = ASKED.take() {
             *this.until = Some(until);
         }
@@ -102,6 +120,21 @@ mod tests {
         let others = Stream::new(tokio::time::sleep(Duration::from_secs(10)), None);
         assert_eq!(others.await, Ok(()));
         assert_eq!(start.elapsed().as_secs(), 13, "one stream's end is no other's");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_ends_with_what_is_held_for_it() {
+        let held = Held::new(false);
+        let other = Arc::clone(&held);
+        let work = async {
+            end_with(other);
+            std::future::pending::<()>().await;
+        };
+        let ending = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            held.end();
+        };
+        assert_eq!(tokio::join!(Stream::new(work, None), ending).0, Ok(()));
     }
 
     /// G-27, G-34

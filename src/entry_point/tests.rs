@@ -65,6 +65,7 @@ pub(super) fn door_with(change: impl FnOnce(&mut EntryPoint)) -> Arc<Door> {
         cname: None,
         guard: Guard::new(Limits::default(), &metrics),
         metrics,
+        overload: None,
     };
     Arc::new(Door {
         shared: Arc::new(shared),
@@ -99,7 +100,7 @@ async fn converse(bytes: &str) -> Option<String> {
     let (mut client, server) = duplex(1 << 16);
     let serving = spawn_local(async move {
         let door = door();
-        serve_http1(&door, connection(&door), server, Bytes::new()).await
+        serve_http1(&door, connection(&door), None, server, Bytes::new()).await
     });
     client.write_all(bytes.as_bytes()).await.unwrap();
     let mut text = String::new();
@@ -142,7 +143,7 @@ async fn a_refused_upgrade_costs_nobody_the_answer() {
     let (socket, _) = listener.accept().await.unwrap();
     let serving = spawn_local(async move {
         let door = door();
-        serve_http1(&door, connection(&door), socket, Bytes::new()).await
+        serve_http1(&door, connection(&door), None, socket, Bytes::new()).await
     });
     let mut text = String::new();
     client.read_to_string(&mut text).await.unwrap();
@@ -158,7 +159,7 @@ async fn answers(request: Request<Empty<Bytes>>) -> (StatusCode, Option<HeaderVa
     let (client, server) = duplex(1 << 16);
     spawn_local(async move {
         let door = door();
-        serve_http2(&door, connection(&door), server).await
+        serve_http2(&door, connection(&door), None, server).await
     });
     let (mut sender, task) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(client))
@@ -276,9 +277,9 @@ async fn a_panic_is_a_500_or_the_end_of_the_connection() {
     for (path, end) in [("/head", "\r\n\r\nInternal Server Error\n"), ("/body", "half\r\n")] {
         let (mut client, server) = duplex(1 << 16);
         let doors = Arc::clone(&door);
-        spawn_local(
-            async move { serve_http1(&doors, connection(&doors), server, Bytes::new()).await },
-        );
+        spawn_local(async move {
+            serve_http1(&doors, connection(&doors), None, server, Bytes::new()).await
+        });
         let ask = format!("GET {path} HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n");
         client.write_all(ask.as_bytes()).await.unwrap();
         let mut text = String::new();
@@ -314,10 +315,9 @@ async fn a_connection_rests_between_requests_and_goes_on() {
     let door = door_with(|entry_point| entry_point.keep_alive_max_requests = 7);
     let (mut client, server) = duplex(1 << 16);
     let doors = Arc::clone(&door);
-    let serving =
-        spawn_local(
-            async move { serve_http1(&doors, connection(&doors), server, Bytes::new()).await },
-        );
+    let serving = spawn_local(async move {
+        serve_http1(&doors, connection(&doors), None, server, Bytes::new()).await
+    });
     for pause in [1, 3, 1000, 3] {
         client.write_all(GET).await.unwrap();
         assert!(answer(&mut client).await.starts_with("HTTP/1.1 404 "));
@@ -348,7 +348,7 @@ async fn a_resting_connection_ends_with_the_idle_time_and_with_a_stop() {
         let (mut client, server) = duplex(1 << 16);
         let doors = Arc::clone(&door);
         let serving = spawn_local(async move {
-            serve_http1(&doors, connection(&doors), server, Bytes::new()).await
+            serve_http1(&doors, connection(&doors), None, server, Bytes::new()).await
         });
         client.write_all(GET).await.unwrap();
         answer(&mut client).await;

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, warn};
 
 use super::connection::{self, Door};
+use super::overload;
 use super::shortage::QUIET;
 use super::{EntryPoint, Shared, listener};
 use crate::exchange::{OpenWork, Signal};
@@ -60,8 +61,12 @@ pub fn start(
     // A local runtime cannot move: it is built where it runs.
     let (built, result) = std::sync::mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-        let runtime =
-            Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        let mut builder = Builder::new_current_thread();
+        builder.enable_all();
+        if let Some(threads) = shared.overload.as_ref().and_then(|one| one.blocking_threads()) {
+            builder.max_blocking_threads(threads);
+        }
+        let runtime = builder.build_local(LocalOptions::default());
         let runtime = match runtime {
             Ok(runtime) => runtime,
             Err(error) => {
@@ -72,6 +77,9 @@ pub fn start(
         let _ = built.send(Ok(()));
         runtime.block_on(async move {
             spawn_local(give_memory_back());
+            if let Some(overload) = &shared.overload {
+                spawn_local(overload::tend(Arc::clone(overload)));
+            }
             let hellos =
                 shared.guard.limits().handshakes.map(|most| Arc::new(Semaphore::new(most)));
             let mut tasks = Vec::new();
@@ -118,6 +126,11 @@ async fn serve(
     let work = OpenWork::default();
     let drain = Signal::default();
     let life_cycle = entry_point.life_cycle;
+    #[cfg(target_os = "linux")]
+    if let Some(unsent) = shared.overload.as_ref().and_then(|overload| overload.unsent()) {
+        // What is accepted inherits it. Failing, it is only less memory that is used well.
+        let _ = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(unsent);
+    }
     let door =
         Arc::new(Door { shared, entry_point, hellos, work: work.clone(), drain: drain.clone() });
     let accept_until = async {
@@ -154,7 +167,12 @@ async fn serve(
 async fn accept(socket: &tokio::net::TcpListener, door: &Arc<Door>) {
     let shortage = &door.entry_point.shortage;
     let name = &*door.entry_point.facts.name;
+    let overload = door.shared.overload.as_deref();
+    let position = door.entry_point.position;
     loop {
+        if let Some(overload) = overload {
+            overload.room(position).await;
+        }
         let accepted = if shortage.lasts() {
             shortage.look(name);
             // That nobody comes any more must not keep it from being over.
@@ -164,6 +182,7 @@ async fn accept(socket: &tokio::net::TcpListener, door: &Arc<Door>) {
             socket.accept().await
         };
         match accepted {
+            Ok(_) if overload.is_some_and(|overload| overload.refuses_connection(position)) => {}
             Ok((stream, peer)) => begin(stream, peer, door),
             Err(error) if is_of_connection(&error) => {}
             Err(error) => {

@@ -11,6 +11,7 @@ mod client_subject;
 pub mod context;
 pub mod error;
 pub mod forwarded;
+pub mod memory;
 pub mod observe;
 pub mod open_work;
 pub mod replay;

@@ -20,6 +20,7 @@ use super::at_hand::discard;
 use super::retry::Budget;
 use super::{Build, BuildContext};
 use crate::exchange::error::{bare, too_large};
+use crate::exchange::memory::Held;
 use crate::exchange::replay;
 use crate::exchange::{
     Attempts, Body, BodyError, Context, Middleware, Next, Outcome, ProxyError, Request, Response,
@@ -151,7 +152,8 @@ impl Buffering {
             let response = next.run(cx, Request::from_parts(parts, body)).await;
             return self.keep(&method, response).await;
         }
-        let kept = match Kept::read(body, self.request).await {
+        let held = parts.extensions.get::<Arc<Held>>().cloned();
+        let kept = match Kept::read(body, self.request, held).await {
             Ok(kept) => kept,
             Err(failure) => return refusal(&failure),
         };
@@ -198,7 +200,7 @@ impl Buffering {
             return response;
         }
         let body = std::mem::take(response.body_mut());
-        let (status, error) = match Kept::read(body, self.response).await {
+        let (status, error) = match Kept::read(body, self.response, None).await {
             Ok(kept) => {
                 describe(response.headers_mut(), &kept);
                 *response.body_mut() = kept.body();

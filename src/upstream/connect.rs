@@ -25,11 +25,13 @@ use tokio_rustls::client::TlsStream;
 use super::proxy::{self, ForwardProxy, ProxyKind};
 use super::target::TargetScheme;
 use super::transport::{Origin, ServersTransport};
-use crate::exchange::ProxyError;
+use crate::exchange::{ProxyError, memory};
 
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a proxy to connect to the server, where `dialTimeout` sets no limit.
 const TUNNEL_TIMEOUT: Duration = Duration::from_mins(1);
+/// What may wait in the kernel to be sent to a server, where memory has a limit.
+const UNSENT: u32 = 128 << 10;
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 /// From one line about a shortage to the next.
 const REMINDER: Duration = Duration::from_secs(10);
@@ -209,7 +211,13 @@ async fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
     stream.set_nodelay(true)?;
     let keepalive =
         socket2::TcpKeepalive::new().with_time(TCP_KEEPALIVE).with_interval(TCP_KEEPALIVE);
-    socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+    let socket = socket2::SockRef::from(&stream);
+    socket.set_tcp_keepalive(&keepalive)?;
+    #[cfg(target_os = "linux")]
+    if memory::is_limited() {
+        // A cgroup of version 2 counts what a server does not take.
+        let _ = socket.set_tcp_notsent_lowat(UNSENT);
+    }
     Ok(stream)
 }
 

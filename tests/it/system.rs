@@ -58,7 +58,9 @@ pub(crate) fn metric(client: &mut Client, line: &str) -> f64 {
 #[test]
 fn descriptors_may_run_out() {
     let origin = Origin::start();
-    let process = Process::start(&json!({}), &everything_to(&origin.url()));
+    // Before it comes to that, overload protection would close what rests: see `overload`.
+    let options = json!({"limits": {"overload": {"enabled": false}}});
+    let process = Process::start(&options, &everything_to(&origin.url()));
     let mut served = Client::connect(process.address("web")).unwrap();
     assert_eq!(served.send(&Ask::get("/")).unwrap().status, 200);
     let limit = u64::try_from(descriptors(&process)).unwrap() + 16;

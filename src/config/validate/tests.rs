@@ -259,3 +259,14 @@ fn names_at_entry_points_that_lead_nowhere() {
     error(&web("forwardedHeaders: {connection: ['a b']}"), &["`a b` is no name of a header"]);
     error("providers: {file: {filename: routes.conf}}\n", &["f.yml:1:30", "use .toml, .yaml"]);
 }
+
+#[test]
+fn steps_of_overload_ascend() {
+    assert_eq!(lines("limits: {overload: {stopKeepAlive: 0.5, maxMemory: 1000}}\n"), [""; 0]);
+    error(
+        "limits: {overload: {stopKeepAlive: 0.96}}\n",
+        &["`refuseRequests` must be above the step before it"],
+    );
+    error("limits: {overload: {resetHeaviest: 1.5}}\n", &["f.yml:1:36", "at most 1"]);
+    error("limits: {overload: {interval: 0s}}\n", &["longer than nothing"]);
+}

@@ -17,10 +17,14 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use crate::exchange::memory::{Held, Keeping, is_limited, is_scarce};
 use crate::exchange::{Body, BodyError};
 
 /// Bytes of one write to the disk, or of one read.
 const BLOCK: usize = 128 * 1024;
+
+/// Bytes of one write where memory has a limit: everybody who writes collects as many.
+const SMALL_BLOCK: usize = 16 * 1024;
 
 /// How much is kept, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,16 +50,24 @@ pub(super) struct Kept {
     file: Option<Arc<File>>,
     on_disk: u64,
     trailers: Option<HeaderMap>,
+    /// Counts what is in memory.
+    _keeping: Arc<Keeping>,
 }
 
 impl Kept {
     /// Reads all of `body`.
-    pub(super) async fn read(mut body: Body, limits: Limits) -> Result<Self, Failure> {
+    /// `held` is for whom, where that is known.
+    pub(super) async fn read(
+        mut body: Body,
+        limits: Limits,
+        held: Option<Arc<Held>>,
+    ) -> Result<Self, Failure> {
         let fits = |length: u64| limits.most.is_none_or(|most| length <= most);
         if !fits(body.size_hint().lower()) {
             return Err(Failure::TooLarge);
         }
         let mut memory = BytesMut::new();
+        let mut keeping = Keeping::new(held);
         let mut disk: Option<Disk> = None;
         let mut length = 0;
         let mut trailers = None;
@@ -71,8 +83,12 @@ impl Kept {
             if !fits(length) {
                 return Err(Failure::TooLarge);
             }
-            let room = limits.memory.saturating_sub(memory.len()).min(data.len());
-            memory.extend_from_slice(&data.split_to(room));
+            // Once something is on the disk, so is all that follows.
+            let full = disk.is_some() || is_scarce();
+            let room = if full { 0 } else { limits.memory.saturating_sub(memory.len()) };
+            let before = memory.capacity();
+            memory.extend_from_slice(&data.split_to(room.min(data.len())));
+            keeping.grow(memory.capacity().saturating_sub(before));
             if !data.is_empty() {
                 let disk = match &mut disk {
                     Some(disk) => disk,
@@ -85,7 +101,8 @@ impl Kept {
             Some(disk) => disk.finish().await.map_err(Failure::Disk)?,
             None => (None, 0),
         };
-        Ok(Self { memory: memory.freeze(), file, on_disk, trailers })
+        let keeping = Arc::new(keeping);
+        Ok(Self { memory: memory.freeze(), file, on_disk, trailers, _keeping: keeping })
     }
 
     /// Its length in bytes.
@@ -122,7 +139,8 @@ impl Disk {
 
     async fn write(&mut self, data: &[u8]) -> io::Result<()> {
         self.waiting.extend_from_slice(data);
-        if self.waiting.len() < BLOCK { Ok(()) } else { self.write_out().await }
+        let block = if is_limited() { SMALL_BLOCK } else { BLOCK };
+        if self.waiting.len() < block { Ok(()) } else { self.write_out().await }
     }
 
     async fn write_out(&mut self) -> io::Result<()> {
@@ -259,7 +277,7 @@ mod tests {
         for (count, size) in [(0, 0), (1, 5), (2, 5), (3, 5), (7, 50_000), (3, 300_000)] {
             let parts: Vec<Vec<u8>> = (0..count).map(|at| vec![at; size]).collect();
             let whole = parts.concat();
-            let kept = Kept::read(pieces(parts), SMALL).await.unwrap();
+            let kept = Kept::read(pieces(parts), SMALL, None).await.unwrap();
             assert_eq!(kept.length(), whole.len() as u64);
             assert_eq!(kept.file.is_some(), whole.len() > 10);
             for _ in 0..3 {
@@ -272,7 +290,7 @@ mod tests {
 
     #[tokio::test]
     async fn two_readers_do_not_disturb_each_other() {
-        let kept = Kept::read(pieces(vec![vec![7; 400_000]]), SMALL).await.unwrap();
+        let kept = Kept::read(pieces(vec![vec![7; 400_000]]), SMALL, None).await.unwrap();
         let (mut one, mut other) = (kept.body(), kept.body());
         drop(kept);
         let mut read = 0;
@@ -289,11 +307,11 @@ mod tests {
         let limits = Limits { memory: 4, most: Some(10) };
         for (parts, fits) in [(vec![5, 5], true), (vec![5, 6], false), (vec![11], false)] {
             let body = pieces(parts.into_iter().map(|size| vec![b'x'; size]).collect());
-            let kept = Kept::read(body, limits).await;
+            let kept = Kept::read(body, limits, None).await;
             assert_eq!(kept.is_ok(), fits);
         }
         // A length that is known is not read.
-        let kept = Kept::read(Body::from(Bytes::from_static(b"01234567890")), limits).await;
+        let kept = Kept::read(Body::from(Bytes::from_static(b"01234567890")), limits, None).await;
         assert!(matches!(kept, Err(Failure::TooLarge)));
     }
 
@@ -303,7 +321,7 @@ mod tests {
         trailers.insert("grpc-status", "0".parse().unwrap());
         let frames = [Ok(Frame::data(Bytes::from_static(b"text"))), Ok(Frame::trailers(trailers))];
         let body = Body::boxed(StreamBody::new(stream::iter(frames)));
-        let kept = Kept::read(body, SMALL).await.unwrap();
+        let kept = Kept::read(body, SMALL, None).await.unwrap();
         assert!(kept.has_trailers());
         let collected = kept.body().collect().await.unwrap();
         assert_eq!(collected.trailers().unwrap()["grpc-status"], "0");
@@ -314,7 +332,7 @@ mod tests {
     async fn a_source_that_fails_is_no_body() {
         let frames = [Ok(Frame::data(Bytes::from_static(b"text"))), Err(BodyError::Timeout)];
         let body = Body::boxed(StreamBody::new(stream::iter(frames)));
-        let failure = Kept::read(body, SMALL).await.err().unwrap();
+        let failure = Kept::read(body, SMALL, None).await.err().unwrap();
         assert!(matches!(failure, Failure::Source(BodyError::Timeout)));
     }
 

@@ -6,6 +6,7 @@
 mod bound;
 mod config;
 mod limits;
+mod overload;
 mod process;
 mod render;
 mod series;
@@ -19,6 +20,7 @@ use jiff::Timestamp;
 
 pub use bound::{ExchangeMetrics, ServerGauge, is_label};
 pub use config::{MetricsConfig, PrometheusConfig};
+pub use overload::{OverloadMetrics, ResourceMetrics};
 
 use bound::{Counters, Kept, Named, Setup, lock};
 use limits::LimitCounts;
@@ -71,6 +73,7 @@ pub struct Metrics {
     drops: Mutex<Vec<(&'static str, &'static str, Arc<AtomicU64>)>>,
     bans: OnceLock<Arc<dyn BanCounts>>,
     limits: LimitCounts,
+    overload: OnceLock<Arc<OverloadMetrics>>,
 }
 
 /// Bans of one middleware.
@@ -137,6 +140,7 @@ impl Metrics {
             drops: Mutex::default(),
             bans: OnceLock::new(),
             limits: LimitCounts::default(),
+            overload: OnceLock::new(),
         })
     }
 
@@ -259,6 +263,11 @@ impl Metrics {
         let _ = self.bans.set(bans);
     }
 
+    /// Shows what overload protection does. The first one to be named counts.
+    pub fn watch_overload(&self, overload: Arc<OverloadMetrics>) {
+        let _ = self.overload.set(overload);
+    }
+
     /// The counter of one limit of clients; shown from then on.
     pub fn limit(&self, name: &'static str) -> Arc<AtomicU64> {
         self.limits.counter(name)
@@ -283,6 +292,9 @@ impl Metrics {
         self.render_certificates(&mut out);
         self.render_bans(&mut out);
         self.limits.render(&mut out);
+        if let Some(overload) = self.overload.get() {
+            overload.render(&mut out);
+        }
         out
     }
 

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::exchange::poll_read_with;
+use crate::exchange::memory;
 use crate::exchange::{Body, BodyError, without_misplaced_trailers};
 use crate::upstream::connect::Stream;
 use crate::upstream::upload::UploadState;
@@ -113,7 +114,7 @@ fn read<S: AsyncRead + Unpin>(
     many: &mut bool,
     most: usize,
 ) -> Poll<io::Result<Bytes>> {
-    if !*many || most < MANY {
+    if !*many || most < MANY || memory::is_scarce() {
         let read = ready!(poll_read_with(cx, stream, Bytes::copy_from_slice))?;
         *many = read.len() >= MANY;
         return Poll::Ready(Ok(read));

@@ -56,6 +56,17 @@ impl Process {
         Self::spawn(shell, options, text).listening()
     }
 
+    /// The same in the cgroup with this folder, which may take root.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn in_group(group: &Path, options: &Value, text: &str) -> Self {
+        let script = "echo $$ 2>/dev/null >\"$0\" || sudo -n /bin/sh -c \"echo $$ >'$0'\" || exit 1
+            exec \"$@\"";
+        let mut shell = Command::new("/bin/sh");
+        shell.env_clear().args(["-c", script]).arg(group.join("cgroup.procs"));
+        shell.arg(env!("CARGO_BIN_EXE_doorward"));
+        Self::by(shell, options, text)
+    }
+
     /// The same by a command that becomes the program.
     pub(crate) fn by(command: Command, options: &Value, text: &str) -> Self {
         Self::spawn(command, options, text).listening()

@@ -1,0 +1,240 @@
+//! What the kernel allows this process of memory, and how much of it is used: its cgroup and those above, version 1
+//! and 2 alike.
+//!
+//! What counts as used is what the kernel could not take back at once: pages of files are given up before anybody is
+//! killed, so they do not count, but for those that the disk has yet to take.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+/// A limit above this is none: version 1 writes the largest multiple of a page.
+const NONE: u64 = 1 << 60;
+/// More than any `memory.stat` has.
+const STAT: usize = 16 * 1024;
+
+/// One cgroup that has a limit.
+#[derive(Debug)]
+pub(super) struct Group {
+    /// Bytes that it may use.
+    pub(super) limit: u64,
+    usage: File,
+    stat: File,
+    version: &'static Version,
+}
+
+/// The two versions: where they are mounted, and how their files are called.
+#[derive(Debug)]
+struct Version {
+    mount: &'static str,
+    limits: &'static [&'static str],
+    usage: &'static str,
+    reclaimable: &'static [&'static str],
+    /// What of that has to be written first, which takes as long as the disk does.
+    unwritten: &'static [&'static str],
+}
+
+static ONE: Version = Version {
+    mount: "memory",
+    limits: &["memory.limit_in_bytes"],
+    usage: "memory.usage_in_bytes",
+    reclaimable: &["total_inactive_file", "total_active_file"],
+    unwritten: &["total_dirty", "total_writeback"],
+};
+static TWO: Version = Version {
+    mount: "",
+    limits: &["memory.max", "memory.high"],
+    usage: "memory.current",
+    reclaimable: &["inactive_file", "active_file", "slab_reclaimable"],
+    unwritten: &["file_dirty", "file_writeback"],
+};
+
+/// Every cgroup of this process that limits its memory. Each has its own share of others that it counts.
+pub(super) fn limits() -> Vec<Group> {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    limits_below(Path::new("/sys/fs/cgroup"), &own)
+}
+
+/// The same for the mount point `root` and the text of `/proc/self/cgroup`.
+fn limits_below(root: &Path, own: &str) -> Vec<Group> {
+    let mut found = Vec::new();
+    for line in own.lines() {
+        let mut parts = line.splitn(3, ':');
+        let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next())
+        else {
+            continue;
+        };
+        let version = match controllers {
+            "" => &TWO,
+            list if list.split(',').any(|one| one == "memory") => &ONE,
+            _ => continue,
+        };
+        let top = root.join(version.mount);
+        let mut folder = top.join(path.trim_start_matches('/'));
+        // In a container the path may be the host's, of which only the last folder is to be seen: as the top.
+        while folder.starts_with(&top) {
+            found.extend(version.group(&folder));
+            if !folder.pop() {
+                break;
+            }
+        }
+    }
+    found
+}
+
+impl Version {
+    fn group(&'static self, folder: &Path) -> Option<Group> {
+        let limits = self.limits.iter().filter_map(|name| {
+            let text = fs::read_to_string(folder.join(name)).ok()?;
+            text.trim().parse::<u64>().ok().filter(|limit| (1..NONE).contains(limit))
+        });
+        let limit = limits.min()?;
+        let open = |name: &str| File::open(folder.join(name) as PathBuf).ok();
+        Some(Group { limit, usage: open(self.usage)?, stat: open("memory.stat")?, version: self })
+    }
+}
+
+impl Group {
+    /// The share of the limit that is used and could not be taken back. `enough` is a share below which nobody wants
+    /// to know more exactly: then files count too.
+    pub(super) fn pressure(&self, buffer: &mut Vec<u8>, enough: f64) -> Option<Used> {
+        let usage: u64 = read(&self.usage, buffer)?.trim().parse().ok()?;
+        if share(usage, self.limit) < enough {
+            return Some(Used { bytes: usage, limit: self.limit });
+        }
+        let stat = read(&self.stat, buffer)?;
+        let unwritten = sum(stat, self.version.unwritten);
+        let reclaimable = sum(stat, self.version.reclaimable).saturating_sub(unwritten);
+        Some(Used { bytes: usage.saturating_sub(reclaimable), limit: self.limit })
+    }
+}
+
+/// How much of a limit is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Used {
+    pub(super) bytes: u64,
+    pub(super) limit: u64,
+}
+
+impl Used {
+    /// As a share.
+    pub(super) fn share(self) -> f64 {
+        share(self.bytes, self.limit)
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a share need not be exact to the byte")]
+fn share(used: u64, limit: u64) -> f64 {
+    if limit == 0 { 1.0 } else { used as f64 / limit as f64 }
+}
+
+/// The whole of a small file that changes, read again from its beginning.
+fn read<'b>(file: &File, buffer: &'b mut Vec<u8>) -> Option<&'b str> {
+    buffer.resize(STAT, 0);
+    let length = file.read_at(buffer, 0).ok()?;
+    std::str::from_utf8(buffer.get(..length)?).ok()
+}
+
+fn sum(stat: &str, names: &[&str]) -> u64 {
+    let values = stat.lines().filter_map(|line| {
+        let (name, value) = line.split_once(' ')?;
+        names.contains(&name).then(|| value.trim().parse::<u64>().ok())?
+    });
+    values.sum()
+}
+
+/// Resident memory of this process.
+pub(super) fn resident() -> Option<u64> {
+    resident_in(&fs::read_to_string("/proc/self/status").ok()?)
+}
+
+fn resident_in(status: &str) -> Option<u64> {
+    let value = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kilobytes: u64 = value.split_ascii_whitespace().next()?.parse().ok()?;
+    kilobytes.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(folder: &Path, files: &[(&str, &str)]) {
+        fs::create_dir_all(folder).unwrap();
+        for (name, text) in files {
+            fs::write(folder.join(name), text).unwrap();
+        }
+    }
+
+    fn used(groups: &[Group], enough: f64) -> Vec<(u64, u64)> {
+        let mut buffer = Vec::new();
+        let used = groups.iter().map(|group| group.pressure(&mut buffer, enough).unwrap());
+        used.map(|used| (used.bytes, used.limit)).collect()
+    }
+
+    #[test]
+    fn version_two_counts_the_group_and_those_above() {
+        let root = tempfile::tempdir().unwrap();
+        let stat = "anon 70\nfile 25\ninactive_file 20\nactive_file 5\nslab_reclaimable 4\n\
+                    file_dirty 2\nfile_writeback 1\n";
+        let pod = root.path().join("kubepods/pod7");
+        let files = |max, high| {
+            [("memory.max", max), ("memory.high", high), ("memory.current", "100\n")]
+                .into_iter()
+                .chain([("memory.stat", stat)])
+                .collect::<Vec<_>>()
+        };
+        write(&pod, &files("300\n", "max\n"));
+        write(&pod.join("doorward"), &files("200\n", "150\n"));
+        write(&root.path().join("kubepods"), &files("max\n", "max\n"));
+        let groups = limits_below(root.path(), "0::/kubepods/pod7/doorward\n");
+        assert_eq!(used(&groups, 0.0), [(74, 150), (74, 300)], "the smaller of two, then above");
+        assert_eq!(used(&groups, 0.5), [(74, 150), (100, 300)], "files are not looked at in vain");
+        write(&pod, &[("memory.current", "40\n")]);
+        assert_eq!(used(&groups, 0.0)[1], (14, 300), "it is read again");
+    }
+
+    #[test]
+    fn version_one_has_names_of_its_own() {
+        let root = tempfile::tempdir().unwrap();
+        let group = root.path().join("memory/docker/abc");
+        let stat = "cache 9\ninactive_file 1\ntotal_cache 40\ntotal_inactive_file 30\n\
+                    total_active_file 10\ntotal_unevictable 0\n";
+        write(
+            &group,
+            &[
+                ("memory.limit_in_bytes", "134217728\n"),
+                ("memory.usage_in_bytes", "1040\n"),
+                ("memory.stat", stat),
+            ],
+        );
+        write(&root.path().join("memory"), &[("memory.limit_in_bytes", "9223372036854771712\n")]);
+        let own = "5:cpuset:/docker/abc\n4:cpu,memory:/docker/abc\n0::/docker/abc\n";
+        assert_eq!(used(&limits_below(root.path(), own), 0.0), [(1000, 134_217_728)]);
+    }
+
+    #[test]
+    fn a_container_sees_its_group_as_the_top() {
+        let root = tempfile::tempdir().unwrap();
+        let files = [("memory.max", "50\n"), ("memory.current", "10\n"), ("memory.stat", "")];
+        write(root.path(), &files);
+        for own in ["0::/\n", "0::/system.slice/docker-abc.scope\n"] {
+            assert_eq!(used(&limits_below(root.path(), own), 0.0), [(10, 50)], "{own}");
+        }
+    }
+
+    #[test]
+    fn no_limit_is_no_group() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), &[("memory.max", "max\n"), ("memory.current", "10\n")]);
+        assert!(limits_below(root.path(), "0::/\n").is_empty());
+        assert!(limits_below(root.path(), "").is_empty());
+        assert!(limits_below(root.path(), "nonsense\n::\n").is_empty());
+    }
+
+    #[test]
+    fn resident_memory_is_what_the_kernel_says() {
+        assert_eq!(resident_in("VmSize:\t 9 kB\nVmRSS:\t  1024 kB\n"), Some(1 << 20));
+        assert_eq!(resident_in("Name: x\n"), None);
+        assert!(resident().is_some_and(|bytes| bytes > 0));
+    }
+}

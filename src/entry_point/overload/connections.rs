@@ -1,0 +1,245 @@
+//! What one worker serves: its connections, and the streams that have a lot on their way, so that they can be told to
+//! look at how things are, or be ended.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
+use tokio::time::{Duration, Instant, sleep};
+
+use super::Overload;
+use crate::exchange::memory::Held;
+
+/// What a connection takes at least, with its buffers and its TLS.
+const LEAST: u64 = 64 << 10;
+/// How often connections are told to look at how things are, while something is given up.
+const REMIND: Duration = Duration::from_secs(1);
+/// More than the allocator keeps at hand: asking for it makes it give back what is free.
+const LARGE: usize = 1 << 20;
+
+thread_local! {
+    /// In the order in which they came.
+    static HERE: RefCell<Here> = RefCell::new(Here::default());
+}
+
+#[derive(Default)]
+struct Here {
+    /// Each with its entry point; streams have none.
+    open: Vec<(Option<usize>, Weak<Held>)>,
+    /// As many as were left when those that are gone were last taken out.
+    left: usize,
+}
+
+impl Here {
+    fn add(&mut self, entry_point: Option<usize>, held: &Arc<Held>) {
+        if self.open.len() > 2 * self.left + 64 {
+            self.open.retain(|(_, held)| held.strong_count() > 0);
+            self.left = self.open.len();
+        }
+        self.open.push((entry_point, Arc::downgrade(held)));
+    }
+
+    /// Those of which the entry point is wanted, and all streams.
+    fn all(&self, wanted: impl Fn(usize) -> bool) -> Vec<Arc<Held>> {
+        let open = self.open.iter().filter(|(entry_point, _)| entry_point.is_none_or(&wanted));
+        open.filter_map(|(_, held)| held.upgrade()).collect()
+    }
+}
+
+/// Has this worker look after a stream.
+pub(in crate::entry_point) fn here(held: &Arc<Held>) {
+    HERE.with_borrow_mut(|here| here.add(None, held));
+}
+
+/// A connection that counts until this is dropped.
+pub(in crate::entry_point) struct Seat {
+    overload: Arc<Overload>,
+    entry_point: usize,
+    held: Arc<Held>,
+}
+
+impl Seat {
+    pub(in crate::entry_point) fn new(overload: &Arc<Overload>, entry_point: usize) -> Self {
+        overload.connections.fetch_add(1, Relaxed);
+        overload.accepted.fetch_add(1, Relaxed);
+        if let Some(open) = overload.by_entry_point.get(entry_point) {
+            open.fetch_add(1, Relaxed);
+        }
+        let held = Held::new(true);
+        HERE.with_borrow_mut(|here| here.add(Some(entry_point), &held));
+        Self { overload: Arc::clone(overload), entry_point, held }
+    }
+
+    /// What is held for it.
+    pub(in crate::entry_point) fn held(&self) -> &Arc<Held> {
+        &self.held
+    }
+
+    /// Serves the connection by `serving`, until that is over or the connection must end.
+    pub(in crate::entry_point) fn serve<F: Future<Output = ()>>(
+        &self,
+        serving: F,
+    ) -> Seated<'_, F> {
+        Seated { serving, held: &self.held, told: false }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.overload.connections.fetch_sub(1, Relaxed);
+        if let Some(open) = self.overload.by_entry_point.get(self.entry_point) {
+            open.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+pin_project! {
+    /// What [`Seat::serve`] returns.
+    pub(in crate::entry_point) struct Seated<'a, F> {
+        #[pin]
+        serving: F,
+        held: &'a Held,
+        told: bool,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Seated<'_, F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        if !*this.told {
+            // A task has one waker all its life.
+            this.held.serve_by(cx.waker());
+            *this.told = true;
+        }
+        if this.held.is_ended() {
+            return Poll::Ready(());
+        }
+        this.serving.poll(cx)
+    }
+}
+
+/// Looks after what this worker serves, for as long as something is given up; then until it is again.
+pub(in crate::entry_point) async fn tend(overload: Arc<Overload>) {
+    let mut calm = overload.changes();
+    let worker = overload.tended.fetch_add(1, Relaxed);
+    loop {
+        if calm.wait_for(|calm| !*calm).await.is_err() {
+            return;
+        }
+        let mut reminded = None;
+        while !*calm.borrow_and_update() {
+            let now = Instant::now();
+            if reminded.is_none_or(|at| now >= at + REMIND) {
+                reminded = Some(now);
+                remind();
+            }
+            free(&overload, worker);
+            drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE)));
+            sleep(overload.settings.interval).await;
+        }
+    }
+}
+
+fn remind() {
+    let all = HERE.with_borrow(|here| here.all(|_| true));
+    all.iter().filter(|held| held.is_connection).for_each(|held| held.wake());
+}
+
+/// Ends what is heaviest, until the surplus of this worker is gone.
+fn free(overload: &Overload, worker: usize) {
+    let Some(surplus) = overload.surplus.get(worker) else { return };
+    let (bytes, connections) = (surplus.bytes.swap(0, Relaxed), surplus.count.swap(0, Relaxed));
+    if bytes == 0 && connections == 0 {
+        return;
+    }
+    let all = HERE.with_borrow(|here| here.all(|entry_point| !overload.has_few(entry_point)));
+    let weights: Vec<u64> = all.iter().map(|held| held.bytes() as u64).collect();
+    let kinds: Vec<bool> = all.iter().map(|held| held.is_connection).collect();
+    for at in heaviest(&weights, &kinds, bytes, connections) {
+        let Some(held) = all.get(at) else { continue };
+        let metrics = &overload.metrics;
+        let count =
+            if held.is_connection { &metrics.connections_reset } else { &metrics.streams_reset };
+        count.fetch_add(1, Relaxed);
+        held.end();
+    }
+}
+
+/// Positions of what to end: the heaviest first, and of those that weigh the same the oldest, until so many bytes are
+/// free; then the latest connections until so many are gone, for those who came before are served on.
+fn heaviest(
+    weights: &[u64],
+    are_connections: &[bool],
+    mut bytes: u64,
+    mut connections: usize,
+) -> Vec<usize> {
+    let weight = |at: usize| weights.get(at).copied().unwrap_or_default();
+    let is_connection = |at: usize| are_connections.get(at).copied().unwrap_or_default();
+    let mut order: Vec<usize> = (0..weights.len()).collect();
+    order.sort_by_key(|&at| std::cmp::Reverse(weight(at)));
+    let mut chosen = Vec::new();
+    for at in order {
+        if bytes == 0 {
+            break;
+        }
+        if is_connection(at) {
+            connections = connections.saturating_sub(1);
+            bytes = bytes.saturating_sub(weight(at) + LEAST);
+        } else if weight(at) > 0 {
+            bytes = bytes.saturating_sub(weight(at));
+        } else {
+            continue;
+        }
+        chosen.push(at);
+    }
+    let latest = (0..weights.len()).rev().filter(|&at| is_connection(at) && !chosen.contains(&at));
+    let latest: Vec<usize> = latest.take(connections).collect();
+    chosen.extend(latest);
+    chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_heaviest_go_first_and_no_more_than_needed() {
+        let weights = [10 << 10, 900 << 10, 0, 500 << 10, 0];
+        let connections = [true, false, true, true, false];
+        let chosen = |bytes, count| heaviest(&weights, &connections, bytes, count);
+        assert_eq!(chosen(1, 0), [1]);
+        assert_eq!(chosen(900 << 10, 0), [1]);
+        assert_eq!(chosen(901 << 10, 0), [1, 3]);
+        assert_eq!(chosen(u64::MAX, 0), [1, 3, 0, 2], "a stream that holds nothing frees nothing");
+        assert_eq!(chosen(0, 2), [3, 2], "streams free no descriptors");
+        assert_eq!(chosen(901 << 10, 2), [1, 3, 2]);
+        assert_eq!(chosen(0, 0), [0; 0]);
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_seat_is_ended_and_given_free() {
+        let overload = Overload::fixed(false, false);
+        let other = Seat::new(&overload, 0);
+        let seat = Seat::new(&overload, 0);
+        assert_eq!(overload.connections.load(Relaxed), 2);
+        overload.surplus[0].count.store(1, Relaxed);
+        free(&overload, 0);
+        assert!(!seat.held().is_ended(), "an entry point with few keeps them");
+        overload.by_entry_point[0].fetch_add(100, Relaxed);
+        for _ in 0..2 {
+            overload.surplus[0].count.fetch_max(1, Relaxed);
+            free(&overload, 0);
+            overload.by_entry_point[0].store(0, Relaxed);
+        }
+        seat.serve(std::future::pending()).await;
+        assert!(!other.held().is_ended());
+        assert_eq!(overload.metrics.connections_reset.load(Relaxed), 1);
+        drop((seat, other));
+        assert_eq!(overload.connections.load(Relaxed), 0);
+    }
+}
