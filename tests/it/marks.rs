@@ -176,12 +176,11 @@ fn every_option_that_a_type_hides_is_secret_by_name() {
 /// All that is said of a text, by all who print it.
 fn said(text: &str, is_static: bool, format: Format) -> String {
     let shown = |all: &[Diagnostic]| -> String {
-        let all = all.iter();
-        all.map(|one| {
+        let told = all.iter().flat_map(|one| {
             let json = serde_json::to_string(one).unwrap();
-            format!("{}\n{}\n{json}\n", one.render(false), one.one_line())
-        })
-        .collect()
+            [one.render(false), one.one_line(), json]
+        });
+        told.collect::<Vec<_>>().join("\n")
     };
     let node = match parse(&Source::new("wrong.yml", text, format)) {
         Ok(node) => node,
