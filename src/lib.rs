@@ -72,7 +72,7 @@
 //! | No `unsafe` | the manifest |
 //! | What Traefik's users may rely on is held by a test, or a table says why not | `tests/compat.rs` |
 //! | Every queue has a bound, every wait a time limit | clippy bans unbounded channels |
-//! | Secrets are never printed | [`values::Secret`], `tests/it/secrets.rs` |
+//! | Secrets are never printed | [`values::Secret`], `tests/it/marks.rs` |
 
 pub mod admin;
 pub mod api;

@@ -47,12 +47,16 @@ fn every_corpus_keeps_its_invariants() {
     assert!(broken.is_empty(), "inputs that break an invariant:\n{}", broken.join("\n"));
 }
 
+/// Targets that build what they read, which takes its time: of their inputs fewer mutilations are tried.
+const SLOW: [&str; 2] = ["options", "settings"];
+
 #[test]
 fn every_target_keeps_its_invariants_for_mutilated_inputs() {
     for (name, target) in fuzz::TARGETS {
         for entry in fs::read_dir(folder().join("corpus").join(name)).unwrap() {
             let data = fs::read(entry.unwrap().path()).unwrap();
-            for cut in 0..data.len().min(200) {
+            let step = if SLOW.contains(name) { 16 } else { 1 };
+            for cut in (0..data.len().min(200)).step_by(step) {
                 target(&data[..cut]);
                 let mut changed = data.clone();
                 changed[cut] ^= 0x20;

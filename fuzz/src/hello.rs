@@ -36,7 +36,7 @@ impl Read {
         let (prefix, rest) = stream.split_at(prefix);
         let mut source = Pieces::new(rest, piece);
         let outcome = wait(async {
-            let deadline = Instant::now() + Duration::from_secs(3600);
+            let deadline = Instant::now() + Duration::from_hours(1);
             read_hello(&mut source, Bytes::copy_from_slice(prefix), deadline).await
         });
         let answer = std::mem::take(&mut source.heard);

@@ -55,7 +55,13 @@ fn statuses(text: &str) {
 }
 
 fn escapes(text: &str) {
-    let escaped: String = text.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let escaped = hex(text.as_bytes());
+    let escaped: String = escaped
+        .as_bytes()
+        .chunks(2)
+        .flat_map(|digits| std::iter::once(b'%').chain(digits.iter().copied()))
+        .map(char::from)
+        .collect();
     assert_eq!(unescaped(&escaped).as_deref(), Some(text));
     assert_eq!(hex(text.as_bytes()).len(), text.len() * 2);
     if let Some(plain) = unescaped(text)

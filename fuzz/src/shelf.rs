@@ -28,9 +28,8 @@ pub(super) fn build(
     let state = SharedState::default();
     let mut warnings = Vec::new();
     let mut built = Vec::new();
-    for (_, build) in config.set() {
-        let Some(build) = build else { continue };
-        built.push(build.build(&mut BuildContext {
+    for part in config.set().into_iter().filter_map(|(_, part)| part) {
+        built.push(part.build(&mut BuildContext {
             name: &name,
             owner: &name,
             files: &OneFile(Arc::from(file)),

@@ -104,7 +104,7 @@ fn indent_of(line: &str) -> usize {
 
 /// The name that stands last in a text, without what is around it.
 fn last_name(text: &str) -> &str {
-    let text = text.trim_end_matches(['"', '\'', ' ', '\t']);
+    let text = text.trim_end_matches(|last: char| !last.is_alphanumeric());
     let start = text.bytes().rev().take_while(|byte| is_of_name(*byte)).count();
     text.get(text.len() - start..).unwrap_or_default()
 }
@@ -235,8 +235,10 @@ mod tests {
         for text in ["users = ['a']\nother = 'shown'", "users = [\n'a'\n]\n[c]\nother = 'shown'"] {
             assert!(shown(text, "shown", Format::Toml).contains("shown"), "{text}");
         }
-        let flag = shown("--a.token@x=hunter2", "--a", Format::Flags);
-        assert!(!flag.contains("hunter2"), "{flag}");
+        for flag in ["--a.token@x=hunter2", "--a.password[0}=hunter2"] {
+            let flag = shown(flag, "--a", Format::Flags);
+            assert!(!flag.contains("hunter2"), "{flag}");
+        }
     }
 
     #[test]

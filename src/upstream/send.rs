@@ -31,6 +31,10 @@ const EXPECT_CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 /// their uploads would stand still for a second.
 const MUTE_TIMEOUT: Duration = Duration::from_millis(50);
 
+/// How often a request goes out again that a server has refused before it looked at it. The first
+/// refusal tells how many streams it allows, so there is seldom a second one.
+const MOST_REFUSALS: u32 = 3;
+
 /// Where a request goes.
 pub(super) struct Line<'a> {
     pub(super) transport: &'a ServersTransport,
@@ -67,6 +71,7 @@ impl Line<'_> {
     ) -> Result<Answer, Failure> {
         let (http1, owner) = (self.upgrade, self.owner);
         let mut wanted = Wanted { http1, fresh: self.fresh, owner, at: self.start };
+        let mut refusals = 0;
         loop {
             let lease = pool::lease(self.transport, self.origin, wanted)
                 .await
@@ -77,6 +82,9 @@ impl Line<'_> {
             };
             match outcome {
                 Ok(answer) => return Ok(answer),
+                Err(Failed { again: true, refused: true, .. }) if refusals < MOST_REFUSALS => {
+                    refusals += 1;
+                }
                 Err(Failed { again: true, .. }) if !wanted.fresh => wanted.fresh = true,
                 Err(Failed { failure, .. }) => return Err(failure),
             }
@@ -110,7 +118,11 @@ impl Line<'_> {
                 let error = blame(&failure, upload.as_deref());
                 let stale = reused && !replied && matches!(failure, http1::Failure::Connection(_));
                 let again = intact && reused && (!written || repeatable && !replied);
-                Err(Failed { failure: Failure { error, sent: written, stale }, again })
+                Err(Failed {
+                    failure: Failure { error, sent: written, stale },
+                    again,
+                    refused: false,
+                })
             }
         }
     }
@@ -141,7 +153,8 @@ impl Line<'_> {
             Err(None) => Err(TIMED_OUT),
             Err(Some(mut unsent)) => {
                 let message = unsent.take_message();
-                let untouched = message.is_some() || was_refused(unsent.error());
+                let refused = was_refused(unsent.error());
+                let untouched = message.is_some() || refused;
                 let failure = Failure {
                     error: classify(unsent.error(), upload.as_deref()),
                     sent: !untouched,
@@ -150,7 +163,7 @@ impl Line<'_> {
                 let again = spare
                     .filter(|spare| untouched || lease.reused && is_repeatable(spare.method()));
                 let again = message.or(again).map(|again| *request = again).is_some();
-                Err(Failed { failure, again })
+                Err(Failed { failure, again, refused })
             }
         }
     }
@@ -160,11 +173,14 @@ impl Line<'_> {
 struct Failed {
     failure: Failure,
     again: bool,
+    /// The server has said that it did nothing with it.
+    refused: bool,
 }
 
 const TIMED_OUT: Failed = Failed {
     failure: Failure { error: ProxyError::ResponseTimeout, sent: true, stale: false },
     again: false,
+    refused: false,
 };
 
 /// Waits for an answer; `Err(None)` when its head does not come in time. The time runs from the

@@ -69,9 +69,9 @@ pub(crate) fn case(random: &mut Random) -> Case {
     }
     let mut cuts: Vec<usize> = match random.below(4) {
         0 | 1 => Vec::new(),
-        2 => (0..1 + random.below(6)).map(|_| random.below(bytes.len() + 1)).collect(),
+        2 => (0..=random.below(6)).map(|_| random.below(bytes.len() + 1)).collect(),
         _ if bytes.len() < 400 && random.once_in(3) => (1..bytes.len()).collect(),
-        _ => (0..1 + random.below(30)).map(|_| random.below(bytes.len() + 1)).collect(),
+        _ => (0..=random.below(30)).map(|_| random.below(bytes.len() + 1)).collect(),
     };
     cuts.sort_unstable();
     Case { bytes, cuts, requests }
@@ -421,7 +421,7 @@ const OPTIONS: [&str; 16] = [
 ];
 
 fn connection(random: &mut Random, may_close: bool, lines: &mut Vec<Vec<u8>>) {
-    for _ in 0..1 + random.below(2) {
+    for _ in 0..=random.below(2) {
         let mut options = Vec::new();
         for _ in 0..random.below(4) {
             options.push(random.pick(&OPTIONS));
@@ -598,7 +598,7 @@ fn odd_framing(random: &mut Random, payload: Vec<u8>, lines: &mut Vec<Vec<u8>>) 
 /// Changes a few bytes, wherever they are.
 fn mutate(random: &mut Random, bytes: &mut Vec<u8>) {
     const BYTES: &[u8] = b"\r\n\0 \t:;,/%?#.0aF\x7f\x80\"";
-    for _ in 0..1 + random.below(3) {
+    for _ in 0..=random.below(3) {
         let at = random.below(bytes.len());
         let length = (1 + random.below(12)).min(bytes.len() - at);
         match random.below(8) {

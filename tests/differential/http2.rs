@@ -334,7 +334,7 @@ pub(crate) fn request(random: &mut Random) -> Stream {
     // name: it leaves that field out.
     let nameless = lines.iter().any(|(name, _)| name.is_empty());
     let cut = match random.below(4) {
-        0 if odd && !nameless => block(&lines[..1 + random.below(lines.len())]).len(),
+        0 if odd && !nameless => block(&lines[..=random.below(lines.len())]).len(),
         0 | 1 if !odd => 1 + random.below(60),
         _ => 0,
     };

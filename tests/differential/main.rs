@@ -10,6 +10,8 @@
 //!   as there are cores. `cargo test --release --test differential -- --nocapture` tells the counts.
 //! - `DOORWARD_DIFFERENTIAL_SEED=…`: with this seed.
 
+#![expect(clippy::items_after_statements, reason = "a table stands where it is used")]
+
 #[cfg(test)]
 mod generate;
 #[cfg(test)]

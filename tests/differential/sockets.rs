@@ -48,12 +48,12 @@ impl Proxy {
             fs::write(&file, value.to_string()).unwrap();
             file
         };
-        let routes = json!({"http": {"routers": routers, "services": services}});
-        let routes = write("dynamic.yml", routes);
+        let dynamic = json!({"http": {"routers": routers, "services": services}});
+        let dynamic = write("dynamic.yml", dynamic);
         let options = json!({
             "core": {"workers": 2},
             "entryPoints": entry_points,
-            "providers": {"file": {"filename": routes}},
+            "providers": {"file": {"filename": dynamic}},
         });
         let file = write("static.json", options);
         let loaded = loader::load_file(&file, &Disk).unwrap();
@@ -84,8 +84,8 @@ impl Lane {
         let mut lane = Self { web, backend, server: String::new(), late: Mutex::default() };
         lane.canary();
         let seen = lane.backend.take();
-        let line = &seen.whole[0].fields["x-forwarded-server"][0];
-        lane.server = String::from_utf8(line.clone()).unwrap();
+        let server = &seen.whole[0].fields["x-forwarded-server"][0];
+        lane.server = String::from_utf8(server.clone()).unwrap();
         lane
     }
 
@@ -118,11 +118,11 @@ impl Lane {
         self.late.lock().unwrap().extend(part.iter().cloned());
         let mut seen = self.backend.take();
         let mut late = self.late.lock().unwrap();
-        // What is not cut there may arrive whole too.
+        // What is not cut there may arrive whole too, as long as it said that it was.
         let mut wanted = whole.iter();
         seen.whole.retain(|got| {
             wanted.as_slice().first().is_some_and(|want| want == got) && wanted.next().is_some()
-                || !late.contains(got)
+                || !late.iter().any(|want| !want.cut && got.is_part_of(want))
         });
         if let Some(broken) = seen.broken.first() {
             return Err(format!("the backend got no HTTP: {}", broken.escape_ascii()));
@@ -292,9 +292,9 @@ fn serve(mut socket: TcpStream, seen: &Mutex<Seen>) -> io::Result<()> {
             Ok(Some((message, length))) => {
                 held.drain(..length);
                 told = false;
-                let head = message.method == b"HEAD";
+                let bodiless = message.method == b"HEAD";
                 seen.lock().unwrap().whole.push(bare(message));
-                let body = if head { "" } else { "ok" };
+                let body = if bodiless { "" } else { "ok" };
                 socket.write_all(
                     format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{body}").as_bytes(),
                 )?;

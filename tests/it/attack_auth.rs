@@ -1,6 +1,7 @@
 //! Attacks on who may pass and who somebody is: identities that a client makes up, ways around a login, refusals whose
 //! time tells something, and credentials that get to where they are not meant for.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -441,10 +442,10 @@ fn errors_are_logged_without_credentials() {
             let mut head = Ask::get(place).head();
             head.truncate(head.len() - 2);
             for name in names {
-                head += &format!("{name}: Bearer {MARK}\r\n");
+                let _ = write!(head, "{name}: Bearer {MARK}\r\n");
             }
             if !odd.is_empty() {
-                head += &format!("{odd}\r\n");
+                let _ = write!(head, "{odd}\r\n");
             }
             let mut client = Client::connect(process.address("web")).unwrap();
             client.write_raw(format!("{head}\r\n").as_bytes()).unwrap();

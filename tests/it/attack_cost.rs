@@ -91,7 +91,7 @@ fn tiny_fields_are_not_dearer_than_their_bytes() {
                     }
                     // The refusal came while they were still being sent, and was lost to a reset.
                     Err(error) => {
-                        assert!(sent.is_err() || error.kind() != std::io::ErrorKind::WouldBlock)
+                        assert!(sent.is_err() || error.kind() != std::io::ErrorKind::WouldBlock);
                     }
                 }
             });

@@ -1,6 +1,7 @@
 //! Attacks on TLS: handshakes that are cut into pieces, end in the middle or never go on, certificates that promise more
 //! than their authority may, and ways to a host past what it demands.
 
+use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -191,11 +192,13 @@ fn certificates_of_servers_are_verified_unless_it_is_switched_off() {
             } else {
                 format!("rootCAs: ['{authority}'], ")
             };
-            transports += &format!("    t{at}: {{{skip}{roots}serverName: app.test}}\n");
-            routers += &format!("    r{at}: {{rule: Path(`/{at}`), service: s{at}}}\n");
+            let _ = writeln!(transports, "    t{at}: {{{skip}{roots}serverName: app.test}}");
+            let _ = writeln!(routers, "    r{at}: {{rule: Path(`/{at}`), service: s{at}}}");
             let servers = format!("servers: [{{url: 'https://{}'}}]", origin.address());
-            services +=
-                &format!("    s{at}: {{loadBalancer: {{serversTransport: t{at}, {servers}}}}}\n");
+            let _ = writeln!(
+                services,
+                "    s{at}: {{loadBalancer: {{serversTransport: t{at}, {servers}}}}}"
+            );
             cases.push((skips || believed, format!("{skip}{roots}")));
         }
     }
@@ -231,12 +234,17 @@ fn an_authority_keeps_to_its_names() {
     ];
     let origins: Vec<_> = cases.iter().map(|(names, ..)| tls_origin(&ca.issue(names))).collect();
     for (at, ((_, name, _), origin)) in cases.iter().zip(&origins).enumerate() {
-        transports +=
-            &format!("    t{at}: {{rootCAs: ['{}'], serverName: {name}}}\n", authority.display());
-        routers += &format!("    r{at}: {{rule: Path(`/{at}`), service: s{at}}}\n");
+        let _ = writeln!(
+            transports,
+            "    t{at}: {{rootCAs: ['{}'], serverName: {name}}}",
+            authority.display()
+        );
+        let _ = writeln!(routers, "    r{at}: {{rule: Path(`/{at}`), service: s{at}}}");
         let servers = format!("servers: [{{url: 'https://{}'}}]", origin.address());
-        services +=
-            &format!("    s{at}: {{loadBalancer: {{serversTransport: t{at}, {servers}}}}}\n");
+        let _ = writeln!(
+            services,
+            "    s{at}: {{loadBalancer: {{serversTransport: t{at}, {servers}}}}}"
+        );
     }
     let proxy = setup.start(&format!(
         "http:\n  routers:\n{routers}  services:\n{services}  serversTransports:\n{transports}"
@@ -279,10 +287,9 @@ fn a_shared_name_has_one_certificate() {
     let routes = everything_to(&origin.url());
     let routes = routes.trim_start_matches('\n');
     let indent = routes.len() - routes.trim_start().len();
-    let routes: String = routes
-        .lines()
-        .map(|line| format!("{}\n", line.get(indent..).unwrap_or_default()))
-        .collect();
+    let routes: Vec<_> =
+        routes.lines().map(|line| line.get(indent..).unwrap_or_default()).collect();
+    let routes = routes.join("\n") + "\n";
     let text = |entries: &[String], round: usize| {
         let routes =
             routes.replace("PathPrefix(`/`)", &format!("PathPrefix(`/`) || Path(`/{round}`)"));

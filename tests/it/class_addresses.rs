@@ -258,17 +258,14 @@ fn headers_of_the_proxy_protocol_are_read_strictly() {
     for (what, header, client) in table {
         let before = origin.count();
         let status = announced(from("127.0.0.1", &proxy), &header);
-        match client {
-            Some(client) => {
-                assert_eq!(status, 200, "{what}");
-                assert_eq!(origin.last().header("x-real-ip"), Some(client), "{what}");
-                assert_eq!((&*origin.last().target, origin.count()), ("/", before + 1), "{what}");
-            }
-            None => {
-                assert!(matches!(status, 0 | 400), "{what}: {status}");
-                assert_eq!(origin.count(), before, "{what}");
-            }
+        if client.is_none() {
+            assert!(matches!(status, 0 | 400), "{what}: {status}");
+            assert_eq!(origin.count(), before, "{what}");
+            continue;
         }
+        assert_eq!(status, 200, "{what}");
+        assert_eq!(origin.last().header("x-real-ip"), client, "{what}");
+        assert_eq!((&*origin.last().target, origin.count()), ("/", before + 1), "{what}");
     }
     // It may come in pieces, but not for ever.
     let mut slow = from("127.0.0.1", &proxy);

@@ -276,14 +276,14 @@ fn a_request_is_one_line() {
             b"X-Anything",
             b"Authorization",
         ];
-        let mut sent = 0;
+        let mut asked = 0;
         for field in fields {
             send(&[b"GET / HTTP/1.1\r\nHost: a.test\r\n", field, b": ", &evil[..], end].concat());
-            sent += 1;
+            asked += 1;
         }
         for target in ["/%0a%0d%1b[2J", "/?a=\"}{\\", "/'\"<>", "/\u{e9}\u{2028}", "/?\u{7f}"] {
             send(&[b"GET ", target.as_bytes(), b" HTTP/1.1\r\nHost: a.test", &end[..]].concat());
-            sent += 1;
+            asked += 1;
         }
         let long = long.as_bytes();
         send(&[b"GET / HTTP/1.1\r\nHost: a.test\r\nX-Long: ", long, end].concat());
@@ -291,14 +291,14 @@ fn a_request_is_one_line() {
         send(&[b"GET /", long, b" HTTP/1.1\r\nHost: a.test", end].concat());
         send(b"GET / HTTP/1.1\r\nHost: a\"b\x1b\r\nConnection: close\r\n\r\n");
         send(b"G\"T / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n");
-        sent += 5;
+        asked += 5;
         proxy.get("/the-last-one");
-        sent += 1;
+        asked += 1;
         until("the last line is there", || {
             lines(&file).iter().any(|line| line.contains("/the-last-one"))
         });
         let lines = lines(&file);
-        assert_eq!(lines.len(), sent, "{format}: one line for each request");
+        assert_eq!(lines.len(), asked, "{format}: one line for each request");
         for line in &lines {
             assert!(line.len() <= 64 << 10, "{format}: {} bytes", line.len());
             assert!(!line.contains(|c: char| c.is_control() || c == '\u{2028}'), "{line}");

@@ -103,7 +103,7 @@ fn upgrades_pass_no_guard() {
 #[test]
 fn only_a_yes_lets_pass() {
     let app = Origin::named("app");
-    let (release, held) = mpsc::channel::<()>();
+    let (release, held) = mpsc::sync_channel::<()>(1);
     let held = Mutex::new(held);
     let cut = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab";
     let switched = "HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
@@ -254,14 +254,14 @@ fn a_body_that_is_too_long_is_asked_about_by_nobody() {
         (200, 1 << 20, 1 << 20)
     );
     let (asked, passed, before) = (keeper.count(), app.count(), memory(&process));
-    let sent = Arc::new(AtomicUsize::new(0));
+    let pieces = Arc::new(AtomicUsize::new(0));
     for chunked in [false, true] {
         let mut stream = socket(at).unwrap();
         let framing =
             if chunked { "Transfer-Encoding: chunked" } else { "Content-Length: 67108864" };
         write!(stream, "POST /x HTTP/1.1\r\nHost: a.test\r\n{framing}\r\n\r\n").unwrap();
         let mut upload = stream.try_clone().unwrap();
-        let count = Arc::clone(&sent);
+        let count = Arc::clone(&pieces);
         let uploading = std::thread::spawn(move || {
             let piece = [&b"10000\r\n"[..], &vec![b'x'; 65536], b"\r\n"].concat();
             let piece = if chunked { &piece[..] } else { &piece[7..65543] };

@@ -18,7 +18,8 @@ use crate::wire::{echoed, websocket, websocket_echo};
 
 /// A router for everything through `middleware`, in front of these servers.
 fn through(middleware: &str, urls: &[&str]) -> String {
-    let servers: String = urls.iter().map(|url| format!("{{url: '{url}'}}, ")).collect();
+    let servers: Vec<_> = urls.iter().map(|url| format!("{{url: '{url}'}}")).collect();
+    let servers = servers.join(", ");
     format!(
         "
         http:
@@ -40,7 +41,7 @@ fn a_body_of_unknown_length_is_cut_at_its_limit() {
     let whole = Arc::new(AtomicUsize::new(0));
     let (bytes, ends) = (Arc::clone(&reached), Arc::clone(&whole));
     let app = Origin::raw(move |mut stream: TcpStream, _| {
-        let mut buffer = [0; 65536];
+        let mut buffer = vec![0; 65536];
         let mut last = Vec::new();
         while let Ok(length @ 1..) = stream.read(&mut buffer) {
             bytes.fetch_add(length, Ordering::AcqRel);
@@ -188,18 +189,15 @@ fn evil_patterns_take_linear_time() {
 fn patterns_that_explode_are_refused_at_once() {
     let app = Origin::start();
     let text = |patterns: &[&str]| {
-        let routers: String = patterns
-            .iter()
-            .enumerate()
-            .map(|(number, pattern)| {
-                format!("    p{number}: {{rule: 'Host(`b.test`) && PathRegexp(`{pattern}`)', service: app}}\n")
-            })
-            .collect();
-        format!(
-            "http:\n  routers:\n    good: {{rule: Host(`good.test`), service: app}}\n{routers}  \
-             services: {{app: {{loadBalancer: {{servers: [{{url: '{}'}}]}}}}}}\n",
-            app.url()
-        )
+        let mut text =
+            "http:\n  routers:\n    good: {rule: Host(`good.test`), service: app}\n".to_owned();
+        for (number, pattern) in patterns.iter().enumerate() {
+            let rule = format!("Host(`b.test`) && PathRegexp(`{pattern}`)");
+            let _ = writeln!(text, "    p{number}: {{rule: '{rule}', service: app}}");
+        }
+        let server = format!("{{loadBalancer: {{servers: [{{url: '{}'}}]}}}}", app.url());
+        let _ = writeln!(text, "  services: {{app: {server}}}");
+        text
     };
     let proxy = Proxy::start(&text(&["^/ok$"]));
     assert_eq!((proxy.get("good.test/").status, proxy.get("b.test/ok").status), (200, 200));

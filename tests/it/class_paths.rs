@@ -1,6 +1,8 @@
 //! Paths and hosts that are written oddly: whoever decides by one sees the same as whoever else does, and no redirect
 //! leads away (G-07, G-09, G-54, G-55, G-75).
 
+use std::fmt::Write as _;
+
 use serde_json::json;
 
 use crate::class_addresses::from;
@@ -325,7 +327,7 @@ fn the_recipe_closes_the_database_manager() {
         let line = if url { line.split("- url").next().unwrap() } else { line };
         text += line;
         if url {
-            text += &format!("- url: {}", odoo.url());
+            let _ = write!(text, "- url: {}", odoo.url());
         }
         text.push('\n');
     }

@@ -2,6 +2,7 @@
 //! one connection (G-17, G-19, G-20, G-22, G-23; G-16 is in `tls`).
 
 use std::ffi::OsStr;
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -17,17 +18,14 @@ use crate::harness::{Ask, Origin, Proxy, block_on, http2};
 
 /// Routers by host, each with a `tls` section, in front of one server.
 fn config(url: &str, routers: &[(&str, &str)], tls: &str) -> String {
-    let routers: String = routers
-        .iter()
-        .enumerate()
-        .map(|(number, (host, section))| {
-            format!("    r{number}: {{rule: Host(`{host}`), service: app, tls: {section}}}\n")
-        })
-        .collect();
-    format!(
-        "http:\n  routers:\n{routers}  services: {{app: {{loadBalancer: {{servers: [{{url: \
-         '{url}'}}]}}}}}}\n{tls}"
-    )
+    let mut text = "http:\n  routers:\n".to_owned();
+    for (number, (host, section)) in routers.iter().enumerate() {
+        let rule = format!("rule: Host(`{host}`)");
+        let _ = writeln!(text, "    r{number}: {{{rule}, service: app, tls: {section}}}");
+    }
+    let server = format!("{{loadBalancer: {{servers: [{{url: '{url}'}}]}}}}");
+    let _ = write!(text, "  services: {{app: {server}}}\n{tls}");
+    text
 }
 
 /// `tls.certificates` with one entry.

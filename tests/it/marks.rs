@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::Read as _;
+use std::ops::Range;
 use std::path::Path;
 use std::{fs, str};
 
@@ -40,41 +41,49 @@ fn read(text: &str) -> Node {
     parse(&Source::new("every.yml", text, Format::Yaml)).unwrap()
 }
 
-/// One scalar: the way to it, the name that it has there, and its node.
+/// One scalar: the way to it, the name that it has there, and where both stand.
+struct Scalar<'n> {
+    path: String,
+    name: &'n str,
+    key: Range<usize>,
+    value: Range<usize>,
+}
+
 fn scalars<'n>(
     node: &'n Node,
     path: &str,
-    name: (&'n str, std::ops::Range<usize>),
-    found: &mut Vec<(String, &'n str, std::ops::Range<usize>, &'n Node)>,
+    name: &'n str,
+    key: &Range<usize>,
+    all: &mut Vec<Scalar<'n>>,
 ) {
     match &node.value {
         Written::Mapping(entries) => {
             for entry in entries {
                 let path = format!("{path}.{}", entry.key);
-                let key = (&*entry.key, entry.key_span.start..entry.key_span.end);
-                scalars(&entry.value, &path, key, found);
+                let key = entry.key_span.start..entry.key_span.end;
+                scalars(&entry.value, &path, &entry.key, &key, all);
             }
         }
         Written::Sequence(items) => {
             for item in items {
-                scalars(item, &format!("{path}[]"), name.clone(), found);
+                scalars(item, &format!("{path}[]"), name, key, all);
             }
         }
-        Written::Scalar(_) => found.push((path.to_owned(), name.0, name.1, node)),
+        Written::Scalar(_) => {
+            let value = node.span.start..node.span.end;
+            all.push(Scalar { path: path.to_owned(), name, key: key.clone(), value });
+        }
         Written::Null => {}
     }
 }
 
-/// Every scalar of a text that is named like a secret, with the bytes of its name and of its value.
-fn secrets(text: &str) -> Vec<(String, std::ops::Range<usize>, std::ops::Range<usize>)> {
-    let root = read(text);
+/// Every scalar of a tree that is named like a secret.
+fn secrets(root: &Node) -> Vec<Scalar<'_>> {
     let mut found = Vec::new();
-    scalars(&root, "", ("", 0..0), &mut found);
+    scalars(root, "", "", &(0..0), &mut found);
     // The modes of the access log have names of headers, and are no secrets.
-    let named = found
-        .into_iter()
-        .filter(|(path, name, _, _)| is_secret(name) && !path.contains(".fields.headers."));
-    named.map(|(path, _, key, node)| (path, key, node.span.start..node.span.end)).collect()
+    found.retain(|one| is_secret(one.name) && !one.path.contains(".fields.headers."));
+    found
 }
 
 /// The parts of a text that begin with a name at its margin.
@@ -167,12 +176,11 @@ fn every_option_that_a_type_hides_is_secret_by_name() {
 /// All that is said of a text, by all who print it.
 fn said(text: &str, is_static: bool, format: Format) -> String {
     let shown = |all: &[Diagnostic]| -> String {
-        let all = all.iter();
-        all.map(|one| {
+        let told = all.iter().flat_map(|one| {
             let json = serde_json::to_string(one).unwrap();
-            format!("{}\n{}\n{json}\n", one.render(false), one.one_line())
-        })
-        .collect()
+            [one.render(false), one.one_line(), json]
+        });
+        told.collect::<Vec<_>>().join("\n")
     };
     let node = match parse(&Source::new("wrong.yml", text, format)) {
         Ok(node) => node,
@@ -226,9 +234,9 @@ fn a_secret_that_is_written_wrongly_is_not_told() {
     let parts = [(true, STATIC), (true, OWN), (false, DYNAMIC)];
     let parts = parts.map(|(is_static, text)| sections(text).map(move |text| (is_static, text)));
     for (is_static, text) in parts.into_iter().flatten() {
-        for (path, key, value) in secrets(&text) {
+        for Scalar { path, name, key, value } in secrets(&read(&text)) {
             places += 1;
-            let put = |at: &std::ops::Range<usize>, new: &str| {
+            let put = |at: &Range<usize>, new: &str| {
                 let mut text = text.clone();
                 text.replace_range(at.clone(), new);
                 text
@@ -240,7 +248,6 @@ fn a_secret_that_is_written_wrongly_is_not_told() {
                 .collect();
             // The name misspelt, in the middle and at its end.
             let right = put(&value, MARK);
-            let name = &text[key.clone()];
             let is_word = ["password", "secret", "token"].iter().any(|word| name.ends_with(word));
             for misspelt in [format!("{name}x"), name[..name.len() - 1].to_owned()] {
                 if is_word && value.start > key.end {

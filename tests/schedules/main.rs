@@ -13,6 +13,11 @@
     reason = "files are compiled without those that use them, and unit tests without their harness"
 )]
 #![expect(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
+#![expect(clippy::print_stdout, reason = "it is its own test harness")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the harness tells real time; tokio's is that of the scenarios"
+)]
 
 mod exchange;
 mod middleware;

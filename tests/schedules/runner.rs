@@ -71,15 +71,12 @@ pub(crate) fn run(groups: &[&[Scenario]]) -> ExitCode {
     let (mut failed, mut orders) = (Vec::new(), 0);
     for one in &wanted {
         let began = Instant::now();
-        match catch_unwind(AssertUnwindSafe(|| try_orders(one, &options))) {
-            Ok((count, how)) => {
-                orders += count;
-                println!("{} ... ok ({count} orders, {how}; {:.1?})", one.name, began.elapsed());
-            }
-            Err(_) => {
-                println!("{} ... FAILED: {}", one.name, one.holds);
-                failed.push(one.name);
-            }
+        if let Ok((count, how)) = catch_unwind(AssertUnwindSafe(|| try_orders(one, &options))) {
+            orders += count;
+            println!("{} ... ok ({count} orders, {how}; {:.1?})", one.name, began.elapsed());
+        } else {
+            println!("{} ... FAILED: {}", one.name, one.holds);
+            failed.push(one.name);
         }
     }
     let verdict = if failed.is_empty() { "ok" } else { "FAILED" };

@@ -28,6 +28,8 @@ pub(super) struct Http2 {
     pub(super) streams: Arc<AtomicUsize>,
     /// Asked for how many streams the server allows.
     connection: SharedHttp2,
+    /// Where that is remembered for the next connection.
+    allowed: Arc<AtomicUsize>,
     pub(super) last_used: Cell<Instant>,
     used: Cell<bool>,
 }
@@ -62,6 +64,7 @@ impl Http2 {
             .keep_alive_timeout(transport.timeouts.ping)
             .keep_alive_while_idle(true)
             .max_header_list_size(MAX_HEAD)
+            .initial_max_send_streams(origin.streams.load(Ordering::Relaxed).max(1))
             .handshake::<_, Upload>(TokioIo::new(connected.stream))
             .await
             .map_err(|_| ProxyError::UpstreamClosed)?;
@@ -71,6 +74,7 @@ impl Http2 {
             sender,
             streams: Arc::default(),
             connection,
+            allowed: Arc::clone(&origin.streams),
             last_used: Cell::new(Instant::now()),
             used: Cell::new(false),
         });
@@ -96,6 +100,9 @@ impl Http2 {
     /// A stream, if the server allows one more.
     pub(super) fn lease(self: &Rc<Self>) -> Option<Http2Lease> {
         let allowed = self.connection.borrow().as_ref()?.current_max_send_streams();
+        if self.allowed.load(Ordering::Relaxed) != allowed {
+            self.allowed.store(allowed, Ordering::Relaxed);
+        }
         if self.streams.load(Ordering::Relaxed) >= allowed {
             return None;
         }

@@ -125,7 +125,7 @@ async fn who_waits_for_a_shared_connection_is_not_forgotten() {
     let mut answered = 0;
     for seed in 1..=ROUNDS {
         let (address, _) = server(|_, stream| {
-            http2::serve_h2(stream, 100, |request| async move {
+            http2::serve_h2(stream, 5, |request| async move {
                 let path = Bytes::from(request.uri().path().to_owned());
                 http::Response::new(BoxBody::new(http_body_util::Full::new(path)))
             })

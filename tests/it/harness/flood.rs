@@ -92,7 +92,7 @@ impl Attack {
     /// Waits until so many bytes more are due.
     pub(crate) fn wait(&mut self, bytes: usize) -> io::Result<()> {
         self.sent += bytes;
-        let due = Duration::from_secs_f64(self.sent as f64 / RATE as f64);
+        let due = Duration::from_nanos(self.sent as u64 * 1_000_000_000 / RATE as u64);
         while self.begin.elapsed() < due {
             if self.is_over() {
                 break;
@@ -185,7 +185,6 @@ fn judged(
 }
 
 /// Whether the polite client does not suffer from an attack at `to`.
-#[expect(clippy::print_stdout, reason = "the figures are the result")]
 pub(crate) fn withstand(
     name: &str,
     polite: &mut Client,
