@@ -98,7 +98,8 @@ mod middlewares;
 mod operations;
 #[cfg(test)]
 mod options;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod overload;
 #[cfg(test)]
 mod own_limits;

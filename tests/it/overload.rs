@@ -120,7 +120,7 @@ fn metric(process: &Process, line: &str) -> f64 {
 fn said(process: &Process) -> String {
     let log = process.log();
     let lines = log.lines().filter(|line| line.contains(r#""message":"overload""#));
-    lines.map(|line| format!("{line}\n")).collect()
+    lines.flat_map(|line| [line, "\n"]).collect()
 }
 
 fn step(process: &Process, resource: &str) -> f64 {
