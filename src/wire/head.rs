@@ -426,7 +426,10 @@ fn request_line(rest: &[u8]) -> Result<Option<(Start, usize)>, Violation> {
     let version = match version(behind) {
         Ok(Some(version)) => version,
         Ok(None) => return Ok(None),
-        Err(_) if !behind.starts_with(b"HTTP/") && form(target).is_none() => return Err(NOISE),
+        // Who announces a client to an entry point that wants no PROXY protocol is told so.
+        Err(_) if !behind.starts_with(b"HTTP/") && form(target).is_none() && method != b"PROXY" => {
+            return Err(NOISE);
+        }
         Err(violation) => return Err(violation),
     };
     if !crlf(behind.get(8..).unwrap_or_default(), "more than three parts in the request line")? {

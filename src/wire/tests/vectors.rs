@@ -274,6 +274,7 @@ fn noise_gets_an_answer_only_where_it_is_asked_for() {
         "GET a HTTP/x\r\n",
         "GET a\r\n",
         "NOISE\r\n",
+        "PROXY TCP4 192.0.2.7 192.0.2.8 1234 80\r\n",
         "\x01\x02\x03",
     ] {
         refused_by(raw.as_bytes(), 400, limits);
