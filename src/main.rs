@@ -159,7 +159,6 @@ fn report(problems: &[Diagnostic]) {
     }
 }
 
-/// `doorward`: serves until told to stop.
 /// As many descriptors as the system allows, as Go programs have them: systems start programs with 1024 of them, for
 /// the sake of some that cannot count further.
 fn raise_descriptors() {
@@ -170,6 +169,7 @@ fn raise_descriptors() {
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
+/// `doorward`: serves until told to stop.
 fn run(args: &[String]) -> anyhow::Result<ExitCode> {
     raise_descriptors();
     // First of all: from here on a signal is an orderly stop, wherever the start has got to. While the configuration

@@ -483,7 +483,8 @@ impl Exchange {
         // From here on it is over: dropping it must not count it again.
         self.table = None;
         let shared = &self.conversation.door.shared;
-        if end.ending == Ending::Complete {
+        // HTTP/2: it pays for frames.
+        if end.ending == Ending::Complete && self.conversation.gate.is_none() {
             self.conversation.answered.fetch_add(1, Relaxed);
         }
         if answered.outcome.error == Some(ProxyError::BodyTooSlow) {

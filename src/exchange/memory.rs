@@ -101,7 +101,12 @@ impl Held {
     /// The head is read, and its request is open.
     pub fn begun(&self) {
         self.busy.store(true, Relaxed);
-        HELD.fetch_sub(HEAD_COSTS * self.head.swap(0, Relaxed), Relaxed);
+        // One task writes it, and the account of all is not touched without need.
+        let head = self.head.load(Relaxed);
+        if head > 0 {
+            self.head.store(0, Relaxed);
+            HELD.fetch_sub(HEAD_COSTS * head, Relaxed);
+        }
     }
 
     /// The request is over.
@@ -150,7 +155,10 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        HELD.fetch_sub(HEAD_COSTS * *self.head.get_mut(), Relaxed);
+        let head = *self.head.get_mut();
+        if head > 0 {
+            HELD.fetch_sub(HEAD_COSTS * head, Relaxed);
+        }
     }
 }
 

@@ -27,13 +27,16 @@ use crate::exchange::ProxyError;
 
 /// How long a body is held back for a server that does not answer `Expect: 100-continue`.
 const EXPECT_CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
-/// The same for a server that did not answer it the last time: most of those never do, and each of
+/// The same for a server that did not answer it [`MUTE_AFTER`] times in a row: most of those never do, and each of
 /// their uploads would stand still for a second.
 const MUTE_TIMEOUT: Duration = Duration::from_millis(50);
+const MUTE_AFTER: u32 = 3;
+/// One of so many uploads waits for the whole second all the same, as a server may have learnt it.
+const MUTE_TRIAL: u32 = 16;
 
 /// How often a request goes out again that a server has refused before it looked at it. The first
 /// refusal tells how many streams it allows, so there is seldom a second one.
-const MOST_REFUSALS: u32 = 3;
+const MOST_REFUSALS: u32 = 2;
 
 /// Where a request goes.
 pub(super) struct Line<'a> {
@@ -195,16 +198,20 @@ where
     F: Future<Output = Result<T, E>>,
 {
     if let Some(upload) = upload.filter(|upload| upload.is_held()) {
-        let mute = origin.mute.load(Ordering::Relaxed);
+        let in_vain = origin.in_vain.load(Ordering::Relaxed);
+        let mute = in_vain >= MUTE_AFTER && !in_vain.is_multiple_of(MUTE_TRIAL);
         let patience = if mute { MUTE_TIMEOUT } else { EXPECT_CONTINUE_TIMEOUT };
         tokio::select! {
             biased;
-            answer = &mut pending => return answer.map_err(Some),
+            answer = &mut pending => {
+                origin.in_vain.store(0, Ordering::Relaxed);
+                return answer.map_err(Some);
+            }
             () = poll_fn(|cx| upload.poll_released(cx)) => {
-                origin.mute.store(false, Ordering::Relaxed);
+                origin.in_vain.store(0, Ordering::Relaxed);
             }
             () = tokio::time::sleep(patience) => {
-                origin.mute.store(true, Ordering::Relaxed);
+                origin.in_vain.fetch_add(1, Ordering::Relaxed);
                 upload.release();
             }
         }

@@ -4,7 +4,7 @@
 //! `Origin` of one transport, so two transports never share a connection.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -297,7 +297,7 @@ impl ServersTransport {
             absolute: proxy.as_deref().and_then(|proxy| AbsoluteForm::to(target, proxy)),
             proxy,
             idle: IdleCount::default(),
-            mute: AtomicBool::new(false),
+            in_vain: AtomicU32::new(0),
             streams: Arc::new(AtomicUsize::new(USUAL_STREAMS)),
         });
         origins.insert(key, Arc::downgrade(&origin));
@@ -331,15 +331,15 @@ pub(super) struct Origin {
     pub(super) absolute: Option<AbsoluteForm>,
     /// Idle connections of all workers together.
     pub(super) idle: IdleCount,
-    /// It let the last upload that waited for a 100 wait in vain.
-    pub(super) mute: AtomicBool,
+    /// How many uploads in a row have waited for a 100 in vain.
+    pub(super) in_vain: AtomicU32,
     /// How many streams of HTTP/2 it allowed on a connection when it was last asked: what a new one begins
     /// with, until the server has spoken there.
     pub(super) streams: Arc<AtomicUsize>,
 }
 
 /// How many streams a server of HTTP/2 is taken to allow that has said nothing yet (RFC 9113, 6.5.2: it should not be fewer).
-const USUAL_STREAMS: usize = 100;
+pub(super) const USUAL_STREAMS: usize = 100;
 
 #[cfg(test)]
 mod tests {

@@ -23,6 +23,8 @@ fn plan(usual: usize) -> (usize, Vec<u64>) {
         number("DOORWARD_DIFFERENTIAL").map_or(usual, |count| usize::try_from(count).unwrap());
     match number("DOORWARD_DIFFERENTIAL_SEED") {
         Some(seed) => (count, vec![seed]),
+        // A change is not to fail for what was there before it.
+        None if env::var_os("CI").is_some() => (count, vec![FIXED]),
         None => (count / 2, vec![FIXED, RandomState::new().hash_one(0)]),
     }
 }

@@ -332,7 +332,7 @@ fn a_pause_under_load_is_only_a_pause() {
     let stage = Stage::start();
     let text = stage.config("").replace(
         "    load: {loadBalancer: {",
-        "    load: {loadBalancer: {healthCheck: {path: /, interval: 100ms, timeout: 1s}, ",
+        "    load: {loadBalancer: {healthCheck: {path: /, interval: 100ms, timeout: 10s}, ",
     );
     let process = Process::start(&json!({}), &text);
     let load = Load::start(process.address("web"), Traffic::USUAL);

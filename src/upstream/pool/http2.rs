@@ -16,7 +16,7 @@ use super::{Lease, POOL};
 use crate::exchange::ProxyError;
 use crate::upstream::connect::{Connected, Stream};
 use crate::upstream::owner::Owner;
-use crate::upstream::transport::{Origin, ServersTransport};
+use crate::upstream::transport::{Origin, ServersTransport, USUAL_STREAMS};
 use crate::upstream::upload::Upload;
 
 /// Largest head of an answer.
@@ -64,7 +64,9 @@ impl Http2 {
             .keep_alive_timeout(transport.timeouts.ping)
             .keep_alive_while_idle(true)
             .max_header_list_size(MAX_HEAD)
-            .initial_max_send_streams(origin.streams.load(Ordering::Relaxed).max(1))
+            .initial_max_send_streams(
+                origin.streams.load(Ordering::Relaxed).clamp(1, USUAL_STREAMS),
+            )
             .handshake::<_, Upload>(TokioIo::new(connected.stream))
             .await
             .map_err(|_| ProxyError::UpstreamClosed)?;
