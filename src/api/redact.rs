@@ -2,12 +2,12 @@
 //! their values are hidden.
 
 use std::borrow::Cow;
-use std::sync::LazyLock;
 
-use regex::{Captures, Regex};
+use regex::Regex;
 use serde_json::{Value, json};
 
-use crate::values::secret::is_credential_header;
+use crate::rule::masked;
+use crate::values::secret::{is_credential_header, is_secret_name};
 
 /// What stands in place of a secret.
 pub(super) const HIDDEN: &str = "xxxx";
@@ -28,7 +28,7 @@ pub(super) fn hide_credentials(view: &mut Value) {
                 hide_pattern(key, value);
                 match (key.as_str(), value) {
                     ("rule", Value::String(rule)) => {
-                        *rule = hide_in_rule(rule, is_credential_header).into_owned();
+                        *rule = hide_in_rule(rule, is_secret_name).into_owned();
                     }
                     // Of the authentication server.
                     ("address", Value::String(url)) => hide_query(url),
@@ -52,21 +52,9 @@ pub(super) fn hide_in_rule(rule: &str, is_secret: impl Fn(&str) -> bool) -> Cow<
     if !rule.contains('(') {
         return Cow::Borrowed(rule);
     }
-    MATCHER.replace_all(rule, |found: &Captures<'_>| {
-        let part = |index: usize| found.get(index).map_or("", |part| part.as_str());
-        let is_query = part(1).to_ascii_lowercase().starts_with("query");
-        let hidden = is_credential_header(part(3)) || is_query && is_secret(part(3));
-        let value = if hidden { HIDDEN } else { part(5) };
-        format!("{}{}{}{}{}", part(1), part(2), part(3), part(4), value)
-    })
+    let hidden = masked(rule, HIDDEN, is_secret);
+    if hidden == rule { Cow::Borrowed(rule) } else { Cow::Owned(hidden) }
 }
-
-/// A matcher of a rule that compares a header or a parameter, up to the end of the value.
-static MATCHER: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(
-        r#"(?i)\b(headers?regexp|headers?|queryregexp|query)(\(\s*[`"])([^`"]*)([`"]\s*,\s*[`"])([^`"]*)"#,
-    )
-});
 
 #[expect(clippy::unwrap_used, reason = "patterns of our own, compiled by every test")]
 pub(super) fn pattern(text: &str) -> Regex {
@@ -114,6 +102,24 @@ fn hide_values(headers: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rules_hide_what_they_compare_credentials_with() {
+        for (rule, expected) in [
+            (r#"Header("X-Api-Token", "a\"b")"#, r#"Header("X-Api-Token", "xxxx")"#),
+            (
+                "Header(`X-Api-Token`, `a\"b`) && Path(`/a`)",
+                "Header(`X-Api-Token`, `xxxx`) && Path(`/a`)",
+            ),
+            ("Query(`token=a`)", "Query(`token=xxxx`)"),
+            (
+                "Query(`key`, `a`) || Query(`page`, `1`)",
+                "Query(`key`, `xxxx`) || Query(`page`, `1`)",
+            ),
+        ] {
+            assert_eq!(hide_in_rule(rule, is_secret_name), expected);
+        }
+    }
 
     #[test]
     fn values_of_credentials_are_hidden_and_nothing_else() {

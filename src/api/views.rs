@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::Query;
 use crate::compile::{MiddlewareReport, Report, RouterReport, ServiceReport, StaticFacts, Status};
+use crate::rule::without_secrets;
 use crate::service::without_credentials;
 use crate::tls::CertificateInfo;
 use crate::values::QualifiedName;
@@ -43,7 +44,7 @@ pub(super) fn routers(report: &Report, facts: &StaticFacts, query: &Query) -> Ve
         let name = router.name.as_str();
         (query.search.is_empty()
             || name.to_lowercase().contains(&query.search)
-            || config.rule.to_lowercase().contains(&query.search))
+            || without_secrets(&config.rule).to_lowercase().contains(&query.search))
             && of_status(router.status, query)
             && (query.service_name.is_empty() || serves(router, &query.service_name))
             && (query.middleware_name.is_empty() || passes(router, &query.middleware_name))

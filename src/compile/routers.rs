@@ -17,7 +17,7 @@ use crate::config::dynamic_config::Object;
 use crate::router::{
     EntryPointRoutes, HttpRouter, HttpRouters, RouterConfig, RouterTlsConfig, RoutingTable,
 };
-use crate::rule::{Rule, Syntax};
+use crate::rule::{Rule, Syntax, without_secrets};
 use crate::values::{BuildError, QualifiedName};
 
 /// Hosts of a rule, if TLS options are chosen by them.
@@ -461,7 +461,8 @@ fn read_rule(text: &str, syntax: Syntax, known: Option<&Arc<Rule>>) -> Result<Ar
         return Err(Problem::at("rule", "router has no rule"));
     }
     Rule::parse_as(text, syntax).map(Arc::new).map_err(|error| {
-        let message = format!("error while parsing rule {text}: {}", error.message);
+        let shown = without_secrets(text);
+        let message = format!("error while parsing rule {shown}: {}", error.message);
         Problem::at("rule", message).within(error.offset..error.end)
     })
 }

@@ -24,7 +24,8 @@ impl Excerpt {
         let text = if belongs_to_secret(&span.source, bytes.start) {
             stars(raw)
         } else {
-            mask_secrets(&mask_userinfo(&mask_keys(raw)))
+            let object = names_object(&span.source, bytes.start);
+            mask_secrets(&mask_userinfo(&mask_keys(raw)), object)
         };
         Self { text, line, start, end }
     }
@@ -40,6 +41,8 @@ fn belongs_to_secret(source: &Source, start: usize) -> bool {
     let line = source.text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
     let mut indent = indent_of(line);
     let mut is_item = line.trim_start().starts_with('-');
+    // A name like that of a secret, which may be that of an object.
+    let mut suspected = false;
     for above in before.lines().rev().take(FAR) {
         if above.contains("-----END") {
             break;
@@ -80,12 +83,44 @@ fn belongs_to_secret(source: &Source, start: usize) -> bool {
         if !outer {
             continue;
         }
-        if is_secret(last_name(name)) && (value.trim().is_empty() || !is_quoted(value.trim())) {
+        if suspected && !is_of_objects(name) {
             return true;
         }
+        suspected =
+            is_secret(last_name(name)) && (value.trim().is_empty() || !is_quoted(value.trim()));
         (indent, is_item) = (depth, above.trim_start().starts_with('-'));
     }
-    false
+    suspected
+}
+
+/// Whether objects stand below this name, each called what its owner likes.
+fn is_of_objects(name: &str) -> bool {
+    const SECTIONS: [&str; 6] = [
+        "certificatesResolvers",
+        "entryPoints",
+        "middlewares",
+        "routers",
+        "serversTransports",
+        "services",
+    ];
+    SECTIONS.iter().any(|section| section.eq_ignore_ascii_case(last_name(name)))
+}
+
+/// Whether the line that starts here begins with the name of an object.
+fn names_object(source: &Source, start: usize) -> bool {
+    let before = source.text.get(..start).unwrap_or_default();
+    let line = source.text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
+    let indent = indent_of(line);
+    let mut outer = before.lines().rev().take(FAR).filter(|above| {
+        let content = above.trim();
+        !content.is_empty() && !content.starts_with('#') && indent_of(above) < indent
+    });
+    source.format == Format::Yaml
+        && outer.next().is_some_and(|above| {
+            above
+                .split_once(':')
+                .is_some_and(|(name, rest)| is_of_objects(name) && rest.trim().is_empty())
+        })
 }
 
 /// Whether a value is a quoted text and nothing else.
@@ -119,10 +154,10 @@ fn stars(hidden: &str) -> String {
 }
 
 /// Replaces what follows a secret name and `:` or `=` by as many asterisks, so that a marked
-/// option never prints the password beside it.
-fn mask_secrets(line: &str) -> String {
+/// option never prints the password beside it. The name of an object is none.
+fn mask_secrets(line: &str, names_object: bool) -> String {
     let separators = line.bytes().enumerate().filter(|(_, byte)| matches!(byte, b':' | b'='));
-    for (at, _) in separators {
+    for (at, _) in separators.skip(usize::from(names_object)) {
         let name = last_name(line.get(..at).unwrap_or_default());
         if is_secret(name) || is_secret_misspelt(name) {
             let (shown, hidden) = line.split_at(at + 1);
@@ -194,7 +229,7 @@ mod tests {
         assert!(text.contains("addr: x") && !text.contains("hunter2"), "{text}");
         let flag = at("--providers.redis.password=hunter2", "--providers");
         assert!(!Diagnostic::error("bad").at(&flag).render(false).contains("hunter2"));
-        assert_eq!(mask_secrets("url: http://x/token/y"), "url: http://x/token/y");
+        assert_eq!(mask_secrets("url: http://x/token/y", false), "url: http://x/token/y");
 
         let span = at("caFiles: ['-----BEGIN EC PRIVATE KEY----- aHVudGVyMg== x']", "caFiles");
         let text = Diagnostic::error("bad").at(&span).render(false);
@@ -218,6 +253,9 @@ mod tests {
             "- apiKey: \"a\n   hunter2\"\n",
             "certFile: |\n  -----BEGIN PRIVATE KEY-----\nhunter2\n",
             "-----BEGIN RSA PRIVATE KEY-----\nhunter2\n",
+            "middlewares:\n  users:\n    basicAuth:\n      users:\n        - hunter2\n",
+            "routers:\n  token: {password: hunter2}\n",
+            "services:\n  keys:\n    token: hunter2\n",
         ] {
             assert!(!shown(text, "hunter2", Format::Yaml).contains("hunter2"), "{text}");
         }
@@ -229,6 +267,9 @@ mod tests {
             "users:\n- a\nother:\n- shown\n",
             "basicAuth:\n  users:\n  - a\n  realm: shown\n",
             "- password: a\n- name: shown\n",
+            "services:\n  users:\n    loadBalancer:\n      shown: 1\n",
+            "routers:\n\n  # two\n  keycloak: {rule: shown}\n",
+            "routers:\n  spoken: {rule: shown}\n",
         ] {
             assert!(shown(text, "shown", Format::Yaml).contains("shown"), "{text}");
         }

@@ -11,6 +11,12 @@ const HIDDEN: &str = "(hidden)";
 
 /// The text of a rule, or of a part of one, without the values of headers and parameters that are named like secrets.
 pub fn without_secrets(text: &str) -> String {
+    masked(text, HIDDEN, is_secret_name)
+}
+
+/// The text of a rule, or of a part of one, with `mask` in the place of the values of headers that carry credentials and
+/// of those parameters of the query that `is_secret` names.
+pub fn masked(text: &str, mask: &str, is_secret: impl Fn(&str) -> bool) -> String {
     let mut out = String::with_capacity(text.len());
     let (mut call, mut name) = (String::new(), None::<bool>);
     let mut rest = text;
@@ -21,7 +27,10 @@ pub fn without_secrets(text: &str) -> String {
             '`' | '"' | '\'' => {
                 let end = end_of_quoted(rest, next);
                 let (argument, after) = rest.split_at(end);
-                out.push_str(&shown(argument, &call, &mut name));
+                let is_query = call.to_ascii_lowercase().starts_with("query");
+                let is_secret =
+                    |name: &str| if is_query { is_secret(name) } else { is_secret_name(name) };
+                out.push_str(&shown(argument, &call, mask, &mut name, is_secret));
                 rest = after;
                 let closing = rest.chars().next().map_or(0, char::len_utf8);
                 let (quote, after) = rest.split_at(closing);
@@ -53,7 +62,13 @@ fn end_of_quoted(text: &str, quote: char) -> usize {
 }
 
 /// One argument of the matcher `call`; `name` says whether the first one was the name of a secret.
-fn shown(argument: &str, call: &str, name: &mut Option<bool>) -> String {
+fn shown(
+    argument: &str,
+    call: &str,
+    mask: &str,
+    name: &mut Option<bool>,
+    is_secret: impl Fn(&str) -> bool,
+) -> String {
     if !NAMED.iter().any(|one| one.eq_ignore_ascii_case(call)) {
         return argument.to_owned();
     }
@@ -63,14 +78,14 @@ fn shown(argument: &str, call: &str, name: &mut Option<bool>) -> String {
             let (before, value) = argument
                 .split_once('=')
                 .map_or((argument, None), |(before, value)| (before, Some(value)));
-            let is_secret = is_secret_name(before);
-            *name = Some(is_secret);
+            let hidden = is_secret(before);
+            *name = Some(hidden);
             match value {
-                Some(_) if is_secret => format!("{before}={HIDDEN}"),
+                Some(_) if hidden => format!("{before}={mask}"),
                 _ => argument.to_owned(),
             }
         }
-        Some(true) => HIDDEN.to_owned(),
+        Some(true) => mask.to_owned(),
         Some(false) => argument.to_owned(),
     }
 }
