@@ -158,8 +158,9 @@ fn a_reset_at_once_costs_nobody_time() {
     }
     let taken = median(times);
     assert!(taken < ms(50), "{taken:?}");
-    let statuses: Vec<_> =
-        (0..40).map(|_| client.send(&Ask::post("/", "x")).unwrap().status).collect();
+    // Answered before its body was there, a POST is the last of its connection.
+    let post = |_| proxy.client().send(&Ask::post("/", "x")).unwrap().status;
+    let statuses: Vec<_> = (0..40).map(post).collect();
     let posts = good.all().iter().filter(|seen| seen.method == "POST").count();
     let passed = statuses.iter().filter(|&&status| status == 200).count();
     assert_eq!(posts, passed, "none was sent twice");
