@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The first bytes of a connection, up to the empty line or [`MOST`].
+/// The first bytes of a connection, up to the empty line or `MOST` bytes.
 #[derive(Clone, Default)]
 pub struct Head(Arc<Mutex<Vec<u8>>>);
 
