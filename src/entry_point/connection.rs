@@ -1,5 +1,6 @@
 //! One client connection: PROXY protocol, the first bytes, TLS, and the hand-over to HTTP.
 
+use std::any::Any;
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -318,6 +319,7 @@ impl Arrival<'_> {
     }
 
     fn connection(&self, tls: Option<ClientTls>) -> Arc<Connection> {
+        let seat: Arc<dyn Any + Send + Sync> = Arc::<Seat>::clone(&self.seat);
         let peer_ip = self.peer.ip().to_canonical();
         Arc::new(Connection {
             entry_point: Arc::clone(&self.door.entry_point.facts),
@@ -327,7 +329,7 @@ impl Arrival<'_> {
             local: self.local,
             tls,
             opened: self.opened,
-            work: self.door.work.keeping(Arc::clone(&self.seat) as _),
+            work: self.door.work.keeping(&seat),
             own: std::sync::OnceLock::new(),
         })
     }

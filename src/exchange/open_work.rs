@@ -7,8 +7,8 @@ use std::any::Any;
 use tokio::sync::Notify;
 
 use super::signal::{Signal, Told};
-use crate::sync::Arc;
 use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Arc, Weak};
 
 /// Counts tunnels and other work that goes on after its request was answered.
 ///
@@ -17,8 +17,8 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 #[derive(Clone, Default)]
 pub struct OpenWork {
     shared: Arc<OpenWorkShared>,
-    /// Kept as long as any of the work that was begun here.
-    kept: Option<Arc<dyn Any + Send + Sync>>,
+    /// Kept as long as any of the work that was begun for it; by whom else, is not decided here.
+    kept: Option<Weak<dyn Any + Send + Sync>>,
 }
 
 #[derive(Default)]
@@ -31,14 +31,23 @@ struct OpenWorkShared {
 impl OpenWork {
     /// Counts one piece of work until the returned value is dropped.
     pub fn begin(&self) -> OpenWorkItem {
-        self.shared.open.fetch_add(1, Ordering::AcqRel);
-        OpenWorkItem { shared: Arc::clone(&self.shared), _kept: self.kept.clone() }
+        self.item(self.kept.as_ref().and_then(Weak::upgrade))
+    }
+
+    /// The same for work that the client has nothing of any more: nothing is kept for it.
+    pub fn begin_apart(&self) -> OpenWorkItem {
+        self.item(None)
     }
 
     /// The same count, for work that needs `kept` until its end.
     #[must_use]
-    pub fn keeping(&self, kept: Arc<dyn Any + Send + Sync>) -> Self {
-        Self { shared: Arc::clone(&self.shared), kept: Some(kept) }
+    pub fn keeping(&self, kept: &Arc<dyn Any + Send + Sync>) -> Self {
+        Self { shared: Arc::clone(&self.shared), kept: Some(Arc::downgrade(kept)) }
+    }
+
+    fn item(&self, kept: Option<Arc<dyn Any + Send + Sync>>) -> OpenWorkItem {
+        self.shared.open.fetch_add(1, Ordering::AcqRel);
+        OpenWorkItem { shared: Arc::clone(&self.shared), _kept: kept }
     }
 
     /// How many pieces of work are open.

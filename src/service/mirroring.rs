@@ -129,7 +129,7 @@ impl Mirroring {
             parts,
             cx: cx.clone(),
         };
-        let work = cx.connection.work.begin();
+        let work = cx.connection.work.begin_apart();
         tokio::task::spawn_local(mirroring.run(answered, copy, work));
         response
     }
@@ -185,7 +185,7 @@ impl Mirrored {
                 continue;
             };
             let (copied, name) = (Arc::clone(&copied), Arc::clone(&self.name));
-            let work = copied.cx.connection.work.begin();
+            let work = copied.cx.connection.work.begin_apart();
             tokio::task::spawn_local(async move {
                 tokio::select! {
                     () = work.cut() => {}

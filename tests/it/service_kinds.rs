@@ -370,6 +370,26 @@ fn a_bad_mirror_hurts_nobody() {
     assert_eq!(proxy.who("/"), (200, "main".to_owned()));
 }
 
+/// A mirror whose answer never ends keeps no place among the connections of the client's address.
+#[test]
+fn a_slow_mirror_is_not_the_clients_matter() {
+    let main = Origin::named("main");
+    let silent = Origin::raw(|mut stream, _| {
+        use std::io::Write as _;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let _ = std::io::copy(&mut stream, &mut std::io::sink());
+    });
+    let options = serde_json::json!({"limits": {"connections": {"perAddress": 2}}});
+    let proxy = Proxy::with(options).start(&mirrored(ALL, &main, &silent));
+    for sent in 1..=5 {
+        until("the connection before has ended", || {
+            let answer = proxy.client().send(&Ask::post("/", "payload"));
+            answer.is_ok_and(|answer| answer.text() == "payload")
+        });
+        until("the mirror is asked", || silent.connections() >= sent);
+    }
+}
+
 /// RP-5.7: over HTTP/2 as well, where the end of a body is told in another way.
 #[test]
 fn what_comes_over_http2_is_mirrored() {

@@ -154,6 +154,31 @@ fn a_mirror_that_never_answers_holds_up_nobody() {
     });
 }
 
+/// What a client's connection counts for, and its end, are no mirror's business.
+#[test]
+fn a_slow_mirror_holds_nothing_of_the_clients_connection() {
+    local(async {
+        let (mut world, ..) = world();
+        world.services.insert("mirror".to_owned(), Arc::new(Silent));
+        let service = world.build("m", mirroring(100, &json!({}))).unwrap();
+        let seat: Arc<dyn std::any::Any + Send + Sync> = Arc::new("a seat");
+        let mut cx = context();
+        let connection = Arc::get_mut(&mut cx.connection).unwrap();
+        let work = connection.work.clone();
+        connection.work = work.keeping(&seat);
+        let response = service.handle(&cx, with_body("x")).await;
+        response.into_body().collect().await.unwrap();
+        until("the mirror is asked", || Arc::strong_count(&cx.connection) > 1).await;
+        let tunnel = cx.connection.work.begin();
+        drop(cx);
+        let weak = Arc::downgrade(&seat);
+        drop(seat);
+        assert!(weak.upgrade().is_some(), "a tunnel has it");
+        drop(tunnel);
+        assert!(weak.upgrade().is_none() && work.count() > 0, "the mirror has nothing");
+    });
+}
+
 /// RP-5.7.6
 #[test]
 fn a_mirror_that_never_answers_is_given_up() {
