@@ -5,6 +5,7 @@
 
 pub mod attempts;
 pub mod body;
+pub mod budget;
 pub mod canonical;
 pub mod chain;
 mod client_subject;
@@ -26,6 +27,7 @@ use std::pin::Pin;
 
 pub use attempts::Attempts;
 pub use body::{Body, BodyEnd, BodyError, EndHook, Ending, without_misplaced_trailers};
+pub use budget::Budget;
 pub use chain::{Chain, Middleware, Next, Remade};
 pub use context::{ClientTls, Connection, Context, EntryPointFacts, MadeOfCertificates, Scheme};
 pub use error::{Outcome, ProxyError};

@@ -17,14 +17,13 @@ use tracing::warn;
 use self::expression::Expression;
 use self::spool::{Failure, Kept, Limits};
 use super::at_hand::discard;
-use super::retry::Budget;
 use super::{Build, BuildContext};
 use crate::exchange::error::{bare, too_large};
 use crate::exchange::memory::Held;
 use crate::exchange::replay;
 use crate::exchange::{
-    Attempts, Body, BodyError, Context, Middleware, Next, Outcome, ProxyError, Request, Response,
-    ResponseFuture,
+    Attempts, Body, BodyError, Budget, Context, Middleware, Next, Outcome, ProxyError, Request,
+    Response, ResponseFuture,
 };
 use crate::values::{BuildError, Profile, is_default};
 

@@ -15,11 +15,10 @@ use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-pub(super) use self::budget::Budget;
 use self::budget::{RetryBudgetConfig, ServiceBudgets};
 use super::{Build, BuildContext};
 use crate::exchange::{
-    Attempts, Context, Middleware, Next, Outcome, Replay, Request, Response, ResponseFuture,
+    Attempts, Budget, Context, Middleware, Next, Outcome, Replay, Request, Response, ResponseFuture,
 };
 use crate::values::{BuildError, GoDuration, Profile, StatusRanges, is_default};
 

@@ -23,7 +23,7 @@ use super::relay::{AtEnd, relay};
 use super::target::{Target, TargetScheme};
 use super::transport::{Origin, ServersTransport};
 use super::upload::{Upload, UploadState};
-use crate::exchange::ProxyError;
+use crate::exchange::{Budget, ProxyError};
 
 /// How long a body is held back for a server that does not answer `Expect: 100-continue`.
 const EXPECT_CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -34,8 +34,8 @@ const MUTE_AFTER: u32 = 3;
 /// One of so many uploads waits for the whole second all the same, as a server may have learnt it.
 const MUTE_TRIAL: u32 = 16;
 
-/// How often a request goes out again that a server has refused before it looked at it. The first
-/// refusal tells how many streams it allows, so there is seldom a second one.
+/// How often a request goes out again that a server has refused before it looked at it: one that leaves, or tells how
+/// many streams it allows, does so seldom twice. What is refused without a word is paid for by [`Origin::refusals`].
 const MOST_REFUSALS: u32 = 2;
 
 /// Where a request goes.
@@ -85,13 +85,21 @@ impl Line<'_> {
             };
             match outcome {
                 Ok(answer) => return Ok(answer),
-                Err(Failed { again: true, refused: true, .. }) if refusals < MOST_REFUSALS => {
+                Err(Failed { again: true, refused: Some(why), .. })
+                    if refusals < MOST_REFUSALS && self.may_ask_again(why) =>
+                {
                     refusals += 1;
                 }
-                Err(Failed { again: true, .. }) if !wanted.fresh => wanted.fresh = true,
+                Err(Failed { again: true, refused: None, .. }) if !wanted.fresh => {
+                    wanted.fresh = true;
+                }
                 Err(Failed { failure, .. }) => return Err(failure),
             }
         }
+    }
+
+    fn may_ask_again(&self, why: Refusal) -> bool {
+        why == Refusal::Explained || self.origin.refusals.as_ref().is_none_or(Budget::spend)
     }
 
     async fn over_http1(
@@ -124,7 +132,7 @@ impl Line<'_> {
                 Err(Failed {
                     failure: Failure { error, sent: written, stale },
                     again,
-                    refused: false,
+                    refused: None,
                 })
             }
         }
@@ -147,6 +155,9 @@ impl Line<'_> {
         let waited = wait(pending, self.origin, upload.as_deref(), self.response_header);
         match waited.await {
             Ok(response) => {
+                if let Some(refusals) = &self.origin.refusals {
+                    refusals.earn();
+                }
                 let at_end = AtEnd { upload, permit: Some(lease.permit) };
                 let response = response.map(|body| relay(body, at_end));
                 let bound = self.owner.is_none() && is_bound_by(response.headers());
@@ -156,8 +167,8 @@ impl Line<'_> {
             Err(None) => Err(TIMED_OUT),
             Err(Some(mut unsent)) => {
                 let message = unsent.take_message();
-                let refused = was_refused(unsent.error());
-                let untouched = message.is_some() || refused;
+                let refused = refusal(unsent.error(), &lease);
+                let untouched = message.is_some() || refused.is_some();
                 let failure = Failure {
                     error: classify(unsent.error(), upload.as_deref()),
                     sent: !untouched,
@@ -177,13 +188,22 @@ struct Failed {
     failure: Failure,
     again: bool,
     /// The server has said that it did nothing with it.
-    refused: bool,
+    refused: Option<Refusal>,
+}
+
+/// Why a server does nothing with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    /// It leaves, or there were more streams than it has said meanwhile that it allows: another connection will do.
+    Explained,
+    /// It does not say; it may be overloaded.
+    Unexplained,
 }
 
 const TIMED_OUT: Failed = Failed {
     failure: Failure { error: ProxyError::ResponseTimeout, sent: true, stale: false },
     again: false,
-    refused: false,
+    refused: None,
 };
 
 /// Waits for an answer; `Err(None)` when its head does not come in time. The time runs from the
@@ -250,16 +270,18 @@ fn classify(error: &hyper::Error, upload: Option<&UploadState>) -> ProxyError {
     if error.is_parse() { ProxyError::UpstreamInvalid } else { ProxyError::UpstreamClosed }
 }
 
-/// Whether the server has said that it did nothing with a stream (RFC 9113, 8.7): it refused it,
-/// or left with GOAWAY before it had looked at it.
-fn was_refused(error: &hyper::Error) -> bool {
-    let cause =
-        std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
-    cause.is_some_and(|cause| {
-        cause.is_remote()
-            && (cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM)
-                || cause.is_go_away() && cause.reason() == Some(h2::Reason::NO_ERROR))
-    })
+/// Why the server did nothing with a stream, if it says so (RFC 9113, 8.7): it refused it, or left with GOAWAY before
+/// it had looked at it.
+fn refusal(error: &hyper::Error, lease: &Http2Lease) -> Option<Refusal> {
+    let cause = std::error::Error::source(error)?.downcast_ref::<h2::Error>()?;
+    match cause.reason().filter(|_| cause.is_remote())? {
+        h2::Reason::NO_ERROR if cause.is_go_away() => Some(Refusal::Explained),
+        h2::Reason::REFUSED_STREAM if cause.is_reset() && lease.is_outdated() => {
+            Some(Refusal::Explained)
+        }
+        h2::Reason::REFUSED_STREAM if cause.is_reset() => Some(Refusal::Unexplained),
+        _ => None,
+    }
 }
 
 /// Whether a connection ended, and not only a stream on it.

@@ -16,6 +16,7 @@ use super::client_tls;
 use super::idle::IdleCount;
 use super::proxy::{AbsoluteForm, ForwardProxy, Proxies, ProxyKind};
 use super::target::{Target, TargetScheme};
+use crate::exchange::Budget;
 use crate::values::{
     BuildError, FileOrContent, Files, GoDuration, Profile, Unsupported, is_default,
 };
@@ -208,6 +209,7 @@ pub struct ServersTransport {
     server_name: Option<ServerName<'static>>,
     verifies_native: bool,
     proxies: Proxies,
+    exact: bool,
     origins: Mutex<HashMap<OriginKey, Weak<Origin>>>,
 }
 
@@ -254,6 +256,7 @@ impl ServersTransport {
             server_name: tls.server_name,
             verifies_native: tls.verifies_native,
             proxies: Proxies::default(),
+            exact: profile == Profile::Exact,
             origins: Mutex::default(),
         })
     }
@@ -299,6 +302,7 @@ impl ServersTransport {
             idle: IdleCount::default(),
             in_vain: AtomicU32::new(0),
             streams: Arc::new(AtomicUsize::new(USUAL_STREAMS)),
+            refusals: (!self.exact).then(Budget::default),
         });
         origins.insert(key, Arc::downgrade(&origin));
         origin
@@ -336,6 +340,8 @@ pub(super) struct Origin {
     /// How many streams of HTTP/2 it allowed on a connection when it was last asked: what a new one begins
     /// with, until the server has spoken there.
     pub(super) streams: Arc<AtomicUsize>,
+    /// What it may be asked again that it has refused without a word; `None`: anything.
+    pub(super) refusals: Option<Budget>,
 }
 
 /// How many streams a server of HTTP/2 is taken to allow that has said nothing yet (RFC 9113, 6.5.2: it should not be fewer).

@@ -9,6 +9,8 @@ use shuttle::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::runner::Scenario;
 use crate::sync::Arc;
 
+#[path = "../../src/exchange/budget.rs"]
+pub(crate) mod budget;
 #[path = "../../src/exchange/observe.rs"]
 pub(crate) mod observe;
 #[path = "../../src/exchange/open_work.rs"]

@@ -85,9 +85,9 @@ pub(crate) mod circuit_breaker;
 mod expression;
 mod forward_auth;
 
+use crate::exchange::budget::Budget;
 use in_flight_req::open::Open;
 use nonces::Nonces;
-use retry::budget::Budget;
 use source::Source;
 use token_buckets::{Buckets, Verdict};
 

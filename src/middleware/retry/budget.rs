@@ -1,5 +1,4 @@
-//! How much of their load services get a second time: the default for retries by status, and
-//! `retry.budget`.
+//! How much of their load services get a second time: `retry.budget`.
 //!
 //! A service that fails as a whole must not get a multiple of its requests because of it.
 
@@ -9,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::middleware::BuildContext;
-use crate::sync::atomic::{AtomicI64, Ordering};
 use crate::sync::{Arc, Mutex, PoisonError};
 use crate::values::BuildError;
 
@@ -141,39 +139,6 @@ impl ServiceBudgets {
             *enough = (windows.len() * 2).max(64);
         }
         look(windows.entry(service.into()).or_default(), now)
-    }
-}
-
-/// Keeps status retries below a fifth of the requests, so that a service that fails as a whole
-/// gets no multiple of its load. A hundred in reserve let a quiet service retry freely.
-/// `buffering` has one too.
-pub(in crate::middleware) struct Budget {
-    /// In fifths of a retry.
-    left: AtomicI64,
-}
-
-const RESERVE: i64 = 500;
-const COST: i64 = 5;
-
-impl Default for Budget {
-    fn default() -> Self {
-        Self { left: AtomicI64::new(RESERVE) }
-    }
-}
-
-impl Budget {
-    pub(in crate::middleware) fn earn(&self) {
-        // Full is the usual state; then nothing is written. Several may find the last fifth missing at once.
-        let more = |left: i64| (left < RESERVE).then_some(left + 1);
-        let _ = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-    }
-
-    pub(in crate::middleware) fn spend(&self) -> bool {
-        self.left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-                (left >= COST).then_some(left - COST)
-            })
-            .is_ok()
     }
 }
 

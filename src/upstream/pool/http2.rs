@@ -40,6 +40,17 @@ pub(in crate::upstream) struct Http2Lease {
     pub(in crate::upstream) permit: StreamPermit,
     /// Whether requests went over the connection before.
     pub(in crate::upstream) reused: bool,
+    /// How many streams the server allowed, or was taken to allow.
+    allowed: usize,
+    connection: SharedHttp2,
+}
+
+impl Http2Lease {
+    /// Whether the server has said since that it allows fewer streams.
+    pub(in crate::upstream) fn is_outdated(&self) -> bool {
+        let allows = |connection: &Http2Connection| connection.current_max_send_streams();
+        self.connection.borrow().as_ref().map(allows).is_some_and(|now| now < self.allowed)
+    }
 }
 
 /// Counts one open stream until it is dropped.
@@ -114,6 +125,8 @@ impl Http2 {
             sender: self.sender.clone(),
             permit: StreamPermit(Arc::clone(&self.streams)),
             reused: self.used.replace(true),
+            allowed,
+            connection: Rc::clone(&self.connection),
         })
     }
 }

@@ -177,3 +177,47 @@ async fn a_dead_connection_is_removed_while_it_is_idle() {
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     assert_eq!(*accepted.borrow(), 2);
 }
+
+/// Refuses every stream but each `answered`th, and counts them all.
+async fn refuse(mut stream: TcpStream, answered: usize, count: Rc<RefCell<usize>>) {
+    let mut connection = h2::server::handshake(&mut stream).await.unwrap();
+    while let Some(Ok((_, mut respond))) = connection.accept().await {
+        *count.borrow_mut() += 1;
+        if (*count.borrow()).is_multiple_of(answered) {
+            respond.send_response(http::Response::new(()), true).unwrap();
+        } else {
+            respond.send_reset(h2::Reason::REFUSED_STREAM);
+        }
+    }
+}
+
+/// F-20: a server that refuses requests for want of room gets no multiple of them because of it.
+#[tokio::test(flavor = "local")]
+async fn whoever_refuses_all_is_not_asked_again_and_again() {
+    for (answered, most) in [(usize::MAX, 300 + 100), (4, 300 * 4 / 3 + 100)] {
+        let asked = Rc::new(RefCell::new(0));
+        let count = Rc::clone(&asked);
+        let (address, accepted) =
+            server(move |_, stream| refuse(stream, answered, Rc::clone(&count))).await;
+        let (forwarder, cx) = (forwarder(&format!("h2c://{address}")), context());
+        for number in 0..300 {
+            let status = forwarder.forward(&cx, get("/")).await.status();
+            assert!(answered == 4 || status == StatusCode::BAD_GATEWAY, "{number}: {status}");
+        }
+        assert!((301..=most).contains(&*asked.borrow()), "{answered}: {asked:?}");
+        assert_eq!(*accepted.borrow(), 1);
+    }
+}
+
+/// F-20: what came before the server could say how many streams it allows costs nothing.
+#[tokio::test(flavor = "local")]
+async fn a_server_that_says_how_much_it_takes_is_asked_again() {
+    let (address, accepted) = server(|_, stream| serve_h2(stream, 5, echo)).await;
+    let (forwarder, cx) = (forwarder(&format!("h2c://{address}")), context());
+    let one = || async { forwarder.forward(&cx, get("/")).await.status() };
+    let answers = futures_util::future::join_all((0..20).map(|_| one())).await;
+    assert!(answers.iter().all(|&status| status == StatusCode::OK), "{answers:?}");
+    assert!(*accepted.borrow() > 1, "none was refused");
+    let refusals = forwarder.origin().refusals.as_ref().unwrap();
+    assert_eq!((0..200).filter(|_| refusals.spend()).count(), 100, "nothing was paid");
+}
