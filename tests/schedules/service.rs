@@ -20,7 +20,7 @@ use in_flight::InFlight;
 use least_time::{Heard, LeastTime, Times};
 use strategy::{Edf, P2c};
 
-pub(crate) const SCENARIOS: [Scenario; 8] = [
+pub(crate) const SCENARIOS: [Scenario; 9] = [
     Scenario {
         name: "service::shares_are_exact",
         by_chance: false,
@@ -62,6 +62,12 @@ pub(crate) const SCENARIOS: [Scenario; 8] = [
         by_chance: false,
         holds: "when all is said, the gauge of a probed server says what requests go by",
         run: health::the_gauge_says_what_is,
+    },
+    Scenario {
+        name: "service::what_a_probe_said_before_an_outage_does_not_end_it",
+        by_chance: false,
+        holds: "a server that the traffic takes out needs as many good probes as `rise` says, all of them later",
+        run: health::what_a_probe_said_before_an_outage_does_not_end_it,
     },
     Scenario {
         name: "service::the_gauge_follows_outages",

@@ -5,7 +5,7 @@
 
 use super::passive::{Passive, PassiveSettings, Verdict};
 use super::probe::ProbeError;
-use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::{Arc, Mutex, PoisonError};
 
 /// Where `traefik_service_server_up` is counted.
@@ -53,12 +53,26 @@ pub(super) struct Thresholds {
     pub(super) fall: u32,
 }
 
+/// In the state of a server: it is down. The rest counts the probes in a row that said otherwise.
+const DOWN: u32 = 1 << 31;
+
+impl Thresholds {
+    /// What a probe with this result makes of a state.
+    fn next(self, state: u32, up: bool) -> u32 {
+        let side = state & DOWN;
+        if up == (side == 0) {
+            return side;
+        }
+        let contrary = state - side + 1;
+        let enough = contrary >= if up { self.rise } else { self.fall };
+        if enough { side ^ DOWN } else { side | contrary.min(DOWN - 1) }
+    }
+}
+
 /// The condition of one server of one service.
 pub(in crate::service) struct ServerHealth {
-    /// What the last probes, or with probes the traffic, said.
-    up: AtomicBool,
-    /// Probes in a row that said otherwise.
-    contrary: AtomicU32,
+    /// What the last probes, or with probes the traffic, said, and how many probes in a row said otherwise since.
+    state: AtomicU32,
     passive: Option<Passive>,
     /// `None` when nobody checks: such a server is always up.
     series: Option<Arc<Series>>,
@@ -75,41 +89,38 @@ impl ServerHealth {
             series.tell(|| true);
         }
         let passive = passive.map(|settings| Passive::new(settings, probed));
-        Self { up: AtomicBool::new(true), contrary: AtomicU32::new(0), passive, series }
+        Self { state: AtomicU32::new(0), passive, series }
     }
 
     /// Whether requests may be sent to it.
     pub(in crate::service) fn is_up(&self) -> bool {
-        self.up.load(Ordering::Relaxed) && self.passive.as_ref().is_none_or(Passive::is_up)
+        self.is_probed_as_up() && self.passive.as_ref().is_none_or(Passive::is_up)
     }
 
     /// Whether it stands on the side of those that are probed as healthy.
     pub(super) fn is_probed_as_up(&self) -> bool {
-        self.up.load(Ordering::Relaxed)
+        self.state.load(Ordering::Relaxed) < DOWN
     }
 
     /// Takes note of what a probe found.
     pub(super) fn probed(&self, result: Result<(), ProbeError>, thresholds: Thresholds) {
         let Some(series) = &self.series else { return };
-        if !self.is_enough(result.is_ok(), thresholds) {
-            tracing::debug!(
-                serviceName = &*series.service,
-                targetURL = &*series.url,
-                ?result,
-                "a health check said otherwise, and not often enough yet"
-            );
-            return;
+        let up = result.is_ok();
+        // One step, as the traffic may take the server out at any time: no probe from before that counts.
+        let step = |state| Some(thresholds.next(state, up));
+        let (Ok(before) | Err(before)) =
+            self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
+        let (was_up, is_up) = (before < DOWN, thresholds.next(before, up) < DOWN);
+        if was_up != is_up {
+            series.tell(|| self.is_up());
         }
-        let was_up = self.up.swap(result.is_ok(), Ordering::Relaxed);
         let (service, url) = (&*series.service, &*series.url);
         match result {
             Ok(()) if was_up => {}
-            Ok(()) => {
-                series.tell(|| self.is_up());
+            Ok(()) if is_up => {
                 tracing::info!(serviceName = service, targetURL = url, "server is up again");
             }
-            Err(error) if was_up => {
-                series.tell(|| self.is_up());
+            Err(error) if was_up && !is_up => {
                 tracing::warn!(
                     serviceName = service,
                     targetURL = url,
@@ -117,7 +128,7 @@ impl ServerHealth {
                     "health check failed, the server is down"
                 );
             }
-            Err(error) => {
+            Err(error) if !was_up => {
                 tracing::debug!(
                     serviceName = service,
                     targetURL = url,
@@ -125,22 +136,15 @@ impl ServerHealth {
                     "health check failed, the server is still down"
                 );
             }
+            result => {
+                tracing::debug!(
+                    serviceName = service,
+                    targetURL = url,
+                    ?result,
+                    "a health check said otherwise, and not often enough yet"
+                );
+            }
         }
-    }
-
-    /// Whether a probe with this result counts: it says what is known, or is the last of so many
-    /// that say otherwise.
-    fn is_enough(&self, up: bool, Thresholds { rise, fall }: Thresholds) -> bool {
-        if up == self.is_probed_as_up() {
-            self.contrary.store(0, Ordering::Relaxed);
-            return true;
-        }
-        let contrary = self.contrary.fetch_add(1, Ordering::Relaxed) + 1;
-        let enough = contrary >= if up { rise } else { fall };
-        if enough {
-            self.contrary.store(0, Ordering::Relaxed);
-        }
-        enough
     }
 
     /// Whether the traffic is watched.
@@ -154,10 +158,10 @@ impl ServerHealth {
         match passive.observe(failed) {
             Verdict::Unchanged => return,
             Verdict::DownUntilProbed => {
-                if !self.up.swap(false, Ordering::Relaxed) {
+                let down = |state| (state < DOWN).then_some(DOWN);
+                if self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, down).is_err() {
                     return;
                 }
-                self.contrary.store(0, Ordering::Relaxed);
             }
             Verdict::DownFor(window) => self.announce_return(window),
         }

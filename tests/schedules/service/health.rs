@@ -104,6 +104,22 @@ pub(super) fn the_gauge_says_what_is() {
     assert_eq!(*gauge.0.lock().unwrap(), Some(health.is_up()));
 }
 
+pub(super) fn what_a_probe_said_before_an_outage_does_not_end_it() {
+    let (health, gauge) = server(true, 1);
+    let probes = {
+        let health = Arc::clone(&health);
+        spawn(move || {
+            for result in [Ok(()), Err(ProbeError), Ok(())] {
+                health.probed(result, Thresholds { rise: 2, fall: 2 });
+            }
+        })
+    };
+    health.observe(true);
+    probes.join().unwrap();
+    assert!(!health.is_up(), "one good probe in a row, and not two");
+    assert_eq!(*gauge.0.lock().unwrap(), Some(false));
+}
+
 pub(super) fn the_gauge_follows_outages() {
     let (health, gauge) = server(false, 1);
     health.observe(true);
