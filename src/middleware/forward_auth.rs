@@ -62,7 +62,7 @@ pub struct ForwardAuthConfig {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub auth_request_headers: Vec<String>,
     /// Longest body of an answer, in bytes; a longer one is 401. -1: any. Default: 16 MiB, in the
-    /// hardened profile 64 KiB.
+    /// hardened profile 64 KiB, but for an answer that lets the request pass, whose rest is not read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_response_body_size: Option<i64>,
     /// Cookies of the answer that the client gets, in place of the backend's of that name.
@@ -158,6 +158,7 @@ impl Build for ForwardAuthConfig {
             forward_body: self.forward_body,
             body_limit: limit(self.max_body_size, hardened.then_some(HARDENED_BODY_LIMIT)),
             answer_limit: limit(self.max_response_body_size, (!exact).then_some(answer_limit)),
+            limits_answer: self.max_response_body_size.is_some(),
             keeps_location: self.preserve_location_header,
             keeps_method: self.preserve_request_method,
             signin: self.signin()?,
@@ -337,6 +338,8 @@ struct ForwardAuth {
     forward_body: bool,
     body_limit: Option<u64>,
     answer_limit: Option<u64>,
+    /// The limit was asked for: it holds for every answer.
+    limits_answer: bool,
     keeps_location: bool,
     keeps_method: bool,
     signin: Option<Signin>,

@@ -92,7 +92,11 @@ impl ForwardAuth {
             let (parts, body) = answer.into_parts();
             // Whoever may pass does not see what was said of it.
             let body = if parts.status.is_success() {
-                spend(body, self.answer_limit).await
+                match spend(body, self.answer_limit).await {
+                    // Nobody asked for that limit, and nothing is kept: the connection is given up, and all is said.
+                    Err(Unread::TooLarge) if !self.limits_answer => Ok(Bytes::new()),
+                    spent => spent,
+                }
             } else {
                 read(body, self.answer_limit).await
             };

@@ -504,6 +504,27 @@ fn it_fails_closed() {
     });
 }
 
+/// A limit that nobody asked for is one of memory: what is not kept need not keep it.
+#[test]
+fn a_long_yes_lets_pass() {
+    local(async {
+        let long = "x".repeat(100_000);
+        let (yes, no) = (Server::with(200, "", &long).await, Server::with(403, "", &long).await);
+        for (server, configured, profile, want) in [
+            (&yes, None, Profile::Hardened, 200),
+            (&yes, Some(65_536), Profile::Hardened, 401),
+            (&no, None, Profile::Hardened, 401),
+            (&no, None, Profile::Safe, 403),
+        ] {
+            let config =
+                ForwardAuthConfig { max_response_body_size: configured, ..server.config() };
+            let setting = Setting { profile, ..Setting::default() };
+            let bench = Bench::new(vec![setting.build(&config).unwrap().0]);
+            assert_eq!(bench.status(get("/")).await, want, "{configured:?} {profile:?}");
+        }
+    });
+}
+
 #[test]
 fn a_server_that_says_nothing_is_not_waited_for_for_ever() {
     let mut builder = Builder::new_current_thread();
@@ -630,9 +651,9 @@ fn a_question_that_hangs_holds_up_nobody_else_for_long() {
                 } else {
                     let answer =
                         b"HTTP/1.1 200 X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-                    stream.write_all(answer).await.unwrap();
-                    // Whoever closes with something unread resets.
+                    // Whoever closes with something unread resets, and nobody may answer what was not asked.
                     let _ = stream.read(&mut [0; 4096]).await;
+                    stream.write_all(answer).await.unwrap();
                 }
             }
         });
