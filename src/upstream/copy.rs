@@ -1,8 +1,8 @@
 //! Copies bytes both ways between two streams until both directions have ended.
 //!
 //! An idle pair holds no buffer: bytes pass through one scratch buffer per worker, and only what
-//! a slow reader does not take at once is kept aside. Whoever goes on saying nothing after the other has gone does not
-//! hold the pair for ever.
+//! a slow reader does not take at once is kept aside. What was read is passed on, also when the other direction fails.
+//! Whoever goes on saying nothing after the other has gone does not hold the pair for ever.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -15,14 +15,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
 const SCRATCH: usize = 64 * 1024;
+/// How long what was read may take to be written after the other direction has failed.
+const LEAVING: Duration = Duration::from_mins(1);
 
 thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
 }
 
-/// Copies both ways. The end of one direction is passed on as an end of writing; a failure of
-/// either ends both, and so does `a` if it pauses for longer than `patience` after `b` has said its last. Returns the
-/// bytes from `a` to `b` and from `b` to `a`.
+/// Copies both ways. The end of one direction is passed on as an end of writing. A failure of either ends both, once
+/// what is at hand is written; and so does `a` if it pauses for longer than `patience` after `b` has said its last.
+/// Returns the bytes from `a` to `b` and from `b` to `a`.
 pub(crate) async fn both_ways<A, B>(
     mut a: A,
     mut b: B,
@@ -35,18 +37,33 @@ where
     let mut forth = Direction::default();
     let mut back = Direction::default();
     let mut alone: Option<Alone> = None;
+    let mut leaving: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|cx| {
-        let forth_over = forth.poll(cx, Pin::new(&mut a), Pin::new(&mut b))?.is_ready();
-        let back_over = back.poll(cx, Pin::new(&mut b), Pin::new(&mut a))?.is_ready();
-        if forth_over && back_over {
-            return Poll::Ready(Ok((forth.copied, back.copied)));
+        forth.poll(cx, Pin::new(&mut a), Pin::new(&mut b));
+        back.poll(cx, Pin::new(&mut b), Pin::new(&mut a));
+        // Nobody takes anything any more who fails to say anything.
+        forth.over |= back.is_unreadable;
+        back.over |= forth.is_unreadable;
+        if !forth.over || !back.over {
+            let has_failed = forth.failure.is_some() || back.failure.is_some();
+            if has_failed && leaving.is_none() {
+                (forth.is_leaving, back.is_leaving) = (true, true);
+                leaving = Some(Box::pin(sleep(LEAVING)));
+                cx.waker().wake_by_ref();
+            }
+            if let Some(leaving) = &mut leaving {
+                ready!(leaving.as_mut().poll(cx));
+            } else if let Some(patience) = patience.filter(|_| back.over && !forth.is_waiting()) {
+                let alone = alone.get_or_insert_with(|| Alone::since(forth.copied, patience));
+                ready!(alone.poll(cx, forth.copied, patience));
+            } else {
+                // Whoever is waited for is not the one that says nothing.
+                alone = None;
+                return Poll::Pending;
+            }
         }
-        if let Some(patience) = patience.filter(|_| back_over) {
-            let alone = alone.get_or_insert_with(|| Alone::since(forth.copied, patience));
-            ready!(alone.poll(cx, forth.copied, patience));
-            return Poll::Ready(Ok((forth.copied, back.copied)));
-        }
-        Poll::Pending
+        let failure = forth.failure.take().or_else(|| back.failure.take());
+        Poll::Ready(failure.map_or(Ok((forth.copied, back.copied)), Err))
     })
     .await
 }
@@ -85,10 +102,36 @@ struct Direction {
     read_over: bool,
     over: bool,
     copied: u64,
+    failure: Option<io::Error>,
+    /// It was the reading that failed.
+    is_unreadable: bool,
+    /// Nothing is read any more that is not at hand.
+    is_leaving: bool,
 }
 
 impl Direction {
-    fn poll<R, W>(
+    /// Whether something that was read is not written yet.
+    fn is_waiting(&self) -> bool {
+        !self.over && (!self.kept.is_empty() || self.unflushed)
+    }
+
+    /// Goes on until it is over, one way or another.
+    fn poll<R, W>(&mut self, cx: &mut Context<'_>, from: Pin<&mut R>, to: Pin<&mut W>)
+    where
+        R: AsyncRead,
+        W: AsyncWrite,
+    {
+        if !self.over
+            && let Poll::Ready(result) = self.advance(cx, from, to)
+        {
+            self.over = true;
+            if let Err(error) = result {
+                self.failure.get_or_insert(error);
+            }
+        }
+    }
+
+    fn advance<R, W>(
         &mut self,
         cx: &mut Context<'_>,
         mut from: Pin<&mut R>,
@@ -99,20 +142,19 @@ impl Direction {
         W: AsyncWrite,
     {
         for _ in 0..MAX_TURNS {
-            if self.over {
-                return Poll::Ready(Ok(()));
-            }
             ready!(self.poll_kept(cx, to.as_mut()))?;
             if self.read_over {
-                ready!(to.as_mut().poll_shutdown(cx))?;
-                self.over = true;
-                return Poll::Ready(Ok(()));
+                return to.as_mut().poll_shutdown(cx);
             }
             let turn = BUFFER
                 .with_borrow_mut(|buffer| self.turn(cx, from.as_mut(), to.as_mut(), buffer))?;
             if turn.is_pending() {
                 if self.unflushed && to.as_mut().poll_flush(cx)?.is_ready() {
                     self.unflushed = false;
+                }
+                if self.is_leaving {
+                    self.read_over = true;
+                    continue;
                 }
                 return Poll::Pending;
             }
@@ -134,8 +176,15 @@ impl Direction {
         W: AsyncWrite,
     {
         let mut buf = ReadBuf::new(buffer);
-        if from.poll_read(cx, &mut buf)?.is_pending() {
-            return Ok(Poll::Pending);
+        match from.poll_read(cx, &mut buf) {
+            Poll::Pending => return Ok(Poll::Pending),
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => {
+                self.failure = Some(error);
+                self.is_unreadable = true;
+                self.read_over = true;
+                return Ok(Poll::Ready(()));
+            }
         }
         let mut rest = buf.filled();
         if rest.is_empty() {
@@ -238,5 +287,70 @@ mod tests {
         server.shutdown().await.unwrap();
         assert_eq!(uploading.await.unwrap(), "after your end");
         assert_eq!(copying.await.unwrap().unwrap(), (300_000, 14));
+    }
+
+    /// Takes nothing, and says nothing.
+    struct Broken;
+
+    impl AsyncRead for Broken {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Broken {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// F-21: what a server has said reaches a client that is slow to take it, although nothing reaches the server; what
+    /// a client has said reaches a server that is slow; and whoever takes nothing any more is let go at once.
+    #[tokio::test(flavor = "local", start_paused = true)]
+    async fn what_was_read_is_written_before_the_end() {
+        let (mut client, a) = duplex(64);
+        let (b, mut server) = duplex(64);
+        let copying = tokio::task::spawn_local(both_ways(a, b, Some(PATIENCE)));
+        server.write_all(&[b'x'; 150]).await.unwrap();
+        drop(server);
+        client.write_all(b"too late").await.unwrap();
+        sleep(LEAVING / 2).await;
+        let mut received = Vec::new();
+        client.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received, [b'x'; 150]);
+        assert!(copying.await.unwrap().is_err());
+
+        let (mut client, a) = duplex(64);
+        let (b, mut server) = duplex(64);
+        let copying = tokio::task::spawn_local(both_ways(a, b, Some(PATIENCE)));
+        server.shutdown().await.unwrap();
+        client.write_all(&[b'x'; 150]).await.unwrap();
+        sleep(PATIENCE * 2).await;
+        client.shutdown().await.unwrap();
+        let mut received = Vec::new();
+        server.read_to_end(&mut received).await.unwrap();
+        assert_eq!((received.len(), copying.await.unwrap().unwrap()), (150, (150, 0)));
+
+        let (a, mut server) = duplex(64);
+        let start = Instant::now();
+        let copying = tokio::task::spawn_local(both_ways(Broken, a, None));
+        server.write_all(b"hello").await.unwrap();
+        assert!(copying.await.unwrap().is_err() && start.elapsed() < LEAVING);
     }
 }
