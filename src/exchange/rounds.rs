@@ -1,7 +1,10 @@
-//! Requests that come round: a server's address that leads back to this proxy, by itself or through another one.
+//! Requests that come round: a server's address that leads back to this proxy, by itself or through something that
+//! leaves `X-Forwarded-Server` alone, as nginx does.
 //!
-//! A request that this machine has forwarded before is known by its `X-Forwarded-Server`, and only such a request is
-//! counted and carries a count, so no other one changes. Whoever makes the two headers up is refused, and nobody else.
+//! A request that this machine has forwarded last is known by that header, and only such a request is counted and
+//! carries a count, so no other one changes. Whoever makes the two headers up is refused, and nobody else. A round that
+//! leads over another Doorward or Traefik is not seen: each writes its own name there, and to know it all the same,
+//! every request to a server would have to carry a mark. Limits of connections and of time end it.
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
