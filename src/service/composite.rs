@@ -11,23 +11,15 @@ use std::sync::Arc;
 use super::load_balancer::{warn_of_weights, weight};
 use super::sticky::{Holder, Sticky, Visit};
 use super::strategy::Edf;
-use super::{Service, ServiceContext, WeightedConfig};
+use super::{Service, ServiceContext, WeightedConfig, WeightedServiceConfig};
 use crate::exchange::{Attempts, Context, Handler, ProxyError, Request, ResponseFuture, ready};
 use crate::values::BuildError;
 
 /// `weighted`: other services by weight.
 pub(super) struct Weighted {
-    children: Box<[Child]>,
+    children: Children,
     schedule: Arc<Edf>,
     sticky: Option<Sticky>,
-    heeds_health: bool,
-    grounds: Box<[Arc<dyn Service>]>,
-    leaves: Box<[Arc<dyn Service>]>,
-}
-
-struct Child {
-    service: Arc<dyn Service>,
-    eligible: bool,
 }
 
 /// The child for one request.
@@ -46,20 +38,12 @@ impl Weighted {
         cx: &mut ServiceContext<'_>,
     ) -> Result<Self, BuildError> {
         let heeds_health = config.health_check.is_some();
-        warn_of_weights(&config.services, cx.warnings);
-        let mut children = Vec::with_capacity(config.services.len());
+        let children = Children::build(&config.services, heeds_health, cx, |name, error| {
+            format!("building HTTP service {name:?}: {error}")
+        })?;
         let mut key = format!("{}\nweighted", cx.name);
-        for (at, child) in config.services.iter().enumerate() {
-            let option = || format!("services[{at}]");
-            let service = (cx.child)(&child.name).map_err(|error| {
-                let message = format!("building HTTP service {:?}: {error}", child.name);
-                BuildError::at(option(), message)
-            })?;
-            if heeds_health {
-                must_check_health(&*service, &child.name, cx, &option())?;
-            }
+        for child in &config.services {
             let _ = write!(key, "\n{} {}", child.name, weight(child.weight));
-            children.push(Child { service, eligible: weight(child.weight) > 0 });
         }
         let weights = config.services.iter().map(|child| weight(child.weight));
         let schedule = cx.state.carry_over(&key, || Edf::new(weights));
@@ -71,17 +55,7 @@ impl Weighted {
         let sticky = cookie
             .map(|cookie| Sticky::new(cookie, cx.name.as_str(), cx.profile, names))
             .transpose()?;
-        let eligible =
-            || children.iter().filter(|child| child.eligible).map(|child| &child.service);
-        let grounds = grounds_of(eligible().filter(|_| heeds_health));
-        let leaves = leaves_of(eligible());
-        Ok(Self { children: children.into(), schedule, sticky, heeds_health, grounds, leaves })
-    }
-
-    fn is_available(&self, child: &Child, avoid: &[Arc<str>]) -> bool {
-        child.eligible
-            && (!self.heeds_health || child.service.is_up())
-            && has_other_than(avoid, &*child.service)
+        Ok(Self { children, schedule, sticky })
     }
 
     /// The child for this request.
@@ -94,22 +68,19 @@ impl Weighted {
         let holder = self.sticky.as_ref().and_then(|sticky| sticky.holder(request.headers()));
         let mut kept = None;
         if let Some(Holder { index, outdated }) = holder
-            && let Some(child) = self.children.get(index)
-            && self.is_available(child, &[])
+            && let Some(service) = self.children.available(index, &[])
         {
             let names = outdated.then_some(index);
-            if has_other_than(avoid, &*child.service) {
-                return Some(Choice { service: &*child.service, names, visits: false });
+            if has_other_than(avoid, service) {
+                return Some(Choice { service, names, visits: false });
             }
             // Of one that is down or cannot be reached nothing is left to go back to.
             let lost = Attempts::of(request).map(Attempts::lost).unwrap_or_default();
-            let is_up = child.service.is_up() && has_other_than(&lost, &*child.service);
+            let is_up = service.is_up() && has_other_than(&lost, service);
             kept = is_up.then_some(names);
         }
-        let index = self.schedule.pick(|at| {
-            self.children.get(at).is_some_and(|child| self.is_available(child, avoid))
-        })?;
-        let service = &*self.children.get(index)?.service;
+        let index = self.schedule.pick(|at| self.children.available(at, avoid).is_some())?;
+        let service = self.children.get(index)?;
         // Who is elsewhere only for this attempt belongs where it did, as in Traefik.
         let stays = || self.sticky.is_some() && !Visit::is(request);
         let names = kept.unwrap_or_else(|| stays().then_some(index));
@@ -138,27 +109,79 @@ impl Handler for Weighted {
 
 impl Service for Weighted {
     fn is_up(&self) -> bool {
-        if self.heeds_health {
-            self.grounds.iter().any(|service| service.is_up())
-        } else {
-            self.children.iter().any(|child| child.eligible)
-        }
+        self.children.are_up()
     }
 
     fn grounds(&self) -> &[Arc<dyn Service>] {
-        &self.grounds
+        &self.children.grounds
     }
 
     fn leaves(&self) -> &[Arc<dyn Service>] {
-        &self.leaves
+        &self.children.leaves
     }
 
     fn checks_health(&self) -> bool {
-        self.heeds_health
+        self.children.heed_health
     }
 
     fn kind(&self) -> Option<&'static str> {
         Some("weighted")
+    }
+}
+
+/// The services that one with weights chooses among.
+pub(super) struct Children {
+    /// With whether it may be chosen at all.
+    all: Box<[(Arc<dyn Service>, bool)]>,
+    pub(super) heed_health: bool,
+    pub(super) grounds: Box<[Arc<dyn Service>]>,
+    pub(super) leaves: Box<[Arc<dyn Service>]>,
+}
+
+impl Children {
+    /// Those that `config` names; `unknown` says what is wrong with one that cannot be built.
+    pub(super) fn build(
+        config: &[WeightedServiceConfig],
+        heed_health: bool,
+        cx: &mut ServiceContext<'_>,
+        unknown: impl Fn(&str, BuildError) -> String,
+    ) -> Result<Self, BuildError> {
+        warn_of_weights(config, cx.warnings);
+        let mut all = Vec::with_capacity(config.len());
+        for (at, child) in config.iter().enumerate() {
+            let option = format!("services[{at}]");
+            let service = (cx.child)(&child.name)
+                .map_err(|error| BuildError::at(&*option, unknown(&child.name, error)))?;
+            if heed_health {
+                must_check_health(&*service, &child.name, cx, &option)?;
+            }
+            all.push((service, weight(child.weight) > 0));
+        }
+        let eligible = || all.iter().filter(|child| child.1).map(|child| &child.0);
+        let grounds = grounds_of(eligible().filter(|_| heed_health));
+        let leaves = leaves_of(eligible());
+        Ok(Self { all: all.into(), heed_health, grounds, leaves })
+    }
+
+    /// One of them.
+    pub(super) fn get(&self, index: usize) -> Option<&dyn Service> {
+        self.all.get(index).map(|child| &*child.0)
+    }
+
+    /// The same, if it may be chosen now and has a server that is none of `avoid`.
+    pub(super) fn available(&self, index: usize, avoid: &[Arc<str>]) -> Option<&dyn Service> {
+        let service = &*self.all.get(index).filter(|child| child.1)?.0;
+        let is_up = !self.heed_health || service.is_up();
+        (is_up && has_other_than(avoid, service)).then_some(service)
+    }
+
+    /// Whether any may be chosen.
+    pub(super) fn are_up(&self) -> bool {
+        if self.heed_health {
+            self.grounds.iter().any(|service| service.is_up())
+        } else {
+            self.all.iter().any(|child| child.1)
+        }
     }
 }
 

@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-use super::composite::{grounds_of, has_other_than, leaves_of, must_check_health};
-use super::load_balancer::{warn_of_weights, weight};
+use super::composite::Children;
+use super::load_balancer::weight;
 use super::rendezvous::Rendezvous;
 use super::{HighestRandomWeightConfig, Service, ServiceContext};
 use crate::exchange::{Attempts, Context, Handler, ProxyError, Request, ResponseFuture, ready};
@@ -13,12 +13,8 @@ use crate::values::BuildError;
 
 /// See the module.
 pub(super) struct HighestRandomWeight {
-    children: Box<[Arc<dyn Service>]>,
+    children: Children,
     choice: Rendezvous,
-    has_eligible: bool,
-    heeds_health: bool,
-    grounds: Box<[Arc<dyn Service>]>,
-    leaves: Box<[Arc<dyn Service>]>,
 }
 
 impl HighestRandomWeight {
@@ -27,46 +23,23 @@ impl HighestRandomWeight {
         config: &HighestRandomWeightConfig,
         cx: &mut ServiceContext<'_>,
     ) -> Result<Self, BuildError> {
-        let heeds_health = config.health_check.is_some();
         if config.services.is_empty() {
             let message = "`highestRandomWeight.services` is empty: every request gets a 503";
             cx.warnings.push(BuildError::at("services", message));
         }
-        warn_of_weights(&config.services, cx.warnings);
-        let mut children = Vec::with_capacity(config.services.len());
-        for (at, child) in config.services.iter().enumerate() {
-            let option = format!("services[{at}]");
-            let service = (cx.child)(&child.name)
-                .map_err(|error| BuildError::at(&*option, error.to_string()))?;
-            if heeds_health {
-                must_check_health(&*service, &child.name, cx, &option)?;
-            }
-            children.push(service);
-        }
-        let members = || config.services.iter().map(|one| (&*one.name, weight(one.weight)));
-        let eligible = children.iter().zip(members()).filter(|(_, (_, weight))| *weight > 0);
-        let eligible: Vec<_> = eligible.map(|(service, _)| service).collect();
-        let grounds = grounds_of(eligible.iter().copied().filter(|_| heeds_health));
-        Ok(Self {
-            has_eligible: !eligible.is_empty(),
-            choice: Rendezvous::new(members()),
-            leaves: leaves_of(eligible.into_iter()),
-            children: children.into(),
-            heeds_health,
-            grounds,
-        })
+        let heeds_health = config.health_check.is_some();
+        let plain = |_: &str, error: BuildError| error.to_string();
+        let children = Children::build(&config.services, heeds_health, cx, plain)?;
+        let members = config.services.iter().map(|one| (&*one.name, weight(one.weight)));
+        Ok(Self { children, choice: Rendezvous::new(members) })
     }
 
     fn choose(&self, cx: &Context, request: &Request) -> Option<&dyn Service> {
+        let client = cx.connection.peer_ip_text.as_bytes();
         let index = Attempts::pick(Attempts::of(request), |avoid| {
-            self.choice.pick(cx.connection.peer_ip_text.as_bytes(), |at| {
-                let service = self.children.get(at);
-                service.is_some_and(|one| {
-                    (!self.heeds_health || one.is_up()) && has_other_than(avoid, &**one)
-                })
-            })
+            self.choice.pick(client, |at| self.children.available(at, avoid).is_some())
         })?;
-        self.children.get(index).map(|service| &**service)
+        self.children.get(index)
     }
 }
 
@@ -81,23 +54,19 @@ impl Handler for HighestRandomWeight {
 
 impl Service for HighestRandomWeight {
     fn is_up(&self) -> bool {
-        if self.heeds_health {
-            self.grounds.iter().any(|service| service.is_up())
-        } else {
-            self.has_eligible
-        }
+        self.children.are_up()
     }
 
     fn grounds(&self) -> &[Arc<dyn Service>] {
-        &self.grounds
+        &self.children.grounds
     }
 
     fn leaves(&self) -> &[Arc<dyn Service>] {
-        &self.leaves
+        &self.children.leaves
     }
 
     fn checks_health(&self) -> bool {
-        self.heeds_health
+        self.children.heed_health
     }
 
     fn kind(&self) -> Option<&'static str> {
