@@ -5,7 +5,7 @@
 //! and not only at what the reactor has seen, before a connection that was idle is used again.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -207,7 +207,7 @@ async fn dial(host: &str, port: u16, deadline: Option<Instant>) -> io::Result<Tc
 }
 
 async fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(address).await?;
+    let stream = TcpStream::connect(address).await.map_err(|error| explained(error, address))?;
     stream.set_nodelay(true)?;
     let keepalive =
         socket2::TcpKeepalive::new().with_time(TCP_KEEPALIVE).with_interval(TCP_KEEPALIVE);
@@ -219,6 +219,24 @@ async fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
         let _ = socket.set_tcp_notsent_lowat(UNSENT);
     }
     Ok(stream)
+}
+
+/// A socket has no address for two reasons: all ports to that server are taken, or, more often with IPv6, the machine
+/// has no address at all from which it could be reached. Only the first is a shortage. UDP has ports of its own, and
+/// sends nothing here.
+fn explained(error: io::Error, address: SocketAddr) -> io::Error {
+    if error.kind() != io::ErrorKind::AddrNotAvailable {
+        return error;
+    }
+    let any: IpAddr =
+        if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let reached = UdpSocket::bind((any, 0)).and_then(|socket| socket.connect(address));
+    match reached {
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+            io::Error::new(error.kind(), "this machine has no address to reach it from")
+        }
+        _ => error,
+    }
 }
 
 async fn handshake<S>(

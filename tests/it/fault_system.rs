@@ -3,7 +3,8 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -13,14 +14,16 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::process::{Resource, Signal, getrlimit, setrlimit};
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
 use crate::harness::binary::Process;
 use crate::harness::certs::Ca;
+use crate::harness::flood::alone;
 use crate::harness::forward::acceptor;
 use crate::harness::load::{Load, Stage, Traffic};
-use crate::harness::{Ask, Client, DEADLINE, Origin, Reply, block_on, pause, until};
+use crate::harness::{Ask, Client, DEADLINE, Origin, Reply, block_on, pause, until, within};
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -208,11 +211,20 @@ fn the_clock_may_jump() {
 /// F-47: every core is busy, and `/ping` answers in less than a second all the same.
 #[test]
 fn busy_cores_leave_room_for_ping() {
+    // Who spins here is in the way of whoever measures.
+    let _alone = alone();
     let stage = Stage::start();
+    let origin = Origin::start();
     let process = Process::start(&json!({}), &stage.config(""));
+    let ping = |at: SocketAddr| {
+        let start = Instant::now();
+        let answer = Client::connect(at).unwrap().send(&Ask::get("/ping"));
+        assert_eq!(answer.unwrap().status, 200);
+        start.elapsed()
+    };
     let over = AtomicBool::new(false);
     let cores = thread::available_parallelism().unwrap().get();
-    let (times, report) = thread::scope(|scope| {
+    let (slow, report) = thread::scope(|scope| {
         for _ in 0..2 * cores {
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
@@ -221,22 +233,20 @@ fn busy_cores_leave_room_for_ping() {
             });
         }
         let load = Load::start(process.address("web"), Traffic::USUAL);
-        let mut times = Vec::new();
-        for _ in 0..100 {
-            let start = Instant::now();
-            let mut client = Client::connect(process.address("traefik")).unwrap();
-            let answer = client.send(&Ask::get("/ping"));
-            times.push(start.elapsed());
-            pause(ms(20));
-            assert_eq!(answer.unwrap().status, 200);
-        }
+        let slow = within("p99 of /ping", Duration::from_secs(1), || {
+            let (mut times, mut others) = (Vec::new(), Vec::new());
+            for _ in 0..100 {
+                times.push(ping(process.address("traefik")));
+                others.push(ping(origin.address()));
+                pause(ms(20));
+            }
+            (percentile(times, 99), percentile(others, 99))
+        });
         let report = load.end();
         over.store(true, Ordering::Relaxed);
-        (times, report)
+        (slow, report)
     });
     assert!(report.is_clean(), "{report:?}");
-    let slow = percentile(times, 99);
-    assert!(slow < Duration::from_secs(1), "{slow:?}");
     println!("F-47: p99 of /ping {slow:?} with {} spinning threads, {report:?}", 2 * cores);
 }
 
@@ -360,7 +370,7 @@ const INSIDE: &str = "DOORWARD_TEST_NETWORK";
 
 /// F-56: there is no port left for another connection to a server. Kept connections go on, all else
 /// is a 502 at once whose reason is in the log, other servers are reached, and all is well as soon as
-/// a port is free. Needs a network of its own: root, or user namespaces.
+/// a port is free. A server that the machine has no address for, as without IPv6, is no such shortage. Needs a network of its own: root, or user namespaces.
 #[test]
 fn ports_may_run_out() {
     if std::env::var_os(INSIDE).is_some() {
@@ -370,7 +380,7 @@ fn ports_may_run_out() {
     command.arg(if rustix::process::geteuid().is_root() { "-n" } else { "-rn" });
     command.args(["sh", "-c"]);
     command.arg(
-        "ip link set lo up && echo 40000 40063 >/proc/sys/net/ipv4/ip_local_port_range && exec \"$@\"",
+        "ip link set lo up && (echo 1 >/proc/sys/net/ipv6/conf/lo/disable_ipv6 || test ! -e /proc/sys/net/ipv6) && echo 40000 40063 >/proc/sys/net/ipv4/ip_local_port_range && exec \"$@\"",
     );
     command.arg("sh").arg(std::env::current_exe().unwrap());
     command.args(["--exact", "fault_system::ports_may_run_out", "--nocapture"]);
@@ -399,7 +409,9 @@ http:
   routers:
     busy: {{rule: Host(`busy.test`), service: busy}}
     other: {{rule: Host(`other.test`), service: other}}
+    none: {{rule: Host(`none.test`), service: none}}
   services:
+    none: {{loadBalancer: {{servers: [{{url: 'http://[::1]:80'}}]}}}}
     busy: {{loadBalancer: {{servers: [{{url: '{}'}}]}}}}
     other: {{loadBalancer: {{servers: [{{url: '{}'}}]}}}}
 ",
@@ -410,7 +422,8 @@ http:
     let at = process.address("web");
     let (mut client, mut holder) = (Client::connect(at).unwrap(), Client::connect(at).unwrap());
     let mut get = |place: &str| client.send(&Ask::get(place)).unwrap();
-    assert_eq!(get("busy.test/").status, 200);
+    assert_eq!((get("busy.test/").status, get("none.test/").status), (200, 502));
+    assert!(!process.log().contains("no port"), "{}", process.log());
     // All ports of this machine are on their way to that server.
     let mut taken = Vec::new();
     let full = loop {
@@ -465,19 +478,31 @@ fn a_storm_of_connections_stalls_nobody() {
     let at = process.address("web");
     let mut inside = Client::connect(at).unwrap();
     assert_eq!(inside.send(&Ask::get("/")).unwrap().status, 404);
-    // The best of three: what else the machine does is not the subject.
-    let mut best = Duration::MAX;
-    for _ in 0..3 {
+    let _alone = alone();
+    within("p99 of connect", Duration::from_secs(1), || {
         let (connects, answers) = block_on(storm(at, MANY));
         assert_eq!(inside.send(&Ask::get("/")).unwrap().status, 404);
         let (connect, answer) = (percentile(connects, 99), percentile(answers, 99));
         println!("F-57: {MANY} connections, p99 of connect {connect:?}, of the answer {answer:?}");
-        best = best.min(connect);
-        if best < Duration::from_secs(1) {
-            return;
+        let (others, _) = block_on(storm(accepting(MANY), MANY));
+        (connect, percentile(others, 99))
+    });
+}
+
+/// Accepts so many, who may all come at once, and answers them all alike.
+fn accepting(count: usize) -> SocketAddr {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket.listen(i32::try_from(count).unwrap()).unwrap();
+    let listener = TcpListener::from(socket);
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming().take(count) {
+            let _ =
+                stream.and_then(|mut stream| stream.write_all(b"HTTP/1.1 404 Not Found\r\n\r\n"));
         }
-    }
-    panic!("{best:?}");
+    });
+    address
 }
 
 /// The times until so many clients are connected, and until they are answered.
