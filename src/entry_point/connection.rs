@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use super::overload;
 use super::{EntryPoint, Shared, http as serve_http, proxy_protocol};
 use crate::exchange::memory::Held;
 use crate::exchange::{ClientTls, Connection, OpenWork, OpenWorkItem, Signal};
+use crate::observability::metrics::{OpenConnection, OpenConnections};
 use crate::tls::{self, AcceptError, Alpn};
 
 /// Bytes that are read to find out what a client speaks.
@@ -46,9 +47,17 @@ pub(super) struct Door {
     pub(super) hellos: Option<Arc<Semaphore>>,
     pub(super) work: OpenWork,
     pub(super) drain: Signal,
+    /// The metric of its connections, when there has been one.
+    pub(super) opened: OnceLock<OpenConnections>,
 }
 
 impl Door {
+    /// Counts a connection, or a tunnel that one has become.
+    pub(super) fn opened(&self) -> OpenConnection {
+        let Self { shared, entry_point, .. } = self;
+        self.opened.get_or_init(|| shared.metrics.connections(&entry_point.facts.name)).opened()
+    }
+
     /// Completes when a connection that has brought no request yet must end for a shutdown.
     pub(super) async fn unused(&self) {
         self.drain.told().await;
@@ -171,7 +180,7 @@ pub(super) async fn serve(
     counted: Option<overload::Seat>,
 ) {
     let open = door.work.begin();
-    let _counted = door.shared.metrics.connection_opened(&door.entry_point.facts.name);
+    let _counted = door.opened();
     let Some(counted) = counted else {
         return serve_until_cut(&door, stream, peer, &open, (seat, None)).await;
     };
@@ -328,7 +337,7 @@ impl Arrival<'_> {
             tls,
             opened: self.opened,
             work: self.door.work.keeping(Arc::clone(&self.seat) as _),
-            own: std::sync::OnceLock::new(),
+            own: OnceLock::new(),
         })
     }
 }

@@ -73,6 +73,7 @@ pub(super) fn door_with(change: impl FnOnce(&mut EntryPoint)) -> Arc<Door> {
         hellos: None,
         work: OpenWork::default(),
         drain: Signal::default(),
+        opened: OnceLock::new(),
     })
 }
 

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -126,13 +126,16 @@ async fn serve(
     let work = OpenWork::default();
     let drain = Signal::default();
     let life_cycle = entry_point.life_cycle;
-    #[cfg(target_os = "linux")]
-    if let Some(unsent) = shared.overload.as_ref().and_then(|overload| overload.unsent()) {
-        // What is accepted inherits it. Failing, it is only less memory that is used well.
-        let _ = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(unsent);
-    }
-    let door =
-        Arc::new(Door { shared, entry_point, hellos, work: work.clone(), drain: drain.clone() });
+    let saves = shared.overload.as_ref().is_some_and(|overload| overload.saves_unsent());
+    listener::prepare(&socket, saves || shared.guard.limits().stall.is_some());
+    let door = Arc::new(Door {
+        shared,
+        entry_point,
+        hellos,
+        work: work.clone(),
+        drain: drain.clone(),
+        opened: OnceLock::new(),
+    });
     let accept_until = async {
         let _ = stage.wait_for(|stage| *stage >= Stage::Stopping).await;
         let cut = stage.wait_for(|stage| *stage >= Stage::Cut);
@@ -196,7 +199,8 @@ async fn accept(socket: &tokio::net::TcpListener, door: &Arc<Door>) {
 
 fn begin(stream: TcpStream, peer: SocketAddr, door: &Arc<Door>) {
     let Some(seat) = door.seat(peer) else { return };
-    listener::prepare(&stream, door.shared.guard.limits().stall.is_some());
+    #[cfg(not(target_os = "linux"))]
+    listener::prepare(&stream, false);
     // Counted here and not in its task, which may run after many more were accepted.
     let overload = door.shared.overload.as_ref();
     let counted = overload.map(|one| overload::Seat::new(one, door.entry_point.position));

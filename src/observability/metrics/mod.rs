@@ -101,6 +101,18 @@ struct Reloads {
     last_failure: AtomicI64,
 }
 
+/// How many connections of an entry point are open.
+#[derive(Clone)]
+pub struct OpenConnections(Arc<AtomicI64>);
+
+impl OpenConnections {
+    /// Counts one more.
+    pub fn opened(&self) -> OpenConnection {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        OpenConnection { gauge: Arc::clone(&self.0) }
+    }
+}
+
 /// An open connection; closed when it is dropped.
 pub struct OpenConnection {
     gauge: Arc<AtomicI64>,
@@ -210,16 +222,14 @@ impl Metrics {
         kept.bind(name, make, ExchangeMetrics::new)
     }
 
-    /// Counts a connection of an entry point until the returned value is dropped.
-    pub fn connection_opened(&self, entry_point: &str) -> OpenConnection {
+    /// Counts connections of `entry_point`, which is listed from now on.
+    pub fn connections(&self, entry_point: &str) -> OpenConnections {
         let mut connections = lock(&self.connections);
         let gauge = match connections.get(entry_point) {
             Some(gauge) => Arc::clone(gauge),
             None => Arc::clone(connections.entry(entry_point.into()).or_default()),
         };
-        drop(connections);
-        gauge.fetch_add(1, Ordering::Relaxed);
-        OpenConnection { gauge }
+        OpenConnections(gauge)
     }
 
     /// Says which certificates are served now.
