@@ -1,6 +1,7 @@
 //! Connections of clients from the first byte to the last, on an entry point without routers.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::OnceLock;
 
 use ::http::header::{CONTENT_LENGTH, HOST};
 use ::http::{Method, Request, StatusCode, Version};
