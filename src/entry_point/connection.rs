@@ -22,7 +22,7 @@ use super::guard::{Limit, Seat};
 use super::overload;
 use super::{EntryPoint, Shared, http as serve_http, proxy_protocol};
 use crate::exchange::memory::Held;
-use crate::exchange::{ClientTls, Connection, OpenWork, OpenWorkItem, Signal};
+use crate::exchange::{ClientTls, Connection, EntryPointFacts, OpenWork, OpenWorkItem, Signal};
 use crate::observability::metrics::{OpenConnection, OpenConnections};
 use crate::tls::{self, AcceptError, Alpn};
 
@@ -43,19 +43,33 @@ const REST: Duration = Duration::from_secs(1);
 pub(super) struct Door {
     pub(super) shared: Arc<Shared>,
     pub(super) entry_point: Arc<EntryPoint>,
+    /// Those of the entry point, where no other worker counts who has them.
+    facts: Arc<EntryPointFacts>,
     /// Lets in so many hellos in one turn of the worker; all entry points share it.
     pub(super) hellos: Option<Arc<Semaphore>>,
     pub(super) work: OpenWork,
     pub(super) drain: Signal,
     /// The metric of its connections, when there has been one.
-    pub(super) opened: OnceLock<OpenConnections>,
+    opened: OnceLock<OpenConnections>,
 }
 
 impl Door {
+    /// Of one worker; `hellos` is the same for all of the worker's.
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        entry_point: Arc<EntryPoint>,
+        hellos: Option<Arc<Semaphore>>,
+    ) -> Arc<Self> {
+        let facts = Arc::new((*entry_point.facts).clone());
+        let (work, drain) = Default::default();
+        let opened = OnceLock::new();
+        Arc::new(Self { shared, entry_point, facts, hellos, work, drain, opened })
+    }
+
     /// Counts a connection, or a tunnel that one has become.
     pub(super) fn opened(&self) -> OpenConnection {
-        let Self { shared, entry_point, .. } = self;
-        self.opened.get_or_init(|| shared.metrics.connections(&entry_point.facts.name)).opened()
+        let Self { shared, facts, .. } = self;
+        self.opened.get_or_init(|| shared.metrics.connections(&facts.name)).opened()
     }
 
     /// Completes when a connection that has brought no request yet must end for a shutdown.
@@ -329,7 +343,7 @@ impl Arrival<'_> {
     fn connection(&self, tls: Option<ClientTls>) -> Arc<Connection> {
         let peer_ip = self.peer.ip().to_canonical();
         Arc::new(Connection {
-            entry_point: Arc::clone(&self.door.entry_point.facts),
+            entry_point: Arc::clone(&self.door.facts),
             peer: self.peer,
             peer_ip,
             peer_ip_text: ip_text(peer_ip),

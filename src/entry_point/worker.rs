@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -20,7 +20,6 @@ use super::connection::{self, Door};
 use super::overload;
 use super::shortage::QUIET;
 use super::{EntryPoint, Shared, listener};
-use crate::exchange::{OpenWork, Signal};
 
 /// How far a shutdown is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,19 +122,11 @@ async fn serve(
             return;
         }
     };
-    let work = OpenWork::default();
-    let drain = Signal::default();
     let life_cycle = entry_point.life_cycle;
     let saves = shared.overload.as_ref().is_some_and(|overload| overload.saves_unsent());
     listener::prepare(&socket, saves || shared.guard.limits().stall.is_some());
-    let door = Arc::new(Door {
-        shared,
-        entry_point,
-        hellos,
-        work: work.clone(),
-        drain: drain.clone(),
-        opened: OnceLock::new(),
-    });
+    let door = Door::new(shared, entry_point, hellos);
+    let (work, drain) = (door.work.clone(), door.drain.clone());
     let accept_until = async {
         let _ = stage.wait_for(|stage| *stage >= Stage::Stopping).await;
         let cut = stage.wait_for(|stage| *stage >= Stage::Cut);
