@@ -79,10 +79,16 @@ impl Door {
 
     /// A seat for a client that has connected, unless there is none for it.
     pub(super) fn seat(&self, peer: SocketAddr) -> Option<Arc<Seat>> {
-        let seat = self.shared.guard.enter(&self.entry_point, peer)?;
+        let mut seat = self.shared.guard.enter(&self.entry_point, peer)?;
         // Behind the PROXY protocol it is somebody else's.
         let known = self.entry_point.proxy_protocol.is_none();
-        (!known || seat.belongs_to(peer, &self.entry_point)).then(|| Arc::new(seat))
+        if known && !seat.belongs_to(peer, &self.entry_point) {
+            return None;
+        }
+        // Counted here and not in its task, which may run after many more were accepted.
+        let overload = self.shared.overload.as_ref();
+        seat.counted = overload.map(|one| overload::Seat::new(one, self.entry_point.position));
+        Some(Arc::new(seat))
     }
 
     /// What `future` gives, in the time that a client has for its first words.
@@ -168,15 +174,17 @@ pub(super) async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     seat: Arc<Seat>,
-    counted: Option<overload::Seat>,
 ) {
     let open = door.work.begin();
     let _counted = door.shared.metrics.connection_opened(&door.entry_point.facts.name);
-    let Some(counted) = counted else {
-        return serve_until_cut(&door, stream, peer, &open, (seat, None)).await;
-    };
-    let held = Some(counted.held());
-    counted.serve(serve_until_cut(&door, stream, peer, &open, (seat, held))).await;
+    match &seat.counted {
+        Some(counted) => {
+            let held = Some(counted.held());
+            let serving = serve_until_cut(&door, stream, peer, &open, (Arc::clone(&seat), held));
+            counted.serve(serving).await;
+        }
+        None => serve_until_cut(&door, stream, peer, &open, (seat, None)).await,
+    }
 }
 
 async fn serve_until_cut(

@@ -12,7 +12,7 @@ use hashbrown::HashMap;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::EntryPoint;
+use super::{EntryPoint, overload};
 use crate::config::limits::Limits;
 use crate::config::static_config::TRAEFIK;
 use crate::observability::metrics::Metrics;
@@ -84,7 +84,7 @@ impl Guard {
     /// A seat for one connection more, unless all are taken.
     pub(super) fn enter(self: &Arc<Self>, at: &EntryPoint, peer: SocketAddr) -> Option<Seat> {
         let before = self.open.fetch_add(1, Relaxed);
-        let seat = Seat { guard: Arc::clone(self), address: OnceLock::new() };
+        let seat = Seat { guard: Arc::clone(self), address: OnceLock::new(), counted: None };
         let reserve = if *at.facts.name == *TRAEFIK { RESERVE } else { 0 };
         if self.limits.total.is_some_and(|total| before >= total + reserve) {
             self.hit(Limit::Total, at, peer);
@@ -118,10 +118,12 @@ impl Guard {
     }
 }
 
-/// The place of one open connection.
+/// The place of one open connection, or of the tunnel that it has become.
 pub(super) struct Seat {
     guard: Arc<Guard>,
     address: OnceLock<u128>,
+    /// Where overload is looked after.
+    pub(super) counted: Option<overload::Seat>,
 }
 
 impl Seat {

@@ -197,10 +197,7 @@ async fn accept(socket: &tokio::net::TcpListener, door: &Arc<Door>) {
 fn begin(stream: TcpStream, peer: SocketAddr, door: &Arc<Door>) {
     let Some(seat) = door.seat(peer) else { return };
     listener::prepare(&stream, door.shared.guard.limits().stall.is_some());
-    // Counted here and not in its task, which may run after many more were accepted.
-    let overload = door.shared.overload.as_ref();
-    let counted = overload.map(|one| overload::Seat::new(one, door.entry_point.position));
-    spawn_local(connection::serve(Arc::clone(door), stream, peer, seat, counted));
+    spawn_local(connection::serve(Arc::clone(door), stream, peer, seat));
 }
 
 /// Closes the socket when nothing waits at it any more: closing it resets every connection that

@@ -42,10 +42,10 @@ impl Here {
         self.open.push((entry_point, Arc::downgrade(held)));
     }
 
-    /// Those of which the entry point is wanted, and all streams.
+    /// Those of which the entry point is wanted, and all streams, but for what has been told to end.
     fn all(&self, wanted: impl Fn(usize) -> bool) -> Vec<Arc<Held>> {
         let open = self.open.iter().filter(|(entry_point, _)| entry_point.is_none_or(&wanted));
-        open.filter_map(|(_, held)| held.upgrade()).collect()
+        open.filter_map(|(_, held)| held.upgrade()).filter(|held| !held.is_ended()).collect()
     }
 }
 
