@@ -297,6 +297,7 @@ fn start_overload(
     let settings = OverloadSettings {
         thresholds: overload.thresholds(),
         max_memory: Some(overload.max_memory).filter(|bytes| *bytes > 0),
+        connections: facts::limits(config).total,
         interval: overload.interval.or_zero().max(SHORTEST_LOOK),
         workers: config.core.workers(),
         entry_points: config.entry_points.len(),

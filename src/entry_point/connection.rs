@@ -169,12 +169,7 @@ impl Door {
 }
 
 /// Serves one connection until it ends.
-pub(super) async fn serve(
-    door: Arc<Door>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    seat: Arc<Seat>,
-) {
+pub(super) async fn serve(door: Arc<Door>, stream: TcpStream, peer: SocketAddr, seat: Arc<Seat>) {
     let open = door.work.begin();
     let _counted = door.shared.metrics.connection_opened(&door.entry_point.facts.name);
     match &seat.counted {

@@ -383,7 +383,7 @@ impl Exchange {
         };
         if let Some(overload) = &self.conversation.door.shared.overload
             && !router.service.ends_with("@internal")
-            && overload.refuses_request()
+            && overload.refuses_request(|| self.conversation.has_others())
         {
             self.reason = Some("overload");
             return reply::overloaded();

@@ -38,8 +38,7 @@ where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    let direction =
-        || Direction { counted: Keeping::new(held.cloned()), ..Direction::default() };
+    let direction = || Direction { counted: Keeping::new(held.cloned()), ..Direction::default() };
     let (mut forth, mut back) = (direction(), direction());
     let mut alone: Option<Alone> = None;
     poll_fn(|cx| {

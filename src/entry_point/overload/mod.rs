@@ -7,14 +7,16 @@
 
 mod cgroup;
 mod connections;
+mod gauges;
 mod ladder;
 mod pace;
 mod watch;
 mod weighed;
+mod young;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::watch::{Receiver, Sender, channel};
@@ -23,6 +25,7 @@ pub(super) use self::connections::{Seat, here, tend};
 pub(super) use self::pace::{LONG, Pace};
 pub use self::watch::Watch;
 pub(super) use self::weighed::Weighed;
+use self::young::Young;
 use crate::observability::metrics::OverloadMetrics;
 
 /// What `Retry-After` says to who is refused, in seconds.
@@ -38,12 +41,25 @@ pub struct OverloadSettings {
     pub thresholds: [f64; 3],
     /// Most memory of the process, if it is configured.
     pub max_memory: Option<u64>,
+    /// Most connections, if they are limited.
+    pub connections: Option<usize>,
     /// From one look to the next.
     pub interval: Duration,
     /// How many workers share the work.
     pub workers: usize,
     /// How many entry points there are.
     pub entry_points: usize,
+}
+
+/// Which requests are refused.
+#[derive(Debug, Clone, Copy)]
+#[repr(u8)]
+enum Refuses {
+    None,
+    /// For want of descriptors: those beside others of their connection, which has one kept for one server.
+    Others,
+    /// For want of memory.
+    All,
 }
 
 /// What is given up now, for all workers.
@@ -53,7 +69,8 @@ pub struct Overload {
     closes_idle: AtomicBool,
     /// For want of memory: for want of descriptors it would be of no use, as clients come back at once.
     stops_keep_alive: AtomicBool,
-    refuses_requests: AtomicBool,
+    /// See [`Refuses`].
+    refuses_requests: AtomicU8,
     /// Close connections that come when `most` are open, instead of letting them wait.
     refuses_connections: AtomicBool,
     /// By worker.
@@ -61,8 +78,7 @@ pub struct Overload {
     /// Workers that look after their connections.
     tended: AtomicUsize,
     connections: AtomicUsize,
-    /// Connections since the start.
-    accepted: AtomicUsize,
+    young: Young,
     by_entry_point: Box<[AtomicUsize]>,
     /// Connections that may be open until the next look.
     most: AtomicUsize,
@@ -71,12 +87,16 @@ pub struct Overload {
     calm: Sender<bool>,
 }
 
-/// What one worker is to free by resetting what is heaviest.
+/// What one worker is to free by resetting what is heaviest, and what it has.
 #[derive(Debug, Default)]
 struct Surplus {
     bytes: AtomicU64,
     /// Connections.
     count: AtomicUsize,
+    /// Bytes that could be freed when it looked last.
+    held: AtomicU64,
+    /// And connections.
+    open: AtomicUsize,
 }
 
 impl Overload {
@@ -96,12 +116,12 @@ impl Overload {
             metrics,
             closes_idle: AtomicBool::new(false),
             stops_keep_alive: AtomicBool::new(false),
-            refuses_requests: AtomicBool::new(false),
+            refuses_requests: AtomicU8::new(Refuses::None as u8),
             refuses_connections: AtomicBool::new(false),
             surplus,
             tended: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
-            accepted: AtomicUsize::new(0),
+            young: Young::default(),
             by_entry_point,
             most: AtomicUsize::new(usize::MAX),
             memory,
@@ -129,9 +149,12 @@ impl Overload {
         self.metrics.idle_closed.fetch_add(1, Relaxed);
     }
 
-    /// Whether a request is to be refused; then it counts as refused.
-    pub(super) fn refuses_request(&self) -> bool {
-        let refuses = self.refuses_requests.load(Relaxed);
+    /// Whether a request is to be refused; then it counts as refused. The question is whether its connection has `others`.
+    pub(super) fn refuses_request(&self, others: impl FnOnce() -> bool) -> bool {
+        let refuses = match self.refuses_requests.load(Relaxed) {
+            refuses if refuses == Refuses::None as u8 => false,
+            refuses => refuses == Refuses::All as u8 || others(),
+        };
         if refuses {
             self.metrics.requests_refused.fetch_add(1, Relaxed);
         }
@@ -200,13 +223,15 @@ impl Overload {
         let settings = OverloadSettings {
             thresholds: [0.92, 0.95, 0.98],
             max_memory: None,
+            connections: None,
             interval: Duration::from_millis(100),
             workers: 1,
             entry_points: 1,
         };
         let overload = Self::new(settings, Arc::default(), None);
         overload.stops_keep_alive.store(stops_keep_alive, Relaxed);
-        overload.refuses_requests.store(refuses_requests, Relaxed);
+        let refuses = if refuses_requests { Refuses::All } else { Refuses::None };
+        overload.refuses_requests.store(refuses as u8, Relaxed);
         Arc::new(overload)
     }
 }
