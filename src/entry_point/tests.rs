@@ -27,6 +27,10 @@ fn door() -> Arc<Door> {
 }
 
 pub(super) fn door_with(change: impl FnOnce(&mut EntryPoint)) -> Arc<Door> {
+    limited_door(Limits::default(), change)
+}
+
+pub(super) fn limited_door(limits: Limits, change: impl FnOnce(&mut EntryPoint)) -> Arc<Door> {
     let facts = EntryPointFacts { name: Arc::from("web"), ..EntryPointFacts::default() };
     let mut entry_point = EntryPoint {
         position: 0,
@@ -62,11 +66,11 @@ pub(super) fn door_with(change: impl FnOnce(&mut EntryPoint)) -> Arc<Door> {
         access_log: None,
         server_name: HeaderValue::from_static("here"),
         cname: None,
-        guard: Guard::new(Limits::default(), &metrics),
+        guard: Guard::new(limits, &metrics),
         metrics,
         overload: None,
     };
-    Door::new(Arc::new(shared), Arc::new(entry_point), None)
+    Door::new(Arc::new(shared), Arc::new(entry_point), 0, None)
 }
 
 pub(super) fn address() -> SocketAddr {
