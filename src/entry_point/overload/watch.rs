@@ -1,4 +1,4 @@
-//! The thread that looks at memory and descriptors, and says what is to be given up.
+//! The thread that looks at memory, descriptors and connections, and says what is to be given up.
 
 use std::io;
 use std::sync::Arc;
