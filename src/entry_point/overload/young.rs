@@ -5,10 +5,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::time::{Duration, Instant};
 
-/// How long it takes a connection to show what it takes.
-const YOUNG: Duration = Duration::from_secs(2);
-/// In so many slices of time.
-const SLICES: usize = 4;
+/// How long it takes a connection to show what it takes: so many slices of time that are over, and the one that it is.
+const SLICES: usize = 5;
+const SLICE: Duration = Duration::from_millis(500);
 
 /// See the module. Workers count, and whoever watches lets time pass.
 #[derive(Debug, Default)]
@@ -45,7 +44,7 @@ impl Young {
 
     /// Lets time pass: `since` is when this slice began.
     pub(super) fn pass(&self, since: &mut Instant, now: Instant) {
-        if now < *since + YOUNG / 4 {
+        if now < *since + SLICE {
             return;
         }
         *since = now;
@@ -73,11 +72,11 @@ mod tests {
         let late = young.come();
         young.gone(early[0]);
         assert_eq!(young.count(), 2, "one has left");
-        for millis in [1000, 1500] {
+        for millis in [1000, 1500, 2000] {
             at(millis);
             assert_eq!(young.count(), 2);
         }
-        at(2000);
+        at(2500);
         assert_eq!(young.count(), 1, "not young any more");
         let last = young.come();
         young.gone(early[1]);
