@@ -88,7 +88,7 @@ impl Door {
         self.shared.overload.as_ref().is_some_and(|overload| overload.stops_keep_alive())
     }
 
-    /// Whether connections that rest are closed, for want of memory or descriptors.
+    /// Whether connections that rest are closed, for want of memory, descriptors or connections.
     pub(super) fn closes_idle(&self) -> bool {
         self.shared.overload.as_ref().is_some_and(|overload| overload.closes_idle())
     }

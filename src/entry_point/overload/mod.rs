@@ -1,6 +1,6 @@
-//! Overload: what is given up, step by step, before memory or descriptors run out.
+//! Overload: what is given up, step by step, before memory, descriptors or connections run out.
 //!
-//! One thread looks at both ([`watch`](Overload::start)) and says in a few atomics what is to be given up; workers read
+//! One thread looks at them ([`watch`](Overload::start)) and says in a few atomics what is to be given up; workers read
 //! them. First connections that rest, then new requests and connections, at last what is heaviest. Two things bound a
 //! burst that is faster than the next look: the room for bodies that clients do not take (`exchange::memory`), and the
 //! number of connections that may be accepted until then.

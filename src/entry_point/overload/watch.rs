@@ -1,4 +1,4 @@
-//! The thread that looks at memory and descriptors, and says what is to be given up.
+//! The thread that looks at memory, descriptors and connections, and says what is to be given up.
 
 use std::io;
 use std::sync::Arc;
@@ -158,12 +158,14 @@ impl Watcher {
         let step = ladder.step();
         memory::set_room(Some(room(left, step, memory::held())));
         found.more = match step {
-            Step::None | Step::KeepAlive => {
+            Step::None => {
                 let interval = u64::try_from(overload.settings.interval.as_millis());
                 let cost = COST * overload.http2_window().map_or(MOST_AHEAD, u64::from);
                 let plenty = FASTEST.saturating_mul(interval.unwrap_or(u64::MAX));
                 if left > plenty { usize::MAX } else { connections_for(left, cost, young) }
             }
+            // What was given up may be taken again by those who come next.
+            Step::KeepAlive => TRICKLE,
             Step::New | Step::Heaviest => REFUSED,
         };
         if ladder.at_the_top(used.share()) {

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::time::Duration;
 
-/// How long it takes a connection to show what it takes, in slices of time.
-const SLICES: usize = 4;
+/// How long it takes a connection to show what it takes: so many slices of time that are over, and the one that it is.
+const SLICES: usize = 5;
 /// How long one of them lasts.
 pub(super) const SLICE: Duration = Duration::from_millis(500);
 
@@ -66,7 +66,7 @@ mod tests {
         let late = young.come();
         young.gone(early[0]);
         assert_eq!(young.count(), 2, "one has left");
-        for _ in 0..2 {
+        for _ in 0..3 {
             young.pass();
             assert_eq!(young.count(), 2);
         }
