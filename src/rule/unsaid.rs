@@ -49,6 +49,23 @@ pub fn masked(text: &str, mask: &str, is_secret: impl Fn(&str) -> bool) -> Strin
     out
 }
 
+/// Whether a text ends with the first argument of a matcher, and this argument is the name of a secret: what follows must
+/// not be shown. Quotes may be of any kind, and escaped.
+pub fn compares_secret(text: &str) -> bool {
+    text.rsplit_once('(').is_some_and(|(before, name)| {
+        let call = before.rsplit(|other: char| !other.is_ascii_alphanumeric()).next();
+        let is_around = |one: char| !one.is_ascii_alphanumeric();
+        call.is_some_and(is_named)
+            && !name.contains(',')
+            && is_secret_name(name.trim_matches(is_around))
+    })
+}
+
+/// Whether this is one of the matchers whose first argument is a name.
+fn is_named(call: &str) -> bool {
+    NAMED.iter().any(|one| one.eq_ignore_ascii_case(call))
+}
+
 /// Where the quoted text ends that begins here.
 fn end_of_quoted(text: &str, quote: char) -> usize {
     let mut escaped = false;
@@ -69,7 +86,7 @@ fn shown(
     name: &mut Option<bool>,
     is_secret: impl Fn(&str) -> bool,
 ) -> String {
-    if !NAMED.iter().any(|one| one.eq_ignore_ascii_case(call)) {
+    if !is_named(call) {
         return argument.to_owned();
     }
     match *name {
