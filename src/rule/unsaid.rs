@@ -1,13 +1,11 @@
 //! Rules as they may be printed: a value that is compared with a credential is one. The text may be of either syntax, and
 //! wrong.
 
-use crate::values::secret::is_secret_name;
+use crate::values::secret::{HIDDEN, is_secret_name};
 
 /// Matchers whose first argument is a name, and whose others are its value.
 const NAMED: [&str; 6] =
     ["Header", "HeaderRegexp", "Headers", "HeadersRegexp", "Query", "QueryRegexp"];
-/// What stands in the place of a value.
-const HIDDEN: &str = "(hidden)";
 
 /// The text of a rule, or of a part of one, without the values of headers and parameters that are named like secrets.
 pub fn without_secrets(text: &str) -> String {
