@@ -116,9 +116,10 @@ fn belongs_to_secret(source: &Source, start: usize) -> bool {
 fn is_value_of_secret(before: &str, line: &str) -> bool {
     let mut above = before.lines().rev();
     let nearest = above.clone().next().unwrap_or_default();
-    let flag = match line.starts_with('-') {
-        true => Some(nearest).filter(|flag| flag.starts_with('-') && !flag.contains('=')),
-        false => above.find(|flag| flag.starts_with('-')),
+    let flag = if line.starts_with('-') {
+        Some(nearest).filter(|flag| flag.starts_with('-') && !flag.contains('='))
+    } else {
+        above.find(|flag| flag.starts_with('-'))
     };
     flag.is_some_and(|flag| names_secret(flag.split_once('=').map_or(flag, |(name, _)| name)))
 }
