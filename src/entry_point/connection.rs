@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,7 +22,8 @@ use super::guard::{Limit, Seat};
 use super::overload;
 use super::{EntryPoint, Shared, http as serve_http, proxy_protocol};
 use crate::exchange::memory::Held;
-use crate::exchange::{ClientTls, Connection, OpenWork, OpenWorkItem, Signal};
+use crate::exchange::{ClientTls, Connection, EntryPointFacts, OpenWork, OpenWorkItem, Signal};
+use crate::observability::metrics::{OpenConnection, OpenConnections};
 use crate::tls::{self, AcceptError, Alpn};
 
 /// Bytes that are read to find out what a client speaks.
@@ -42,13 +43,35 @@ const REST: Duration = Duration::from_secs(1);
 pub(super) struct Door {
     pub(super) shared: Arc<Shared>,
     pub(super) entry_point: Arc<EntryPoint>,
+    /// Those of the entry point, where no other worker counts who has them.
+    facts: Arc<EntryPointFacts>,
     /// Lets in so many hellos in one turn of the worker; all entry points share it.
     pub(super) hellos: Option<Arc<Semaphore>>,
     pub(super) work: OpenWork,
     pub(super) drain: Signal,
+    /// The metric of its connections, when there has been one.
+    opened: OnceLock<OpenConnections>,
 }
 
 impl Door {
+    /// Of one worker; `hellos` is the same for all of the worker's.
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        entry_point: Arc<EntryPoint>,
+        hellos: Option<Arc<Semaphore>>,
+    ) -> Arc<Self> {
+        let facts = Arc::new((*entry_point.facts).clone());
+        let (work, drain) = Default::default();
+        let opened = OnceLock::new();
+        Arc::new(Self { shared, entry_point, facts, hellos, work, drain, opened })
+    }
+
+    /// Counts a connection, or a tunnel that one has become.
+    pub(super) fn opened(&self) -> OpenConnection {
+        let Self { shared, facts, .. } = self;
+        self.opened.get_or_init(|| shared.metrics.connections(&facts.name)).opened()
+    }
+
     /// Completes when a connection that has brought no request yet must end for a shutdown.
     pub(super) async fn unused(&self) {
         self.drain.told().await;
@@ -171,7 +194,7 @@ pub(super) async fn serve(
     counted: Option<overload::Seat>,
 ) {
     let open = door.work.begin();
-    let _counted = door.shared.metrics.connection_opened(&door.entry_point.facts.name);
+    let _counted = door.opened();
     let Some(counted) = counted else {
         return serve_until_cut(&door, stream, peer, &open, (seat, None)).await;
     };
@@ -320,7 +343,7 @@ impl Arrival<'_> {
     fn connection(&self, tls: Option<ClientTls>) -> Arc<Connection> {
         let peer_ip = self.peer.ip().to_canonical();
         Arc::new(Connection {
-            entry_point: Arc::clone(&self.door.entry_point.facts),
+            entry_point: Arc::clone(&self.door.facts),
             peer: self.peer,
             peer_ip,
             peer_ip_text: ip_text(peer_ip),
@@ -328,7 +351,7 @@ impl Arrival<'_> {
             tls,
             opened: self.opened,
             work: self.door.work.keeping(Arc::clone(&self.seat) as _),
-            own: std::sync::OnceLock::new(),
+            own: OnceLock::new(),
         })
     }
 }

@@ -443,7 +443,6 @@ impl Exchange {
         let capture = |headers| shared.access_log.as_ref().and_then(|log| log.capture(headers));
         let downstream_headers = capture(headers);
         let origin_headers = outcome.origin_headers.as_deref().and_then(capture);
-        let entry_point = &self.conversation.door.entry_point.facts.name;
         self.result = Some(Answered {
             status: response.status(),
             outcome,
@@ -451,7 +450,7 @@ impl Exchange {
             origin_headers,
             downstream_headers,
             _tunnel: (response.status() == StatusCode::SWITCHING_PROTOCOLS)
-                .then(|| shared.metrics.connection_opened(entry_point)),
+                .then(|| self.conversation.door.opened()),
         });
         if let Some(limit) = self.conversation.door.entry_point.timeouts.write {
             let deadline = self.cx.start + limit;

@@ -16,8 +16,7 @@ use super::http::{serve_http1, serve_http2};
 use super::*;
 use crate::config::limits::Limits;
 use crate::exchange::{
-    Body, BodyError, Chain, Connection, Context, Handler, OpenWork, Response, ResponseFuture,
-    Signal, ready,
+    Body, BodyError, Chain, Connection, Context, Handler, OpenWork, Response, ResponseFuture, ready,
 };
 use crate::observability::metrics::MetricsConfig;
 use crate::router::{EntryPointRoutes, HttpRouter, HttpRouters, RoutingTable};
@@ -67,13 +66,7 @@ pub(super) fn door_with(change: impl FnOnce(&mut EntryPoint)) -> Arc<Door> {
         metrics,
         overload: None,
     };
-    Arc::new(Door {
-        shared: Arc::new(shared),
-        entry_point: Arc::new(entry_point),
-        hellos: None,
-        work: OpenWork::default(),
-        drain: Signal::default(),
-    })
+    Door::new(Arc::new(shared), Arc::new(entry_point), None)
 }
 
 pub(super) fn address() -> SocketAddr {

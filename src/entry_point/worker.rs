@@ -20,7 +20,6 @@ use super::connection::{self, Door};
 use super::overload;
 use super::shortage::QUIET;
 use super::{EntryPoint, Shared, listener};
-use crate::exchange::{OpenWork, Signal};
 
 /// How far a shutdown is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,16 +122,11 @@ async fn serve(
             return;
         }
     };
-    let work = OpenWork::default();
-    let drain = Signal::default();
     let life_cycle = entry_point.life_cycle;
-    #[cfg(target_os = "linux")]
-    if let Some(unsent) = shared.overload.as_ref().and_then(|overload| overload.unsent()) {
-        // What is accepted inherits it. Failing, it is only less memory that is used well.
-        let _ = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(unsent);
-    }
-    let door =
-        Arc::new(Door { shared, entry_point, hellos, work: work.clone(), drain: drain.clone() });
+    let saves = shared.overload.as_ref().is_some_and(|overload| overload.saves_unsent());
+    listener::prepare(&socket, saves || shared.guard.limits().stall.is_some());
+    let door = Door::new(shared, entry_point, hellos);
+    let (work, drain) = (door.work.clone(), door.drain.clone());
     let accept_until = async {
         let _ = stage.wait_for(|stage| *stage >= Stage::Stopping).await;
         let cut = stage.wait_for(|stage| *stage >= Stage::Cut);
@@ -196,7 +190,8 @@ async fn accept(socket: &tokio::net::TcpListener, door: &Arc<Door>) {
 
 fn begin(stream: TcpStream, peer: SocketAddr, door: &Arc<Door>) {
     let Some(seat) = door.seat(peer) else { return };
-    listener::prepare(&stream, door.shared.guard.limits().stall.is_some());
+    #[cfg(not(target_os = "linux"))]
+    listener::prepare(&stream, false);
     // Counted here and not in its task, which may run after many more were accepted.
     let overload = door.shared.overload.as_ref();
     let counted = overload.map(|one| overload::Seat::new(one, door.entry_point.position));

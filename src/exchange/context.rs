@@ -33,7 +33,7 @@ impl Scheme {
 }
 
 /// What of an entry point's configuration the inner layers may look at.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct EntryPointFacts {
     /// Name of the entry point, as configured.
     pub name: Arc<str>,

@@ -208,8 +208,8 @@ impl GateControl {
         self.received.load(Ordering::Acquire) >= self.begun.load(Ordering::Acquire)
     }
 
-    /// Whether the request being answered asks for the connection to be closed behind it. hyper overlooks that in a
-    /// line that is not ASCII, and in front of a line with `keep-alive` (RFC 9112 9.6).
+    /// Whether the request being answered asks for the connection to be closed behind it, where hyper may overlook it: in
+    /// a line that is not ASCII, and in front of a line with `keep-alive` (RFC 9112 9.6).
     pub fn asked_to_close(&self) -> bool {
         let asked = self.close.load(Ordering::Acquire);
         asked != 0 && asked <= self.begun.load(Ordering::Acquire)

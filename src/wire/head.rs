@@ -68,7 +68,8 @@ pub(super) struct Head {
     pub(super) chunked: bool,
     /// Whether an HTTP/1.1 message has an Upgrade field.
     pub(super) upgrade: bool,
-    /// Whether a request asks for the connection to be closed behind it.
+    /// Whether a request asks for the connection to be closed behind it, and not in the one field that says nothing
+    /// else, which hyper sees to.
     pub(super) close: bool,
     /// The status of a response, 0 for a request.
     pub(super) status: u16,
@@ -231,7 +232,7 @@ impl HeadScan {
             length: fields.length,
             chunked: fields.chunked,
             upgrade: fields.upgrade && !start.http10,
-            close: fields.close,
+            close: fields.close && !fields.plain,
             status: start.status,
             http10: start.http10,
         })
@@ -263,7 +264,10 @@ struct Fields {
     chunked: bool,
     host: bool,
     upgrade: bool,
+    connection: bool,
     close: bool,
+    /// Whether all that `Connection` says is `close`.
+    plain: bool,
 }
 
 impl Fields {
@@ -291,7 +295,9 @@ impl Fields {
             7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
             10 if kind == Kind::Request && name.eq_ignore_ascii_case(b"connection") => {
                 let close = |option: &[u8]| trim(option).eq_ignore_ascii_case(b"close");
-                self.close |= value.split(|&b| b == b',').any(close);
+                self.plain = !self.connection && close(value);
+                self.connection = true;
+                self.close |= self.plain || value.split(|&b| b == b',').any(close);
             }
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 if self.length.is_some() {

@@ -181,12 +181,10 @@ impl Overload {
         Some(threads.max(LEAST)).filter(|threads| *threads < USUAL)
     }
 
-    /// How much may wait in the kernel to be sent to one client, where memory is so little that it matters: a cgroup of
-    /// version 2 counts that too.
-    pub(super) fn unsent(&self) -> Option<u32> {
-        const UNSENT: u32 = 128 << 10;
+    /// Whether little is to wait in the kernel to be sent to a client: a cgroup of version 2 counts that too.
+    pub(super) fn saves_unsent(&self) -> bool {
         const LITTLE: u64 = 1 << 30;
-        self.memory.filter(|memory| *memory < LITTLE).map(|_| UNSENT)
+        self.memory.is_some_and(|memory| memory < LITTLE)
     }
 
     /// Completes when something is given up, or is not any more.
@@ -239,13 +237,13 @@ mod tests {
             let settings = Overload::fixed(false, false).settings.clone();
             Overload::new(settings, Arc::default(), memory)
         };
-        let of = |memory| (with(memory).http2_window(), with(memory).unsent());
+        let of = |memory| (with(memory).http2_window(), with(memory).saves_unsent());
         let threads = |memory| with(memory).blocking_threads();
-        assert_eq!(of(None), (None, None));
-        assert_eq!(of(Some(4 << 30)), (None, None));
-        assert_eq!(of(Some(128 << 20)), (Some(64 << 10), Some(128 << 10)));
-        assert_eq!(of(Some(512 << 20)), (Some(256 << 10), Some(128 << 10)));
-        assert_eq!(of(Some(16 << 20)), (Some(65_535), Some(128 << 10)));
+        assert_eq!(of(None), (None, false));
+        assert_eq!(of(Some(4 << 30)), (None, false));
+        assert_eq!(of(Some(128 << 20)), (Some(64 << 10), true));
+        assert_eq!(of(Some(512 << 20)), (Some(256 << 10), true));
+        assert_eq!(of(Some(16 << 20)), (Some(65_535), true));
         assert_eq!(threads(None), None);
         assert_eq!(threads(Some(64 << 30)), None);
         assert_eq!(threads(Some(128 << 20)), Some(8));

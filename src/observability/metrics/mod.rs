@@ -67,7 +67,7 @@ pub struct Metrics {
     routers: Kept<Counters, ExchangeMetrics>,
     services: Kept<Counters, ExchangeMetrics>,
     servers: Kept<AtomicI64, ServerGauge>,
-    connections: Mutex<BTreeMap<Box<str>, Arc<AtomicI64>>>,
+    connections: Mutex<BTreeMap<Box<str>, Vec<Arc<AtomicI64>>>>,
     certificates: Mutex<Vec<CertificateMetric>>,
     reloads: Reloads,
     drops: Mutex<Vec<(&'static str, &'static str, Arc<AtomicU64>)>>,
@@ -99,6 +99,18 @@ struct Reloads {
     failures: AtomicU64,
     last_success: AtomicI64,
     last_failure: AtomicI64,
+}
+
+/// How many connections of an entry point are open that one worker counts.
+#[derive(Clone)]
+pub struct OpenConnections(Arc<AtomicI64>);
+
+impl OpenConnections {
+    /// Counts one more.
+    pub fn opened(&self) -> OpenConnection {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        OpenConnection { gauge: Arc::clone(&self.0) }
+    }
 }
 
 /// An open connection; closed when it is dropped.
@@ -210,16 +222,13 @@ impl Metrics {
         kept.bind(name, make, ExchangeMetrics::new)
     }
 
-    /// Counts a connection of an entry point until the returned value is dropped.
-    pub fn connection_opened(&self, entry_point: &str) -> OpenConnection {
+    /// Counts connections of `entry_point`, which is listed from now on: besides whoever else counts some, so that
+    /// workers do not wait for each other.
+    pub fn connections(&self, entry_point: &str) -> OpenConnections {
+        let gauge = Arc::new(AtomicI64::new(0));
         let mut connections = lock(&self.connections);
-        let gauge = match connections.get(entry_point) {
-            Some(gauge) => Arc::clone(gauge),
-            None => Arc::clone(connections.entry(entry_point.into()).or_default()),
-        };
-        drop(connections);
-        gauge.fetch_add(1, Ordering::Relaxed);
-        OpenConnection { gauge }
+        connections.entry(entry_point.into()).or_default().push(Arc::clone(&gauge));
+        OpenConnections(gauge)
     }
 
     /// Says which certificates are served now.
@@ -321,9 +330,10 @@ impl Metrics {
             let help = "How many open connections exist, by entryPoint and protocol";
             family(out, name, "gauge", help);
         }
-        for (entry_point, gauge) in &*connections {
+        for (entry_point, gauges) in &*connections {
+            let open: i64 = gauges.iter().map(|gauge| gauge.load(Ordering::Relaxed)).sum();
             let labels = labels(&mut [("entrypoint", &**entry_point), ("protocol", "TCP")]);
-            sample(out, name, &labels, gauge.load(Ordering::Relaxed));
+            sample(out, name, &labels, open);
         }
     }
 

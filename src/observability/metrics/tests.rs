@@ -186,8 +186,8 @@ fn header_labels_are_on_requests_total_only() {
 #[test]
 fn the_rest_of_the_scrape() {
     let metrics = metrics(r#"{"prometheus":{}}"#);
-    let open = metrics.connection_opened("web");
-    let closed = metrics.connection_opened("web");
+    let open = metrics.connections("web").opened();
+    let closed = metrics.connections("web").opened();
     drop(closed);
     metrics.reload_succeeded();
     metrics.reload_succeeded();
