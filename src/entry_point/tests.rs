@@ -213,6 +213,16 @@ async fn head_over_http2_is_answered_without_a_body() {
     assert_eq!((length.unwrap().as_bytes(), &body[..]), (&b"19"[..], &b"404 page not found\n"[..]));
 }
 
+/// T-77: over HTTP/2 no gate has seen it. Behind this, the forwarder would refuse it too.
+#[tokio::test(flavor = "local")]
+async fn connect_finds_no_router() {
+    let mut parts = request(Method::CONNECT, "a.test:443").into_parts().0;
+    let refused = head::canonicalize(&door().entry_point, &mut parts).unwrap_err();
+    assert_eq!(refused.status, StatusCode::NOT_IMPLEMENTED);
+    let (status, _, body) = answers(request(Method::CONNECT, "a.test:443")).await;
+    assert_eq!((status, &body[..]), (StatusCode::NOT_IMPLEMENTED, &b""[..]));
+}
+
 #[tokio::test(flavor = "local")]
 async fn what_http2_lets_through_is_checked() {
     let mut padded = request(Method::GET, "http://a.test/");

@@ -265,6 +265,29 @@ mod tests {
         assert_eq!(used(&groups, 0.0)[1], (14, 300), "it is read again");
     }
 
+    /// F-46 where the kernel has version 2: what it writes and what it leaves out.
+    #[test]
+    fn version_two_is_read_as_the_kernel_writes_it() {
+        let root = tempfile::tempdir().unwrap();
+        let group = root.path().join("system.slice/doorward.service");
+        let own = "0::/system.slice/doorward.service\n";
+        let stat = "anon 1040384\nfile 4096\nkernel 1409024\nfile_dirty 8192\nfile_writeback 0\n\
+                    inactive_anon 1036288\nactive_anon 4096\ninactive_file 4096\nactive_file 0\n\
+                    slab_reclaimable 200704\nslab_unreclaimable 1\nworkingset_refault_file 7\n";
+        write(&group, &[("memory.max", "max\n"), ("memory.high", "max\n"), ("memory.stat", stat)]);
+        assert!(limits_below(root.path(), own).is_empty(), "no limit");
+        write(&group, &[("memory.high", "8388608\n")]);
+        assert!(limits_below(root.path(), own).is_empty(), "the controller is off");
+        write(&group, &[("memory.current", "4194304\n")]);
+        let groups = limits_below(root.path(), own);
+        let reclaimable = 4096 + 200_704 - 8192;
+        assert_eq!(used(&groups, 0.0), [(4_194_304 - reclaimable, 8_388_608)]);
+        write(&group, &[("memory.stat", "inactive_file 1\nfile_dirty 9\n")]);
+        assert_eq!(used(&groups, 0.0), [(4_194_304, 8_388_608)], "more unwritten than there is");
+        write(&group, &[("memory.current", "\n")]);
+        assert_eq!(groups[0].pressure(&mut Vec::new(), 0.0), None);
+    }
+
     #[test]
     fn version_one_has_names_of_its_own() {
         let root = tempfile::tempdir().unwrap();
