@@ -129,6 +129,11 @@ impl Conversation {
             && self.idle_since() + TIRED <= Instant::now()
     }
 
+    /// HTTP/2 only, for a request that is open: whether others are.
+    pub(super) fn has_others(&self) -> bool {
+        self.open.load(Relaxed) > 1
+    }
+
     /// Takes note that the client has reached a limit.
     fn hit(&self, limit: Limit) {
         self.door.shared.guard.hit(limit, &self.door.entry_point, self.connection.peer);
