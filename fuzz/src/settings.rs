@@ -71,8 +71,6 @@ fn told(loaded: &Result<Loaded, Vec<Diagnostic>>, lines: &[&str], separator: cha
     let secrets: Vec<&str> = lines
         .iter()
         .filter_map(|line| line.split_once('='))
-        // A name that has been torn apart by a blank is none.
-        .filter(|(name, _)| !name.contains(char::is_whitespace))
         .filter(|(name, _)| is_secret(name.rsplit(separator).next().unwrap_or(name)))
         .map(|(_, value)| value)
         .filter(|value| value.len() >= 12 && value.chars().all(|c| c.is_ascii_alphanumeric()))

@@ -5,16 +5,14 @@
 
 use std::borrow::Cow;
 use std::io::{self, Write as _};
-use std::sync::LazyLock;
 use std::time::SystemTime;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use regex::Regex;
 use serde_json::{Value, json};
 
-use super::redact::{HEADERS, HIDDEN, hide_in_rule, hide_pattern, pattern, without_query_values};
-use crate::values::secret::is_credential_header;
+use super::redact::{HEADERS, hide_in_rule, hide_pattern};
+use crate::values::secret::{MASK, is_credential_header, masked_url};
 
 /// Size of a record of a tar archive.
 const RECORD: usize = 512;
@@ -87,7 +85,7 @@ fn hide(value: &mut Value) {
 /// An empty text says that a header is deleted.
 fn hide_whole(value: &mut Value) {
     if value.as_str().is_none_or(|text| !text.is_empty()) {
-        *value = json!(HIDDEN);
+        *value = json!(MASK);
     }
 }
 
@@ -95,19 +93,16 @@ fn hide_text(key: &str, text: &mut String) {
     // Names of files and header fields end in such words, and are no secrets.
     let names_a_place = ["File", "Field", "Header", "Name"].iter().any(|end| key.ends_with(end));
     if is_credential_header(key) && !names_a_place && !text.is_empty() {
-        HIDDEN.clone_into(text);
+        MASK.clone_into(text);
         return;
     }
     if text.contains("://") || text.starts_with('/') {
-        *text = without_query_values(&URL_USER.replace_all(text, "://xxxx@"));
+        *text = masked_url(text, MASK, |_| true).into_owned();
     }
     if let Cow::Owned(hidden) = hide_in_rule(text, |_| true) {
         *text = hidden;
     }
 }
-
-/// User information of a URL.
-static URL_USER: LazyLock<Regex> = LazyLock::new(|| pattern(r"://[^/@\s]*@"));
 
 #[cfg(test)]
 mod tests {

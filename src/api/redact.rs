@@ -3,14 +3,10 @@
 
 use std::borrow::Cow;
 
-use regex::Regex;
 use serde_json::{Value, json};
 
 use crate::rule::masked;
-use crate::values::secret::{is_credential_header, is_secret_name};
-
-/// What stands in place of a secret.
-pub(super) const HIDDEN: &str = "xxxx";
+use crate::values::secret::{MASK, is_credential_header, is_secret_name, masked_url};
 
 /// Options that hold headers by name: of the middleware `headers`, and of a health check.
 pub(super) const HEADERS: [&str; 4] =
@@ -30,16 +26,13 @@ pub(super) fn hide_credentials(view: &mut Value) {
                     ("rule", Value::String(rule)) => {
                         *rule = hide_in_rule(rule, is_secret_name).into_owned();
                     }
-                    // Of the authentication server.
-                    ("address", Value::String(url)) => hide_query(url),
-                    ("healthCheck", value) => {
-                        if let Some(Value::String(path)) = value.get_mut("path") {
-                            hide_query(path);
-                        }
-                        hide_credentials(value);
-                    }
                     (_, value) => hide_credentials(value),
                 }
+            }
+        }
+        Value::String(text) => {
+            if let Cow::Owned(shown) = masked_url(text, MASK, is_secret_name) {
+                *text = shown;
             }
         }
         _ => {}
@@ -52,30 +45,8 @@ pub(super) fn hide_in_rule(rule: &str, is_secret: impl Fn(&str) -> bool) -> Cow<
     if !rule.contains('(') {
         return Cow::Borrowed(rule);
     }
-    let hidden = masked(rule, HIDDEN, is_secret);
+    let hidden = masked(rule, MASK, is_secret);
     if hidden == rule { Cow::Borrowed(rule) } else { Cow::Owned(hidden) }
-}
-
-#[expect(clippy::unwrap_used, reason = "patterns of our own, compiled by every test")]
-pub(super) fn pattern(text: &str) -> Regex {
-    Regex::new(text).unwrap()
-}
-
-fn hide_query(url: &mut String) {
-    if url.contains('?') {
-        *url = without_query_values(url);
-    }
-}
-
-/// A URL whose parameters have names only.
-pub(super) fn without_query_values(url: &str) -> String {
-    let Some((before, query)) = url.split_once('?') else { return url.to_owned() };
-    let (query, fragment) = query.split_at(query.find('#').unwrap_or(query.len()));
-    let pairs = query.split('&').map(|pair| match pair.split_once('=') {
-        Some((name, _)) => format!("{name}={HIDDEN}"),
-        None => pair.to_owned(),
-    });
-    format!("{before}?{}{fragment}", pairs.collect::<Vec<_>>().join("&"))
 }
 
 /// Hides the pattern beside the name of a header that carries a credential: it may be one, with
@@ -86,7 +57,7 @@ pub(super) fn hide_pattern(key: &str, value: &mut Value) {
         && let Some(pattern) = value.get_mut("regex")
         && pattern.as_str().is_some_and(|text| !text.is_empty())
     {
-        *pattern = json!("xxxx");
+        *pattern = json!(MASK);
     }
 }
 
@@ -94,7 +65,7 @@ fn hide_values(headers: &mut Value) {
     for (name, value) in headers.as_object_mut().into_iter().flatten() {
         // An empty value says that the header is deleted.
         if value.as_str().is_some_and(|text| !text.is_empty()) && is_credential_header(name) {
-            *value = json!("xxxx");
+            *value = json!(MASK);
         }
     }
 }
@@ -119,6 +90,27 @@ mod tests {
         ] {
             assert_eq!(hide_in_rule(rule, is_secret_name), expected);
         }
+    }
+
+    /// One rule for all that may be a URL.
+    #[test]
+    fn parameters_that_are_named_like_secrets_are_hidden_and_no_others() {
+        let mut view = json!({
+            "forwardAuth": {"address": "http://a/ok?key=s&page=1", "authSigninURL": "https://u:p@a/?secret=s"},
+            "redirectRegex": {"regex": "^(.*)$", "replacement": "https://a/${1}?token=s&b=c"},
+            "errors": {"query": "/{status}.html?status={status}&api_key=s"},
+            "healthCheck": {"path": "/h?access_token=s&who=me"},
+            "name": "token",
+        });
+        hide_credentials(&mut view);
+        let expected = json!({
+            "forwardAuth": {"address": "http://a/ok?key=xxxx&page=1", "authSigninURL": "https://xxxx@a/?secret=xxxx"},
+            "redirectRegex": {"regex": "^(.*)$", "replacement": "https://a/${1}?token=xxxx&b=c"},
+            "errors": {"query": "/{status}.html?status={status}&api_key=xxxx"},
+            "healthCheck": {"path": "/h?access_token=xxxx&who=me"},
+            "name": "token",
+        });
+        assert_eq!(view, expected);
     }
 
     #[test]

@@ -5,14 +5,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use serde_json::json;
 
 use super::admin;
+use super::flag::{Flag, is_json, unknown};
 use super::hints::Hints;
 use super::written::Written;
 use crate::compile::Report;
-use crate::config::diagnostics::{Diagnostic, Severity, did_you_mean, without_consequences};
+use crate::config::diagnostics::{Diagnostic, Severity, without_consequences};
 use crate::config::loader;
 
 /// What `doorward check --help` prints.
@@ -28,7 +29,7 @@ pub fn command(
     variables: &[(String, String)],
     out: &mut dyn Write,
 ) -> anyhow::Result<ExitCode> {
-    let options = Options::read(args)?;
+    let options = Options::read(args).map_err(|error| anyhow!("check: {error}"))?;
     if options.files.is_empty() {
         out.write_all(USAGE.as_bytes())?;
         bail!("check: name at least one file");
@@ -62,24 +63,13 @@ impl Options {
         let mut options = Self::default();
         let mut args = args.iter();
         while let Some(arg) = args.next() {
-            let format = match arg.as_str() {
-                "--format" => args.next().map(String::as_str),
-                other => other.strip_prefix("--format="),
-            };
-            match (arg.as_str(), format) {
-                (_, Some("json")) => options.json = true,
-                (_, Some("text")) => options.json = false,
-                (_, Some(other)) => bail!("check: unknown format `{other}`: write text or json"),
-                ("--format", None) => bail!("check: `--format` needs a value: text or json"),
-                (flag, None) if flag.starts_with('-') && flag.len() > 1 => {
-                    match did_you_mean(flag, ["--format"]) {
-                        Some(known) => {
-                            bail!("check: unknown flag `{flag}`; did you mean `{known}`?")
-                        }
-                        None => bail!("check: unknown flag `{flag}`"),
-                    }
+            let mut flag = Flag::read(arg);
+            match flag.name {
+                "--format" => options.json = is_json(&flag.value(&mut args)?)?,
+                other if other.starts_with('-') && other.len() > 1 => {
+                    return Err(unknown(other, ["--format"]));
                 }
-                (file, None) => options.files.push(PathBuf::from(file)),
+                _ => options.files.push(PathBuf::from(arg)),
             }
         }
         Ok(options)

@@ -2,7 +2,9 @@
 
 use std::slice::Iter;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
+
+use crate::config::diagnostics::did_you_mean;
 
 /// One word: its name, and the value behind `=`, where it has one.
 pub(super) struct Flag<'a> {
@@ -23,6 +25,14 @@ impl<'a> Flag<'a> {
     pub(super) fn value(&mut self, rest: &mut Iter<'_, String>) -> anyhow::Result<String> {
         let value = self.inline.take().map(str::to_owned).or_else(|| rest.next().cloned());
         value.with_context(|| format!("`{}` needs a value", self.name))
+    }
+}
+
+/// What is said of a flag that is none of the `known` ones.
+pub(super) fn unknown<'k>(flag: &str, known: impl IntoIterator<Item = &'k str>) -> anyhow::Error {
+    match did_you_mean(flag, known) {
+        Some(known) => anyhow!("unknown flag `{flag}`; did you mean `{known}`?"),
+        None => anyhow!("unknown flag `{flag}`"),
     }
 }
 

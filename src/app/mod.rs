@@ -38,7 +38,7 @@ use crate::config::static_config::StaticConfig;
 use crate::config::tree::Node;
 use crate::entry_point::worker::{self, Listening, Stage};
 use crate::entry_point::{
-    EntryPoint, Flattener, Guard, Overload, OverloadSettings, Shared, Watch, listener,
+    EntryPoint, Flattener, Guard, Open, Overload, OverloadSettings, Shared, Watch, listener,
 };
 use crate::exchange::{Body, Context, Handler, Request, Response, ResponseFuture, ready};
 use crate::middleware::ban::Bans;
@@ -106,12 +106,12 @@ impl App {
         if let Some(log) = &access_log {
             metrics.watch_access_log(log.dropped());
         }
-        let (overload, watch) = start_overload(config, &metrics)?.unzip();
+        let guard = Guard::new(facts::limits(config), &metrics);
+        let (overload, watch) = start_overload(config, guard.open(), &metrics)?.unzip();
         let readiness = Arc::new(Readiness::default());
         let report = empty_report();
         let facts = Arc::new(build_facts(config, &metrics, &readiness, &report));
         let entry_points = facts::entry_points(config, &metrics)?;
-        let guard = Guard::new(facts::limits(config), &metrics);
         let shared = Arc::new(Shared {
             table: LiveTable::new(RoutingTable { entry_points: Box::default() }),
             metrics,
@@ -286,6 +286,7 @@ fn flattener(config: &StaticConfig) -> anyhow::Result<Option<Arc<Flattener>>> {
 /// What `limits.overload` asks for.
 fn start_overload(
     config: &StaticConfig,
+    open: Arc<Open>,
     metrics: &Metrics,
 ) -> anyhow::Result<Option<(Arc<Overload>, Watch)>> {
     let overload = &config.limits.overload;
@@ -297,11 +298,12 @@ fn start_overload(
     let settings = OverloadSettings {
         thresholds: overload.thresholds(),
         max_memory: Some(overload.max_memory).filter(|bytes| *bytes > 0),
+        connections: facts::limits(config).total,
         interval: overload.interval.or_zero().max(SHORTEST_LOOK),
         workers: config.core.workers(),
         entry_points: config.entry_points.len(),
     };
-    let started = Overload::start(settings, counts).context("cannot watch memory")?;
+    let started = Overload::start(settings, open, counts).context("cannot watch memory")?;
     Ok(Some(started))
 }
 

@@ -1,9 +1,12 @@
 //! The line of a source that a diagnostic shows. Whatever is wrong, and wherever: no secret of that line is in it, nor a
 //! line that belongs to a secret above it. It is looked at as text, because the file may be one that nobody can read.
 
+mod json;
+
 use std::borrow::Cow;
 
 use crate::config::tree::{Format, Source, Span, is_secret};
+use crate::rule::compares_secret;
 use crate::values::secret::is_secret_misspelt;
 
 /// The one source line that is printed, with the marked bytes. Only this line is given to the
@@ -24,15 +27,28 @@ impl Excerpt {
         let text = if belongs_to_secret(&span.source, bytes.start) {
             stars(raw)
         } else {
-            let object = names_object(&span.source, bytes.start);
-            mask_secrets(&mask_userinfo(&mask_keys(raw)), object)
+            let masked = match span.source.format {
+                Format::Json => json::masked(lines_above(&span.source, bytes.start), raw),
+                Format::Yaml | Format::Toml => {
+                    mask_secrets(raw, names_object(&span.source, bytes.start))
+                }
+                Format::Flags | Format::Environment | Format::Labels => mask_setting(raw),
+            };
+            mask_userinfo(&mask_keys(&masked))
         };
         Self { text, line, start, end }
     }
 }
 
 /// How far above a line the name is looked for that it belongs to.
-const FAR: usize = 200;
+const FAR: usize = 1000;
+
+/// The lines above the one that starts here, from the top.
+fn lines_above(source: &Source, start: usize) -> impl Iterator<Item = &str> {
+    let before = source.text.get(..start).unwrap_or_default();
+    let from = memchr::memrchr_iter(b'\n', before.as_bytes()).nth(FAR).map_or(0, |end| end + 1);
+    before.get(from..).unwrap_or_default().lines()
+}
 
 /// Whether the line that starts here is a part of a secret that is named above it: a text over several lines, an item of
 /// a list, a private key.
@@ -51,13 +67,19 @@ fn belongs_to_secret(source: &Source, start: usize) -> bool {
             return true;
         }
     }
+    match source.format {
+        Format::Json | Format::Environment | Format::Labels => return false,
+        Format::Flags => return is_value_of_secret(before, line),
+        Format::Yaml | Format::Toml => {}
+    }
     for above in before.lines().rev().take(FAR) {
         let (content, depth) = (above.trim(), indent_of(above));
         if content.is_empty() || content.starts_with('#') {
             continue;
         }
         if source.format == Format::Toml {
-            let Some((name, value)) = content.split_once('=') else {
+            let Some((name, value)) = content.split_once('=').filter(|(name, _)| is_whole(name))
+            else {
                 if content.starts_with('[') {
                     return false;
                 }
@@ -70,10 +92,6 @@ fn belongs_to_secret(source: &Source, start: usize) -> bool {
                 || value.starts_with('[') && value.contains(']');
             let opens = ["[", "\"\"\"", "'''"].iter().any(|open| value.starts_with(open));
             return opens && !closes && is_secret(last_name(name));
-        }
-        if source.format == Format::Json {
-            let Some((name, value)) = content.rsplit_once(':') else { continue };
-            return is_secret(last_name(name)) && !value.ends_with(['}', ',']);
         }
         let (name, value) = content.split_once(':').unwrap_or((content, ""));
         if is_secret(last_name(name)) && opens_quote(value.trim()) {
@@ -91,6 +109,19 @@ fn belongs_to_secret(source: &Source, start: usize) -> bool {
         (indent, is_item) = (depth, above.trim_start().starts_with('-'));
     }
     suspected
+}
+
+/// Whether a line of arguments belongs to the value of a flag above it, which is named like a secret: all lines up to the
+/// next flag, and the next argument even if it looks like a flag.
+fn is_value_of_secret(before: &str, line: &str) -> bool {
+    let mut above = before.lines().rev();
+    let nearest = above.clone().next().unwrap_or_default();
+    let flag = if line.starts_with('-') {
+        Some(nearest).filter(|flag| flag.starts_with('-') && !flag.contains('='))
+    } else {
+        above.find(|flag| flag.starts_with('-'))
+    };
+    flag.is_some_and(|flag| names_secret(flag.split_once('=').map_or(flag, |(name, _)| name)))
 }
 
 /// Whether objects stand below this name, each called what its owner likes.
@@ -133,19 +164,32 @@ fn opens_quote(value: &str) -> bool {
     value.starts_with(['"', '\'']) && !is_quoted(value)
 }
 
+/// Whether this is a bare name or a quoted one, and not the beginning of a text.
+fn is_whole(name: &str) -> bool {
+    is_quoted(name.trim()) || !name.starts_with(['"', '\''])
+}
+
 fn indent_of(line: &str) -> usize {
     line.len() - line.trim_start_matches([' ', '\t']).len()
 }
 
-/// The name that stands last in a text, without what is around it.
+/// The name that stands last in a text, without what is around it. It may have blanks in it.
 fn last_name(text: &str) -> &str {
     let text = text.trim_end_matches(|last: char| !last.is_alphanumeric());
-    let start = text.bytes().rev().take_while(|byte| is_of_name(*byte)).count();
-    text.get(text.len() - start..).unwrap_or_default()
+    let start = text.rfind(['{', '}', ',', '"', '\'', ':', '=']).map_or(0, |end| end + 1);
+    let name = text.get(start..).unwrap_or_default();
+    name.trim_start_matches(|first: char| !first.is_alphanumeric())
 }
 
-fn is_of_name(byte: u8) -> bool {
-    !byte.is_ascii_whitespace() && !b"{},\"'".contains(&byte)
+/// Whether a name is like that of a secret.
+fn is_suspect(name: &str) -> bool {
+    is_secret(name) || is_secret_misspelt(name)
+}
+
+/// Whether the path of an option ends in, or leads over, a name like that of a secret.
+fn names_secret(path: &str) -> bool {
+    let path = path.trim_matches(|around: char| !around.is_alphanumeric());
+    is_suspect(path) || path.rsplit(['.', '/']).next().is_some_and(is_secret)
 }
 
 /// As many asterisks.
@@ -156,15 +200,36 @@ fn stars(hidden: &str) -> String {
 /// Replaces what follows a secret name and `:` or `=` by as many asterisks, so that a marked
 /// option never prints the password beside it. The name of an object is none.
 fn mask_secrets(line: &str, names_object: bool) -> String {
-    let separators = line.bytes().enumerate().filter(|(_, byte)| matches!(byte, b':' | b'='));
-    for (at, _) in separators.skip(usize::from(names_object)) {
-        let name = last_name(line.get(..at).unwrap_or_default());
-        if is_secret(name) || is_secret_misspelt(name) {
-            let (shown, hidden) = line.split_at(at + 1);
-            return format!("{shown}{}", stars(hidden));
+    let ends = |byte: &u8| matches!(byte, b':' | b'=' | b',');
+    let mut names = usize::from(names_object);
+    for (at, end) in line.bytes().enumerate().filter(|(_, byte)| ends(byte)) {
+        let before = line.get(..at).unwrap_or_default();
+        let is_secret = if end == b',' {
+            compares_secret(before)
+        } else if names > 0 {
+            names -= 1;
+            false
+        } else {
+            is_suspect(last_name(before))
+        };
+        if is_secret {
+            return mask_behind(line, at + 1);
         }
     }
     line.to_owned()
+}
+
+/// The same for a line that is one option: whatever stands before the first `=` is its name.
+fn mask_setting(line: &str) -> String {
+    match line.find('=') {
+        Some(at) if names_secret(line.get(..at).unwrap_or_default()) => mask_behind(line, at + 1),
+        _ => mask_secrets(line, false),
+    }
+}
+
+fn mask_behind(line: &str, at: usize) -> String {
+    let (shown, hidden) = line.split_at(at);
+    format!("{shown}{}", stars(hidden))
 }
 
 /// Replaces what follows the first line of a private key by as many asterisks, whatever the option
@@ -172,8 +237,7 @@ fn mask_secrets(line: &str, names_object: bool) -> String {
 fn mask_keys(line: &str) -> Cow<'_, str> {
     const FIRST: &str = "PRIVATE KEY-----";
     let Some(at) = line.find(FIRST) else { return Cow::Borrowed(line) };
-    let (shown, hidden) = line.split_at(at + FIRST.len());
-    format!("{shown}{}", stars(hidden)).into()
+    mask_behind(line, at + FIRST.len()).into()
 }
 
 /// Replaces the user and the password of every URL by as many asterisks.
@@ -276,10 +340,70 @@ mod tests {
         for text in ["users = ['a']\nother = 'shown'", "users = [\n'a'\n]\n[c]\nother = 'shown'"] {
             assert!(shown(text, "shown", Format::Toml).contains("shown"), "{text}");
         }
-        for flag in ["--a.token@x=hunter2", "--a.password[0}=hunter2"] {
-            let flag = shown(flag, "--a", Format::Flags);
-            assert!(!flag.contains("hunter2"), "{flag}");
+        for text in [
+            "users = [\n  'a:{SHA}x=',\n  'hunter2'\n]\n",
+            "users = [\n  \"a=b\", \"c\",\n  'hunter2'\n]\n",
+        ] {
+            assert!(!shown(text, "hunter2", Format::Toml).contains("hunter2"), "{text}");
         }
+        for (text, is_shown) in [
+            ("{\"users\": [\n\"a:b\",\n\"hunter2\"", false),
+            ("{\"services\": {\n\"users\": {\n\"loadBalancer\": {\"hunter2\": 1", true),
+        ] {
+            let text = shown(text, "hunter2", Format::Json);
+            assert_eq!(text.contains("hunter2"), is_shown, "{text}");
+        }
+    }
+
+    #[test]
+    fn values_of_flags_that_are_named_like_secrets_stay_out_of_excerpts() {
+        let shown = |text: &str, part: &str, format| {
+            let source = Source::new("flags", text, format);
+            let start = source.text.find(part).unwrap();
+            Diagnostic::error("bad").at(&Span::new(&source, start..start + 1)).render(false)
+        };
+        for flag in [
+            "--a.token@x=hunter2",
+            "--a.password[0}=hunter2",
+            "--a.passwd b=hunter2",
+            "--a.passwd b c: d=hunter2",
+            "--a.passwd \"b\", c=hunter2",
+            "--a.Cookie=hunter2",
+            "--a.password=x hunter2",
+            "--url=http://a/?b&token=hunter2",
+        ] {
+            for format in [Format::Flags, Format::Labels, Format::Environment] {
+                let shown = shown(flag, "--", format);
+                assert!(shown.contains("--") && !shown.contains("hunter2"), "{shown}");
+            }
+        }
+        for text in ["--a.password\nhunter2", "--a.password\n-hunter2", "--password=a\nb\nhunter2"]
+        {
+            assert!(!shown(text, "hunter2", Format::Flags).contains("hunter2"), "{text}");
+        }
+        for text in ["--a.password=x\n--b=shown", "--a.password\nx\n--b=shown", "--b\nshown"] {
+            let last = text.lines().last().unwrap();
+            assert!(shown(text, last, Format::Flags).contains("shown"), "{text}");
+        }
+    }
+
+    /// What a rule compares a credential with is one, however the rule is quoted.
+    #[test]
+    fn secrets_of_rules_stay_out_of_excerpts() {
+        for (text, format) in [
+            ("rule: Header(`X-Api-Key`, `hunter2`) &&", Format::Yaml),
+            ("rule: \"Host(`a`) && Header(`X-Token`,`hunter2`)\"", Format::Yaml),
+            ("rule = \"HeaderRegexp(\\\"Cookie\\\", \\\"hunter2\\\")\"", Format::Toml),
+            ("{\"rule\": \"Query(\\\"token\\\", \\\"hunter2\\\")\"}", Format::Json),
+            ("a.rule=headers( 'authorization' , 'hunter2'", Format::Labels),
+            ("rule: Query(`token=hunter2`)", Format::Yaml),
+        ] {
+            let source = Source::new("file", text, format);
+            let shown = Diagnostic::error("bad").at(&Span::new(&source, 1..2)).render(false);
+            assert!(shown.contains("rule") && !shown.contains("hunter2"), "{shown}");
+        }
+        let text = "rule: Header(`X-Tenant`, `key, shown`) && Host(`token`, `b`)";
+        assert_eq!(mask_secrets(text, false), text);
     }
 
     #[test]

@@ -500,7 +500,7 @@ const FLAGS: [(&str, &str, &str); 200] = [
         "",
         "Give things up before memory or descriptors run out; on, but for the profile exact.",
     ),
-    ("limits.overload.interval", "100ms", "How often memory and descriptors are looked at."),
+    ("limits.overload.interval", "100ms", "How often memory and the like are looked at."),
     ("limits.overload.maxMemory", "0", "Most memory in bytes; 0 is what the cgroup allows."),
     (
         "limits.overload.refuseRequests",
@@ -510,9 +510,9 @@ const FLAGS: [(&str, &str, &str); 200] = [
     (
         "limits.overload.resetHeaviest",
         "0.98",
-        "Share from which the heaviest streams and connections are reset.",
+        "Share from which the heaviest streams, connections and tunnels are ended.",
     ),
-    ("limits.overload.stopKeepAlive", "0.92", "Share from which connections are not kept alive."),
+    ("limits.overload.stopKeepAlive", "0.92", "Share from which connections that rest are closed."),
     ("limits.requestBody.grace", "", "How long a body may be slow at its beginning. 30s."),
     (
         "limits.requestBody.minRate",

@@ -48,8 +48,9 @@ pub struct ConnectionLimitsConfig {
     /// or a quarter of `total` if that is less.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub per_address: Option<i64>,
-    /// Open connections of all clients together; the entry point `traefik` may have 64 more. Default: half of the
-    /// descriptors that the process may have, but for 16; 0 under `exact`.
+    /// Open connections of all clients together; the entry point `traefik` may have 64 more. Those that rest are closed
+    /// from `overload.stopKeepAlive` of it on. Default: half of the descriptors that the process may have, but for 16; 0
+    /// under `exact`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total: Option<i64>,
 }

@@ -1,4 +1,4 @@
-//! `limits.overload`: the steps in which Doorward gives things up before memory or descriptors run out.
+//! `limits.overload`: the steps in which Doorward gives things up before memory, descriptors or connections run out.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,11 +11,13 @@ pub struct OverloadConfig {
     /// Whether anything is given up at all. Default: on; off under `exact`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
-    /// Share of a limit from which connections are not kept alive, and idle ones are closed. Default: 0.92.
+    /// Share of a limit (memory, descriptors, `connections.total`) from which connections that rest are closed and, for
+    /// want of memory, others are not kept alive. Default: 0.92.
     pub stop_keep_alive: f64,
-    /// Share from which new requests are answered with 503, and new connections are closed. Default: 0.95.
+    /// Share of memory or descriptors from which new requests are answered with 503 (for want of descriptors only those
+    /// beside others of their connection), and new connections are closed. Default: 0.95.
     pub refuse_requests: f64,
-    /// Share from which the heaviest streams and connections are reset. Default: 0.98.
+    /// Share of memory or descriptors from which the heaviest streams, connections and tunnels are ended. Default: 0.98.
     pub reset_heaviest: f64,
     /// Most memory of the process in bytes. Default: 0, what its cgroup and those above allow.
     #[serde(skip_serializing_if = "is_default")]

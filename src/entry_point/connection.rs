@@ -51,19 +51,24 @@ pub(super) struct Door {
     pub(super) drain: Signal,
     /// The metric of its connections, when there has been one.
     opened: OnceLock<OpenConnections>,
+    /// For overload, where that is looked after.
+    pub(super) tally: Option<Arc<overload::Tally>>,
 }
 
 impl Door {
-    /// Of one worker; `hellos` is the same for all of the worker's.
+    /// Of worker `worker`, counted from 0; `hellos` is the same for all of the worker's.
     pub(super) fn new(
         shared: Arc<Shared>,
         entry_point: Arc<EntryPoint>,
+        worker: usize,
         hellos: Option<Arc<Semaphore>>,
     ) -> Arc<Self> {
+        let overload = shared.overload.as_ref();
+        let tally = overload.and_then(|one| one.tally(worker, entry_point.position));
         let facts = Arc::new((*entry_point.facts).clone());
         let (work, drain) = Default::default();
         let opened = OnceLock::new();
-        Arc::new(Self { shared, entry_point, facts, hellos, work, drain, opened })
+        Arc::new(Self { shared, entry_point, facts, hellos, work, drain, opened, tally })
     }
 
     /// Counts a connection, or a tunnel that one has become.
@@ -83,7 +88,7 @@ impl Door {
         self.shared.overload.as_ref().is_some_and(|overload| overload.stops_keep_alive())
     }
 
-    /// Whether connections that rest are closed, for want of memory or descriptors.
+    /// Whether connections that rest are closed, for want of memory, descriptors or connections.
     pub(super) fn closes_idle(&self) -> bool {
         self.shared.overload.as_ref().is_some_and(|overload| overload.closes_idle())
     }
@@ -101,11 +106,11 @@ impl Door {
     }
 
     /// A seat for a client that has connected, unless there is none for it.
-    pub(super) fn seat(&self, peer: SocketAddr) -> Option<Arc<Seat>> {
-        let seat = self.shared.guard.enter(&self.entry_point, peer)?;
+    pub(super) fn seat(self: &Arc<Self>, peer: SocketAddr) -> Option<Arc<Seat>> {
+        let seat = Seat::take(self, peer)?;
         // Behind the PROXY protocol it is somebody else's.
         let known = self.entry_point.proxy_protocol.is_none();
-        (!known || seat.belongs_to(peer, &self.entry_point)).then(|| Arc::new(seat))
+        (!known || seat.belongs_to(peer)).then(|| Arc::new(seat))
     }
 
     /// Until when a client that came at `opened` has to say what it is to say now, and whether that is the limit of all
@@ -192,20 +197,16 @@ impl Door {
 }
 
 /// Serves one connection until it ends.
-pub(super) async fn serve(
-    door: Arc<Door>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    seat: Arc<Seat>,
-    counted: Option<overload::Seat>,
-) {
+pub(super) async fn serve(door: Arc<Door>, stream: TcpStream, peer: SocketAddr, seat: Arc<Seat>) {
     let open = door.work.begin();
     let _counted = door.opened();
-    let Some(counted) = counted else {
-        return serve_until_cut(&door, stream, peer, &open, (seat, None)).await;
-    };
-    let held = Some(counted.held());
-    counted.serve(serve_until_cut(&door, stream, peer, &open, (seat, held))).await;
+    match seat.held() {
+        Some(held) => {
+            let serving = serve_until_cut(&door, stream, peer, &open, (&seat, Some(held)));
+            overload::serve(held, serving).await;
+        }
+        None => serve_until_cut(&door, stream, peer, &open, (&seat, None)).await,
+    }
 }
 
 async fn serve_until_cut(
@@ -213,7 +214,7 @@ async fn serve_until_cut(
     stream: TcpStream,
     peer: SocketAddr,
     open: &OpenWorkItem,
-    (seat, held): (Arc<Seat>, Option<&Arc<Held>>),
+    (seat, held): (&Arc<Seat>, Option<&Arc<Held>>),
 ) {
     tokio::select! {
         biased;
@@ -235,7 +236,7 @@ async fn converse(
     door: &Arc<Door>,
     mut stream: TcpStream,
     peer: SocketAddr,
-    seat: Arc<Seat>,
+    seat: &Arc<Seat>,
     held: Option<&Arc<Held>>,
 ) -> io::Result<()> {
     let entry_point = &door.entry_point;
@@ -250,7 +251,7 @@ async fn converse(
         {
             (peer, local) = (addresses.source, addresses.destination);
         }
-        if !seat.belongs_to(peer, entry_point) {
+        if !seat.belongs_to(peer) {
             return Ok(());
         }
     }
@@ -282,7 +283,7 @@ struct Arrival<'a> {
     peer: SocketAddr,
     local: SocketAddr,
     opened: Instant,
-    seat: Arc<Seat>,
+    seat: &'a Arc<Seat>,
     /// What is held for it, where that is counted.
     held: Option<&'a Arc<Held>>,
 }
@@ -356,7 +357,7 @@ impl Arrival<'_> {
             local: self.local,
             tls,
             opened: self.opened,
-            work: self.door.work.keeping(Arc::clone(&self.seat) as _),
+            work: self.door.work.keeping(Arc::clone(self.seat) as _),
             own: OnceLock::new(),
         })
     }

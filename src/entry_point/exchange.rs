@@ -146,8 +146,10 @@ fn admit(
         return exchange.refuse(StatusCode::LOOP_DETECTED, "the request has come back too often");
     }
     exchange.describe(conversation, &mut parts.headers);
-    if memory::is_limited()
-        && !body.is_end_stream()
+    let carries = memory::is_limited() && !body.is_end_stream();
+    // Of HTTP/1 alone: a tunnel goes on with what is held for its connection.
+    let switches = conversation.gate.is_some() && parts.headers.contains_key(UPGRADE);
+    if (carries || switches)
         && let Some(held) = exchange.held()
     {
         parts.extensions.insert(held);
@@ -381,7 +383,7 @@ impl Exchange {
         };
         if let Some(overload) = &self.conversation.door.shared.overload
             && !router.service.ends_with("@internal")
-            && overload.refuses_request()
+            && overload.refuses_request(|| self.conversation.has_others())
         {
             self.reason = Some("overload");
             return reply::overloaded();

@@ -13,8 +13,11 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::EntryPoint;
+use super::connection::Door;
+use super::overload::Counted;
 use crate::config::limits::Limits;
 use crate::config::static_config::TRAEFIK;
+use crate::exchange::memory::Held;
 use crate::observability::metrics::Metrics;
 
 /// Parts of the table of addresses, so that workers seldom wait for each other.
@@ -50,7 +53,7 @@ const NAMES: [&str; 7] = [
 /// The limits that hold at all entry points, and what counts against them.
 pub struct Guard {
     limits: Limits,
-    open: AtomicUsize,
+    open: Arc<Open>,
     hasher: RandomState,
     addresses: [Mutex<HashMap<u128, u32, RandomState>>; SHARES],
     hits: [Hits; NAMES.len()],
@@ -68,7 +71,7 @@ impl Guard {
     pub fn new(limits: Limits, metrics: &Metrics) -> Arc<Self> {
         Arc::new(Self {
             limits,
-            open: AtomicUsize::new(0),
+            open: Arc::default(),
             hasher: RandomState::new(),
             addresses: Default::default(),
             hits: NAMES.map(|name| Hits { count: metrics.limit(name), said: AtomicU64::new(0) }),
@@ -81,16 +84,9 @@ impl Guard {
         &self.limits
     }
 
-    /// A seat for one connection more, unless all are taken.
-    pub(super) fn enter(self: &Arc<Self>, at: &EntryPoint, peer: SocketAddr) -> Option<Seat> {
-        let before = self.open.fetch_add(1, Relaxed);
-        let seat = Seat { guard: Arc::clone(self), address: OnceLock::new() };
-        let reserve = if *at.facts.name == *TRAEFIK { RESERVE } else { 0 };
-        if self.limits.total.is_some_and(|total| before >= total + reserve) {
-            self.hit(Limit::Total, at, peer);
-            return None;
-        }
-        Some(seat)
+    /// How many connections are open.
+    pub fn open(&self) -> Arc<Open> {
+        Arc::clone(&self.open)
     }
 
     /// Takes note that a client has reached a limit.
@@ -118,26 +114,53 @@ impl Guard {
     }
 }
 
-/// The place of one open connection.
+/// How many connections are open, with their tunnels. All workers write it, and so nothing that they read is beside it.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Open(pub(super) AtomicUsize);
+
+/// The place of one open connection, or of the tunnel that it has become.
 pub(super) struct Seat {
-    guard: Arc<Guard>,
+    door: Arc<Door>,
     address: OnceLock<u128>,
+    /// Where overload is looked after.
+    counted: Option<Counted>,
 }
 
 impl Seat {
+    /// A seat for one connection more, unless all are taken.
+    pub(super) fn take(door: &Arc<Door>, peer: SocketAddr) -> Option<Self> {
+        let (guard, at) = (&door.shared.guard, &door.entry_point);
+        let before = guard.open.0.fetch_add(1, Relaxed);
+        let reserve = || if *at.facts.name == *TRAEFIK { RESERVE } else { 0 };
+        if guard.limits.total.is_some_and(|total| before >= total + reserve()) {
+            guard.open.0.fetch_sub(1, Relaxed);
+            guard.hit(Limit::Total, at, peer);
+            return None;
+        }
+        let counted = door.tally.as_ref().map(|tally| tally.enter(at.position));
+        Some(Self { door: Arc::clone(door), address: OnceLock::new(), counted })
+    }
+
+    /// What is held for the connection, where that is counted.
+    pub(super) fn held(&self) -> Option<&Arc<Held>> {
+        self.counted.as_ref().map(Counted::held)
+    }
+
     /// Says whose connection it is; `false` when that address has enough of them.
-    pub(super) fn belongs_to(&self, client: SocketAddr, at: &EntryPoint) -> bool {
-        let Some(most) = self.guard.limits.per_address else { return true };
+    pub(super) fn belongs_to(&self, client: SocketAddr) -> bool {
+        let (guard, at) = (&self.door.shared.guard, &self.door.entry_point);
+        let Some(most) = guard.limits.per_address else { return true };
         // Whoever speaks for others has the connections of all of them.
         if at.trusted.trust(client.ip()) {
             return true;
         }
         let address = neighbourhood(client.ip());
-        let mut share = self.guard.share(address);
+        let mut share = guard.share(address);
         let count = share.entry(address).or_insert(0);
         if *count >= most {
             drop(share);
-            self.guard.hit(Limit::PerAddress, at, client);
+            guard.hit(Limit::PerAddress, at, client);
             return false;
         }
         *count += 1;
@@ -149,9 +172,13 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.guard.open.fetch_sub(1, Relaxed);
+        let guard = &self.door.shared.guard;
+        guard.open.0.fetch_sub(1, Relaxed);
+        if let (Some(tally), Some(counted)) = (&self.door.tally, &self.counted) {
+            tally.leave(counted);
+        }
         let Some(&address) = self.address.get() else { return };
-        let mut share = self.guard.share(address);
+        let mut share = guard.share(address);
         if let Some(count) = share.get_mut(&address) {
             *count -= 1;
             if *count == 0 {
@@ -171,7 +198,7 @@ fn neighbourhood(ip: IpAddr) -> u128 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{address, door_with};
+    use super::super::tests::{address, limited_door};
     use super::*;
 
     fn limits(per_address: u32, total: usize) -> Limits {
@@ -181,14 +208,10 @@ mod tests {
     /// G-37
     #[test]
     fn an_address_has_so_many_seats_and_gets_them_back() {
-        let door = door_with(|_| {});
-        let at = &door.entry_point;
-        let metrics = Metrics::new(&crate::observability::metrics::MetricsConfig::default());
-        let metrics = metrics.unwrap();
-        let guard = Guard::new(limits(2, 5), &metrics);
+        let door = limited_door(limits(2, 5), |_| {});
         let sit = |client: &str| {
             let client = SocketAddr::new(client.parse().unwrap(), 1);
-            guard.enter(at, client).filter(|seat| seat.belongs_to(client, at))
+            Seat::take(&door, client).filter(|seat| seat.belongs_to(client))
         };
         let first = sit("192.0.2.1").unwrap();
         let _second = sit("::ffff:192.0.2.1").unwrap();
@@ -199,26 +222,24 @@ mod tests {
         assert!(sit("2001:db8::3").is_none(), "one household");
         let _last = sit("2001:db8:0:1::3").unwrap();
         assert!(sit("192.0.2.9").is_none(), "the house is full");
-        let text = metrics.render();
+        let text = door.shared.metrics.render();
         assert!(text.contains("doorward_limits_total{limit=\"connections.perAddress\"} 2\n"));
         assert!(text.contains("doorward_limits_total{limit=\"connections.total\"} 1\n"));
     }
 
     #[test]
     fn the_entry_point_traefik_has_a_reserve_and_trusted_peers_no_limit() {
-        let door = door_with(|_| {});
-        let inside = door_with(|entry_point| {
+        let door = limited_door(limits(1, 1), |_| {});
+        let _seat = Seat::take(&door, address()).unwrap();
+        assert!(Seat::take(&door, address()).is_none());
+        let inside = limited_door(limits(1, 1), |entry_point| {
             let name = Arc::from(TRAEFIK);
             entry_point.facts =
                 Arc::new(crate::exchange::EntryPointFacts { name, ..Default::default() });
             entry_point.trusted = crate::exchange::forwarded::TrustedSources::new(true, &[]);
         });
-        let guard = Guard::new(limits(1, 1), &door.shared.metrics);
-        let _seat = guard.enter(&door.entry_point, address()).unwrap();
-        assert!(guard.enter(&door.entry_point, address()).is_none());
-        let seats: Vec<_> =
-            std::iter::from_fn(|| guard.enter(&inside.entry_point, address())).collect();
-        assert_eq!(seats.len(), RESERVE);
-        assert!(seats.iter().all(|seat| seat.belongs_to(address(), &inside.entry_point)));
+        let seats: Vec<_> = std::iter::from_fn(|| Seat::take(&inside, address())).collect();
+        assert_eq!(seats.len(), 1 + RESERVE);
+        assert!(seats.iter().all(|seat| seat.belongs_to(address())));
     }
 }

@@ -133,6 +133,11 @@ impl Conversation {
         self.open.load(Relaxed)
     }
 
+    /// HTTP/2 only, for a request that is open: whether others are.
+    pub(super) fn has_others(&self) -> bool {
+        self.open.load(Relaxed) > 1
+    }
+
     /// Takes note that the client has reached a limit.
     pub(super) fn hit(&self, limit: Limit) {
         self.door.shared.guard.hit(limit, &self.door.entry_point, self.connection.peer);

@@ -30,7 +30,7 @@ use std::time::Duration;
 use ::http::{HeaderName, HeaderValue};
 
 pub use cname::{Flattener, HostResolverConfig};
-pub use guard::Guard;
+pub use guard::{Guard, Open};
 pub use overload::{Overload, OverloadSettings, Watch};
 pub use shortage::Shortage;
 

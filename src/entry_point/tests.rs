@@ -27,6 +27,10 @@ fn door() -> Arc<Door> {
 }
 
 pub(super) fn door_with(change: impl FnOnce(&mut EntryPoint)) -> Arc<Door> {
+    limited_door(Limits::default(), change)
+}
+
+pub(super) fn limited_door(limits: Limits, change: impl FnOnce(&mut EntryPoint)) -> Arc<Door> {
     let facts = EntryPointFacts { name: Arc::from("web"), ..EntryPointFacts::default() };
     let mut entry_point = EntryPoint {
         position: 0,
@@ -62,11 +66,11 @@ pub(super) fn door_with(change: impl FnOnce(&mut EntryPoint)) -> Arc<Door> {
         access_log: None,
         server_name: HeaderValue::from_static("here"),
         cname: None,
-        guard: Guard::new(Limits::default(), &metrics),
+        guard: Guard::new(limits, &metrics),
         metrics,
         overload: None,
     };
-    Door::new(Arc::new(shared), Arc::new(entry_point), None)
+    Door::new(Arc::new(shared), Arc::new(entry_point), 0, None)
 }
 
 pub(super) fn address() -> SocketAddr {
@@ -207,6 +211,16 @@ async fn head_over_http2_is_answered_without_a_body() {
     assert_eq!(length.unwrap(), "19");
     let (_, length, body) = answers(request(Method::GET, "http://a.test/")).await;
     assert_eq!((length.unwrap().as_bytes(), &body[..]), (&b"19"[..], &b"404 page not found\n"[..]));
+}
+
+/// T-77: over HTTP/2 no gate has seen it. Behind this, the forwarder would refuse it too.
+#[tokio::test(flavor = "local")]
+async fn connect_finds_no_router() {
+    let mut parts = request(Method::CONNECT, "a.test:443").into_parts().0;
+    let refused = head::canonicalize(&door().entry_point, &mut parts).unwrap_err();
+    assert_eq!(refused.status, StatusCode::NOT_IMPLEMENTED);
+    let (status, _, body) = answers(request(Method::CONNECT, "a.test:443")).await;
+    assert_eq!((status, &body[..]), (StatusCode::NOT_IMPLEMENTED, &b""[..]));
 }
 
 #[tokio::test(flavor = "local")]

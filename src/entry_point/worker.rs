@@ -77,14 +77,14 @@ pub fn start(
         runtime.block_on(async move {
             spawn_local(give_memory_back());
             if let Some(overload) = &shared.overload {
-                spawn_local(overload::tend(Arc::clone(overload)));
+                spawn_local(overload::tend(Arc::clone(overload), number));
             }
             let hellos =
                 shared.guard.limits().handshakes.map(|most| Arc::new(Semaphore::new(most)));
             let mut tasks = Vec::new();
             for one in listening {
                 let (shared, hellos) = (Arc::clone(&shared), hellos.clone());
-                tasks.push(spawn_local(serve(one, shared, hellos, stage.clone())));
+                tasks.push(spawn_local(serve(one, shared, number, hellos, stage.clone())));
             }
             for task in tasks {
                 let _ = task.await;
@@ -110,6 +110,7 @@ async fn give_memory_back() {
 async fn serve(
     listening: Listening,
     shared: Arc<Shared>,
+    number: usize,
     hellos: Option<Arc<Semaphore>>,
     mut stage: watch::Receiver<Stage>,
 ) {
@@ -125,7 +126,7 @@ async fn serve(
     let life_cycle = entry_point.life_cycle;
     let saves = shared.overload.as_ref().is_some_and(|overload| overload.saves_unsent());
     listener::prepare(&socket, saves || shared.guard.limits().stall.is_some());
-    let door = Door::new(shared, entry_point, hellos);
+    let door = Door::new(shared, entry_point, number, hellos);
     let (work, drain) = (door.work.clone(), door.drain.clone());
     let accept_until = async {
         let _ = stage.wait_for(|stage| *stage >= Stage::Stopping).await;
@@ -192,10 +193,7 @@ fn begin(stream: TcpStream, peer: SocketAddr, door: &Arc<Door>) {
     let Some(seat) = door.seat(peer) else { return };
     #[cfg(not(target_os = "linux"))]
     listener::prepare(&stream, false);
-    // Counted here and not in its task, which may run after many more were accepted.
-    let overload = door.shared.overload.as_ref();
-    let counted = overload.map(|one| overload::Seat::new(one, door.entry_point.position));
-    spawn_local(connection::serve(Arc::clone(door), stream, peer, seat, counted));
+    spawn_local(connection::serve(Arc::clone(door), stream, peer, seat));
 }
 
 /// Closes the socket when nothing waits at it any more: closing it resets every connection that

@@ -4,10 +4,11 @@
 //! has not taken; whoever reads asks whether to keep less in memory ([`is_scarce`]). The room is set several times in
 //! a second; in between the account is exact, so that no burst outruns whoever looks.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
@@ -151,6 +152,15 @@ impl Held {
     pub fn is_ended(&self) -> bool {
         self.ended.load(Acquire)
     }
+
+    /// Completes when it is to end. Whoever waits for that serves it from then on.
+    pub async fn told_to_end(&self) {
+        let told = |cx: &mut Context<'_>| {
+            self.serve_by(cx.waker());
+            if self.is_ended() { Poll::Ready(()) } else { Poll::Pending }
+        };
+        poll_fn(told).await;
+    }
 }
 
 impl Drop for Held {
@@ -204,14 +214,20 @@ impl Keeping {
             held.kept.fetch_add(bytes, Relaxed);
         }
     }
+
+    /// None of them is kept any more.
+    pub fn let_go(&mut self) {
+        let bytes = std::mem::take(&mut self.bytes);
+        HELD.fetch_sub(bytes, Relaxed);
+        if let Some(held) = &self.held {
+            held.kept.fetch_sub(bytes, Relaxed);
+        }
+    }
 }
 
 impl Drop for Keeping {
     fn drop(&mut self) {
-        HELD.fetch_sub(self.bytes, Relaxed);
-        if let Some(held) = &self.held {
-            held.kept.fetch_sub(self.bytes, Relaxed);
-        }
+        self.let_go();
     }
 }
 
@@ -233,6 +249,9 @@ mod tests {
         drop(part);
         assert_eq!(held.bytes(), 4);
         assert!(held.has_taken_all(Waker::noop()), "what is kept was not given");
+        keeping.let_go();
+        assert_eq!(held.bytes(), 0);
+        keeping.grow(3);
         drop(keeping);
         assert_eq!(held.bytes(), 0);
     }

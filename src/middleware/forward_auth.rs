@@ -396,7 +396,7 @@ impl ForwardAuth {
         let (mut parts, body) = request.into_parts();
         // The client is told to go on by being read from.
         parts.headers.remove(EXPECT);
-        match read(body, self.body_limit).await {
+        match read(body, self.body_limit, true).await {
             Ok(body) => Ok((Request::from_parts(parts, Body::from(body.clone())), body)),
             Err(Unread::TooLarge) => Err(empty(StatusCode::UNAUTHORIZED)),
             Err(Unread::Failed(error)) => Err(replay::refusal(&error).into_response()),

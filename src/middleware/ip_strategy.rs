@@ -182,6 +182,7 @@ mod tests {
         ClientIp::Known(ip.parse().unwrap())
     }
 
+    /// T-13 for addresses in a header.
     #[test]
     fn depth_counts_from_the_right() {
         for (depth, forwarded, want) in [

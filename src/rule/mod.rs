@@ -25,7 +25,7 @@ use std::ops::Range;
 pub use hosts::{HostPattern, IndexHosts, readable_hosts};
 pub use reasons::Reason;
 pub use samples::Sample;
-pub use unsaid::{masked, without_secrets};
+pub use unsaid::{compares_secret, masked, without_secrets};
 
 use crate::exchange::view::RequestView;
 use tree::Node;

@@ -1,13 +1,11 @@
 //! Rules as they may be printed: a value that is compared with a credential is one. The text may be of either syntax, and
 //! wrong.
 
-use crate::values::secret::is_secret_name;
+use crate::values::secret::{HIDDEN, is_secret_name};
 
 /// Matchers whose first argument is a name, and whose others are its value.
 const NAMED: [&str; 6] =
     ["Header", "HeaderRegexp", "Headers", "HeadersRegexp", "Query", "QueryRegexp"];
-/// What stands in the place of a value.
-const HIDDEN: &str = "(hidden)";
 
 /// The text of a rule, or of a part of one, without the values of headers and parameters that are named like secrets.
 pub fn without_secrets(text: &str) -> String {
@@ -49,6 +47,23 @@ pub fn masked(text: &str, mask: &str, is_secret: impl Fn(&str) -> bool) -> Strin
     out
 }
 
+/// Whether a text ends with the first argument of a matcher, and this argument is the name of a secret: what follows must
+/// not be shown. Quotes may be of any kind, and escaped.
+pub fn compares_secret(text: &str) -> bool {
+    text.rsplit_once('(').is_some_and(|(before, name)| {
+        let call = before.rsplit(|other: char| !other.is_ascii_alphanumeric()).next();
+        let is_around = |one: char| !one.is_ascii_alphanumeric();
+        call.is_some_and(is_named)
+            && !name.contains(',')
+            && is_secret_name(name.trim_matches(is_around))
+    })
+}
+
+/// Whether this is one of the matchers whose first argument is a name.
+fn is_named(call: &str) -> bool {
+    NAMED.iter().any(|one| one.eq_ignore_ascii_case(call))
+}
+
 /// Where the quoted text ends that begins here.
 fn end_of_quoted(text: &str, quote: char) -> usize {
     let mut escaped = false;
@@ -69,7 +84,7 @@ fn shown(
     name: &mut Option<bool>,
     is_secret: impl Fn(&str) -> bool,
 ) -> String {
-    if !NAMED.iter().any(|one| one.eq_ignore_ascii_case(call)) {
+    if !is_named(call) {
         return argument.to_owned();
     }
     match *name {

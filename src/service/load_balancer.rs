@@ -23,6 +23,7 @@ use crate::exchange::{
     on_end,
 };
 use crate::upstream::{Forwarder, ForwarderOptions, ServersTransport, Target};
+use crate::values::secret::{MASK, is_secret_name, masked_url, without_user};
 use crate::values::{BuildError, Profile};
 
 /// Servers behind one name.
@@ -417,13 +418,10 @@ fn health(
 
 /// The URL as it may be shown: in logs, labels and the API.
 pub(crate) fn without_credentials(url: &str) -> Cow<'_, str> {
-    if let Some((scheme, rest)) = url.split_once("://") {
-        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-        if let Some((_, bare)) = authority.rsplit_once('@') {
-            return format!("{scheme}://{bare}{path}").into();
-        }
+    match without_user(url) {
+        Cow::Borrowed(url) => masked_url(url, MASK, is_secret_name),
+        Cow::Owned(url) => masked_url(&url, MASK, is_secret_name).into_owned().into(),
     }
-    Cow::Borrowed(url)
 }
 
 #[cfg(test)]

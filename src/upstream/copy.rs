@@ -1,39 +1,45 @@
 //! Copies bytes both ways between two streams until both directions have ended.
 //!
 //! An idle pair holds no buffer: bytes pass through one scratch buffer per worker, and only what
-//! a slow reader does not take at once is kept aside. Whoever goes on saying nothing after the other has gone does not
-//! hold the pair for ever.
+//! a slow reader does not take at once is kept aside, and counted. Whoever goes on saying nothing after the other has
+//! gone does not hold the pair for ever.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
+use crate::exchange::memory::{self, Held, Keeping};
+
 const SCRATCH: usize = 64 * 1024;
+/// What is read at once while memory is scarce, for that much may have to be kept.
+const LITTLE: usize = 4 * 1024;
 
 thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
 }
 
 /// Copies both ways. The end of one direction is passed on as an end of writing; a failure of
-/// either ends both, and so does `a` if it pauses for longer than `patience` after `b` has said its last. Returns the
-/// bytes from `a` to `b` and from `b` to `a`.
+/// either ends both, and so does `a` if it pauses for longer than `patience` after `b` has said its last. What
+/// either side does not take is kept for `held`. Returns the bytes from `a` to `b` and from `b` to `a`.
 pub(crate) async fn both_ways<A, B>(
     mut a: A,
     mut b: B,
     patience: Option<Duration>,
+    held: Option<&Arc<Held>>,
 ) -> io::Result<(u64, u64)>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut forth = Direction::default();
-    let mut back = Direction::default();
+    let direction = || Direction { counted: Keeping::new(held.cloned()), ..Direction::default() };
+    let (mut forth, mut back) = (direction(), direction());
     let mut alone: Option<Alone> = None;
     poll_fn(|cx| {
         let forth_over = forth.poll(cx, Pin::new(&mut a), Pin::new(&mut b))?.is_ready();
@@ -80,6 +86,7 @@ const MAX_TURNS: usize = 16;
 struct Direction {
     /// What was read and not taken yet, from `sent` on.
     kept: Vec<u8>,
+    counted: Keeping,
     sent: usize,
     unflushed: bool,
     read_over: bool,
@@ -133,7 +140,8 @@ impl Direction {
         R: AsyncRead,
         W: AsyncWrite,
     {
-        let mut buf = ReadBuf::new(buffer);
+        let most = if memory::is_scarce() { LITTLE } else { SCRATCH };
+        let mut buf = ReadBuf::new(buffer.get_mut(..most).unwrap_or_default());
         if from.poll_read(cx, &mut buf)?.is_pending() {
             return Ok(Poll::Pending);
         }
@@ -146,6 +154,7 @@ impl Direction {
         while !rest.is_empty() {
             let Poll::Ready(taken) = to.as_mut().poll_write(cx, rest)? else {
                 self.kept.extend_from_slice(rest);
+                self.counted.grow(rest.len());
                 break;
             };
             rest = tail(rest, taken)?;
@@ -169,6 +178,7 @@ impl Direction {
         }
         if self.sent > 0 {
             self.kept = Vec::new();
+            self.counted.let_go();
             self.sent = 0;
         }
         Poll::Ready(Ok(()))
@@ -196,7 +206,7 @@ mod tests {
         for (patience, expected) in [(Some(PATIENCE), true), (None, false)] {
             let (mut client, a) = duplex(64);
             let (b, mut server) = duplex(64);
-            let copying = tokio::task::spawn_local(both_ways(a, b, patience));
+            let copying = tokio::task::spawn_local(both_ways(a, b, patience, None));
             client.write_all(b"hello").await.unwrap();
             server.shutdown().await.unwrap();
             for _ in 0..5 {
@@ -209,7 +219,7 @@ mod tests {
         }
         let (mut client, a) = duplex(64);
         let (b, mut server) = duplex(64);
-        let copying = tokio::task::spawn_local(both_ways(a, b, Some(PATIENCE)));
+        let copying = tokio::task::spawn_local(both_ways(a, b, Some(PATIENCE), None));
         client.shutdown().await.unwrap();
         sleep(PATIENCE * 100).await;
         server.write_all(b"late").await.unwrap();
@@ -218,10 +228,31 @@ mod tests {
     }
 
     #[tokio::test(flavor = "local")]
+    async fn what_a_side_does_not_take_is_counted_until_it_does() {
+        let (mut client, a) = duplex(100);
+        let (b, mut server) = duplex(1000);
+        let held = Held::new(true);
+        let counting = Arc::clone(&held);
+        let copying = tokio::task::spawn_local(async move {
+            both_ways(a, b, Some(PATIENCE), Some(&counting)).await
+        });
+        server.write_all(&[7; 900]).await.unwrap();
+        server.shutdown().await.unwrap();
+        while held.bytes() == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(held.bytes(), 800);
+        client.read_exact(&mut [0; 900]).await.unwrap();
+        client.shutdown().await.unwrap();
+        assert_eq!(copying.await.unwrap().unwrap(), (0, 900));
+        assert_eq!(held.bytes(), 0);
+    }
+
+    #[tokio::test(flavor = "local")]
     async fn both_directions_and_half_closes() {
         let (mut client, a) = duplex(64);
         let (b, mut server) = duplex(64);
-        let copying = tokio::task::spawn_local(both_ways(a, b, Some(PATIENCE)));
+        let copying = tokio::task::spawn_local(both_ways(a, b, Some(PATIENCE), None));
         let big: Vec<u8> = (0..=255).cycle().take(300_000).collect();
         let sent = big.clone();
         let uploading = tokio::task::spawn_local(async move {

@@ -21,6 +21,7 @@ use super::transport::{Origin, ServersTransport};
 use super::upgrade::tunnel;
 use super::upload::Upload;
 use crate::exchange::forwarded::ForwardedForRemoved;
+use crate::exchange::memory::Held;
 use crate::exchange::{
     Body, Context, Handler, Outcome, ProxyError, Request, Response, ResponseFuture, error, ready,
 };
@@ -50,6 +51,9 @@ pub struct Forwarder {
     origin: Arc<Origin>,
     options: ForwarderOptions,
 }
+
+/// A switch of protocols that is asked for: to what, the client's side, and what is held for its connection.
+type Upgrade = (UpgradeName, OnUpgrade, Option<Arc<Held>>);
 
 impl Forwarder {
     /// A forwarder to `target`. Forwarders of the same transport and server share connections.
@@ -86,7 +90,10 @@ impl Forwarder {
         let owner = owner::of_request(cx, request.headers());
         let unpack = cx.connection.entry_point.exact && gunzip::ask(&mut request);
         let client = request.extensions().get::<Arc<GateControl>>().cloned();
-        let upgrade = upgrade.map(|name| Box::new((name, hyper::upgrade::on(&mut request))));
+        let upgrade = upgrade.map(|name| {
+            let held = request.extensions().get::<Arc<Held>>().cloned();
+            Box::new((name, hyper::upgrade::on(&mut request), held))
+        });
         // What our own layers left there is not for hyper's HTTP/2 client.
         request.extensions_mut().clear();
         let hold = expects_continue(&request);
@@ -152,7 +159,7 @@ impl Forwarder {
         cx: &Context,
         start: Instant,
         sent: Result<Answer, Failure>,
-        upgrade: Option<Box<(UpgradeName, OnUpgrade)>>,
+        upgrade: Option<Box<Upgrade>>,
     ) -> Response {
         let outcome =
             Outcome { server: Some(Arc::clone(self.target.text())), ..Outcome::default() };
@@ -268,7 +275,7 @@ fn answer(
     mut response: Response,
     switched: Option<Box<PrefixedStream<Stream>>>,
     outcome: Outcome,
-    upgrade: Option<Box<(UpgradeName, OnUpgrade)>>,
+    upgrade: Option<Box<Upgrade>>,
 ) -> Response {
     let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let mut open = None;
@@ -280,7 +287,8 @@ fn answer(
             *Outcome::of(&mut response) = Outcome { error: Some(error), ..outcome };
             return response;
         };
-        open = Some(tunnel(cx, asked.1, *server_side));
+        let (_, client, held) = *asked;
+        open = Some(tunnel(cx, client, held, *server_side));
     }
     // The entry point's connection decides the version.
     *response.version_mut() = Version::HTTP_11;

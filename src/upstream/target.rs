@@ -9,6 +9,7 @@ use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Uri};
 
 use crate::values::BuildError;
+use crate::values::secret::{HIDDEN, is_secret_name, masked_url};
 
 /// How a server is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -36,7 +37,10 @@ pub struct Target {
 impl Target {
     /// Reads the URL of a server.
     pub fn parse(url: &str) -> Result<Self, BuildError> {
-        let invalid = |why: &str| BuildError::at("url", format!("`{url}` is no server URL: {why}"));
+        let invalid = |why: &str| {
+            let shown = masked_url(url, HIDDEN, is_secret_name);
+            BuildError::at("url", format!("`{shown}` is no server URL: {why}"))
+        };
         let uri: Uri =
             url.parse().map_err(|error: http::uri::InvalidUri| invalid(&error.to_string()))?;
         let (scheme, default_port) = match uri.scheme_str() {

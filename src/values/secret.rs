@@ -1,9 +1,15 @@
-//! Text that is never printed.
+//! Text that is never printed: what it is called, and what stands in its place.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
+
+/// What stands in the place of a secret in what Traefik shows too.
+pub const MASK: &str = "xxxx";
+/// What stands in the place of a secret in what Doorward alone tells.
+pub const HIDDEN: &str = "(hidden)";
 
 /// A password, token or hash. `Debug` and `Serialize` say `xxxx`.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -24,7 +30,7 @@ impl From<String> for Secret {
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("xxxx")
+        f.write_str(MASK)
     }
 }
 
@@ -36,7 +42,7 @@ impl<'de> Deserialize<'de> for Secret {
 
 impl Serialize for Secret {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str("xxxx")
+        serializer.serialize_str(MASK)
     }
 }
 
@@ -82,6 +88,56 @@ pub fn is_secret_name(name: &str) -> bool {
     is_secret_option(name) || is_credential_header(name)
 }
 
+/// A URL without its user and password.
+pub fn without_user(url: &str) -> Cow<'_, str> {
+    match around_user(url) {
+        Some((scheme, host)) => format!("{scheme}{host}").into(),
+        None => url.into(),
+    }
+}
+
+/// What stands before and behind the user and the password of a URL. It may lack its scheme.
+fn around_user(url: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = url.split_at(url.find("://").map_or(0, |at| at + "://".len()));
+    let authority = rest.get(..rest.find(['/', '?', '#']).unwrap_or(rest.len()))?;
+    let (user, _) = authority.rsplit_once('@')?;
+    // Names of objects have an `@` too.
+    let is_user = !scheme.is_empty() || user.contains(':');
+    is_user.then(|| (scheme, rest.get(user.len() + 1..).unwrap_or_default()))
+}
+
+/// A URL, or a part, a pattern or a template of one, with `mask` in the place of its user and password, and of the values
+/// of those parameters that `is_secret` names: of its query, and of its fragment, where tokens are handed over.
+pub fn masked_url<'t>(text: &'t str, mask: &str, is_secret: impl Fn(&str) -> bool) -> Cow<'t, str> {
+    const ENDS: [char; 3] = ['&', '#', ';'];
+    let (before, mut rest) = text.split_at(text.find(['?', '#']).unwrap_or(text.len()));
+    let user = around_user(before);
+    let mut is_masked = user.is_some();
+    let mut out =
+        user.map_or_else(|| before.to_owned(), |(scheme, host)| format!("{scheme}{mask}@{host}"));
+    // Each piece begins with what separates it from the one before.
+    while let Some(first) = rest.chars().next() {
+        let inner = rest.get(first.len_utf8()..).unwrap_or_default();
+        let end = inner.find(ENDS).map_or(rest.len(), |end| end + first.len_utf8());
+        let (piece, after) = rest.split_at(end);
+        match piece.split_once('=') {
+            Some((name, value)) if !value.is_empty() && is_secret(parameter(name)) => {
+                is_masked = true;
+                out.extend([name, "=", mask]);
+            }
+            _ => out.push_str(piece),
+        }
+        rest = after;
+    }
+    if is_masked { Cow::Owned(out) } else { Cow::Borrowed(text) }
+}
+
+/// The name of a parameter, without what a pattern may have before it.
+fn parameter(name: &str) -> &str {
+    let is_around = |one: char| !one.is_alphanumeric() && !"-_.[]%~".contains(one);
+    name.rsplit(is_around).next().unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,6 +174,39 @@ mod tests {
         for name in ["address", "cookie", "usersFile", "accessControlAllowCredentials"] {
             assert!(!is_secret_option(name), "{name}");
         }
+    }
+
+    #[test]
+    fn urls_show_no_credentials() {
+        for (url, expected) in [
+            ("https://a/x?page=1&token=s&b", "https://a/x?page=1&token=xxxx&b"),
+            ("h2c://u:p@ss@a:1/x@y?z#w", "h2c://xxxx@a:1/x@y?z#w"),
+            (
+                "https://token@a?api_key=s#access_token=t&x=1",
+                "https://xxxx@a?api_key=xxxx#access_token=xxxx&x=1",
+            ),
+            ("u:p@a:1/x", "xxxx@a:1/x"),
+            ("${1}?a=b;secret=${2}", "${1}?a=b;secret=xxxx"),
+            ("^/a(\\?|&)token=s$", "^/a(\\?|&)token=xxxx"),
+        ] {
+            let shown = masked_url(url, MASK, is_secret_name);
+            assert_eq!(shown, expected);
+            assert_eq!(masked_url(&shown, MASK, is_secret_name), expected);
+        }
+        for url in [
+            "/?token=&a=b",
+            "a@b/token=x",
+            "auth@file",
+            "(?P<token>x)=y",
+            "(?:key|x)=y",
+            "https://a/?q=token",
+            "",
+        ] {
+            assert!(
+                matches!(masked_url(url, MASK, is_secret_name), Cow::Borrowed(same) if same == url)
+            );
+        }
+        assert_eq!(masked_url("/?a=b&c", MASK, |_| true), "/?a=xxxx&c");
     }
 
     #[test]

@@ -2,14 +2,10 @@
 //! can be tried in a short time.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,9 +22,9 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::generate::Case;
+use crate::pieces::Pieces;
 use crate::reference::{Arrival, End, Fields, Message, outgoing, stream};
 
 const SERVER: &str = "here";
@@ -89,7 +85,7 @@ impl Inside {
     fn read(&self, case: &Case) -> Seen {
         let seen = Rc::new(RefCell::new(Seen::default()));
         let (gate, control) = RequestGate::new(
-            Pieces(case.pieces().into()),
+            Pieces::new(case.pieces()),
             Bytes::new(),
             HeadLimits::default(),
             GateTimeouts::default(),
@@ -213,39 +209,5 @@ fn entry_point() -> EntryPoint {
         metrics: None,
         life_cycle: LifeCycle { request_accept_grace: Duration::ZERO, grace: Duration::ZERO },
         shortage: Shortage::default(),
-    }
-}
-
-/// A client that sends its pieces one per read and then says no more. It reads nothing.
-struct Pieces(VecDeque<Vec<u8>>);
-
-impl AsyncRead for Pieces {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if let Some(mut piece) = self.0.pop_front() {
-            let rest = piece.split_off(piece.len().min(buf.remaining()));
-            buf.put_slice(&piece);
-            if !rest.is_empty() {
-                self.0.push_front(rest);
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Pieces {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, b: &[u8]) -> Poll<io::Result<usize>> {
-        Poll::Ready(Ok(b.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
     }
 }

@@ -19,6 +19,9 @@ mod http2;
 #[cfg(test)]
 mod inside;
 #[cfg(test)]
+#[path = "../../src/wire/tests/pieces.rs"]
+mod pieces;
+#[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod run;

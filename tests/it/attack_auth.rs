@@ -16,8 +16,7 @@ use tokio::time::Instant;
 
 use crate::harness::binary::Process;
 use crate::harness::origin::Seen;
-use crate::harness::{Ask, Client, NOBODY, Origin, Proxy, Reply, block_on, http2, until};
-use crate::shelf_auth::through;
+use crate::harness::{Ask, Client, NOBODY, Origin, Proxy, Reply, block_on, http2, through, until};
 
 /// `test`, with the password `test`.
 const USER: &str = "test:{SHA}qUqP5cyxm6YcTAhz05Hph5gvu9M=";

@@ -15,8 +15,7 @@ use tokio::time::Instant;
 use crate::harness::binary::Process;
 use crate::harness::certs::Tls;
 use crate::harness::client::socket;
-use crate::harness::{Ask, Client, DEADLINE, Origin, everything_to};
-use crate::shelf_auth::through;
+use crate::harness::{Ask, Client, DEADLINE, Origin, everything_to, through};
 use crate::system::{computing, memory};
 
 fn get(process: &Process, place: &str) -> u16 {

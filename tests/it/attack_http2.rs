@@ -1,6 +1,6 @@
 //! Attacks in frames of HTTP/2, written by hand: no client library would send them.
 
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -14,44 +14,22 @@ use tokio::time::Instant;
 use crate::backends::ntlm_origin;
 use crate::harness::binary::Process;
 use crate::harness::client::socket;
+use crate::harness::flood::frames::*;
 use crate::harness::{Ask, Client, Origin, Proxy, block_on, everything_to, http2, until};
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
 
 /// GET, http, / and `a.test` (RFC 7541, appendix A).
 const GET: &[u8] = b"\x82\x86\x84\x01\x06a.test";
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
 /// A connection that has been greeted.
 fn greeted(to: SocketAddr) -> TcpStream {
     let mut socket = socket(to).unwrap();
-    socket.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, b"")].concat()).unwrap();
+    socket.write_all(&opening(&[])).unwrap();
     socket
-}
-
-/// The next frame: its kind, its stream and what is in it.
-fn read_frame(socket: &mut TcpStream) -> io::Result<(u8, u32, Vec<u8>)> {
-    let mut head = [0; 9];
-    socket.read_exact(&mut head)?;
-    let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
-    socket.read_exact(&mut payload)?;
-    Ok((head[3], u32::from_be_bytes([head[5], head[6], head[7], head[8]]), payload))
 }
 
 /// The kinds of all frames until the connection ends.
 fn kinds_until_the_end(socket: &mut TcpStream) -> Vec<u8> {
-    std::iter::from_fn(|| read_frame(socket).ok().map(|(kind, ..)| kind)).collect()
+    std::iter::from_fn(|| next(socket).ok().map(|(kind, ..)| kind)).collect()
 }
 
 /// T-02 (CVE-2022-39271): a stop waits for streams as long as it is told to, and for connections that hang not at all.
@@ -88,7 +66,7 @@ fn data_behind_a_reset_is_dropped() {
         let mut burst = Vec::new();
         for stream in (1..200).step_by(2) {
             burst.extend(frame(HEADERS, END_HEADERS, stream, GET));
-            burst.extend(frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]));
+            burst.extend(frame(RESET, 0, stream, &[0, 0, 0, 8]));
             burst.extend(frame(DATA, END_STREAM, stream, b"late"));
         }
         let _ = socket.write_all(&burst);
@@ -225,10 +203,9 @@ fn a_body_that_looks_like_frames_stays_a_body() {
     let proxy = Proxy::with(one_worker).start(&everything_to(&url));
     let smuggled = [
         &b"0\r\n\r\n"[..],
-        PREFACE,
-        &frame(SETTINGS, 0, 0, b""),
+        &opening(&[]),
         &frame(DATA, END_STREAM, 1, b"end"),
-        &frame(RST_STREAM, 0, 1, &[0; 4]),
+        &frame(RESET, 0, 1, &[0; 4]),
         &frame(HEADERS, END_STREAM | END_HEADERS, 3, GET),
         &frame(GOAWAY, 0, 0, &[0; 8]),
         b"GET /smuggled HTTP/1.1\r\nHost: a.test\r\n\r\n",
@@ -253,4 +230,100 @@ fn a_body_that_looks_like_frames_stays_a_body() {
         assert!(answer.into_body().collect().await.unwrap().to_bytes() == smuggled);
     });
     assert_eq!(origin.connections(), 1, "the connection was kept, and by nobody else");
+}
+
+/// A field as it is written without any table.
+fn field(name: &str, value: &str) -> Vec<u8> {
+    let length = |text: &str| u8::try_from(text.len()).unwrap();
+    [&[0, length(name)], name.as_bytes(), &[length(value)], value.as_bytes()].concat()
+}
+
+/// A header block in one frame, or cut in two, and whether it is answered.
+fn is_answered(to: SocketAddr, block: &[u8], cut: Option<usize>) -> bool {
+    let mut socket = greeted(to);
+    let frames = match cut {
+        None => frame(HEADERS, END_STREAM | END_HEADERS, 1, block),
+        Some(at) => [
+            frame(HEADERS, END_STREAM, 1, &block[..at]),
+            frame(CONTINUATION, END_HEADERS, 1, &block[at..]),
+        ]
+        .concat(),
+    };
+    socket.write_all(&frames).unwrap();
+    loop {
+        match next(&mut socket) {
+            Ok((HEADERS, _, 1, _)) => return true,
+            Ok((RESET | GOAWAY, ..)) | Err(_) => return false,
+            Ok(_) => {}
+        }
+    }
+}
+
+/// G-04: a malformed head is refused, wherever it is cut. Only where the cut comes behind a field without a name, a field
+/// of the connection, or a second `:path`, h2 may forget that it was malformed: then nobody gets to see that field.
+#[test]
+fn malformed_fields_reach_nobody_however_they_are_cut() {
+    let origin = Origin::start();
+    let proxy = Proxy::start(&everything_to(&origin.url()));
+    let at = proxy.address("web");
+    let last = field("x-last", "value");
+    assert!(is_answered(at, &[GET, &last].concat(), Some(GET.len() + 4)));
+    assert_eq!(origin.count(), 1);
+    for (malformed, is_forgotten) in [
+        (field("x-a b", "1"), false),
+        (field("X-Upper", "1"), false),
+        (field("x-cr", "1\r\nx-b: 2"), false),
+        (field("x-nul", "\0"), false),
+        (field("", "1"), true),
+        (field("transfer-encoding", "chunked"), true),
+        (field("connection", "x-last"), true),
+        (field("te", "gzip"), true),
+        ([field(":path", "/other"), field(":method", "POST")].concat(), true),
+        ([field("x-first", "1"), field(":path", "/other")].concat(), true),
+    ] {
+        let block = [GET, &malformed, &last].concat();
+        let (behind, before) = (GET.len() + malformed.len(), origin.count());
+        assert!(!is_answered(at, &block, None), "{malformed:?}");
+        for cut in 1..block.len() {
+            let answered = is_answered(at, &block, Some(cut));
+            let forgets = is_forgotten && cut >= behind;
+            assert!(!answered || forgets, "{malformed:?} is taken when cut at {cut} of {behind}");
+        }
+        for seen in origin.all().split_off(before) {
+            assert_eq!((&*seen.method, &*seen.target), ("GET", "/"), "{malformed:?}");
+            for name in ["transfer-encoding", "te", "x-b", "x-nul", "x-cr", "x-upper", "x-a b"] {
+                assert_eq!(seen.header(name), None, "{malformed:?}");
+            }
+        }
+    }
+}
+
+/// T-07, V-11: what follows a raw `#` in a `:path` is no part of the path, for rules as for backends.
+#[test]
+fn a_fragment_in_a_path_is_seen_by_nobody() {
+    let (open, guarded) = (Origin::start(), Origin::start());
+    let proxy = Proxy::start(&format!(
+        "
+        http:
+          routers:
+            open: {{rule: PathPrefix(`/`), service: open}}
+            guarded: {{rule: PathPrefix(`/guarded`), service: guarded}}
+          services:
+            open: {{loadBalancer: {{servers: [{{url: '{}'}}]}}}}
+            guarded: {{loadBalancer: {{servers: [{{url: '{}'}}]}}}}
+        ",
+        open.url(),
+        guarded.url()
+    ));
+    for path in ["/open#/../guarded", "/#/guarded", "/guarded#/open", "/guarded/#", "/?a#/guarded"]
+    {
+        let block = [&b"\x82\x86\x01\x06a.test"[..], &field(":path", path)].concat();
+        let counts = [&open, &guarded].map(Origin::count);
+        assert!(is_answered(proxy.address("web"), &block, None), "{path}");
+        let is_guarded = path.starts_with("/guarded");
+        assert_eq!(open.count(), counts[0] + usize::from(!is_guarded), "{path}");
+        assert_eq!(guarded.count(), counts[1] + usize::from(is_guarded), "{path}");
+        let seen = if is_guarded { guarded.last() } else { open.last() };
+        assert_eq!(Some(&*seen.target), path.split('#').next(), "{path}");
+    }
 }

@@ -8,8 +8,9 @@ use serde_json::json;
 
 use crate::harness::binary::Process;
 use crate::harness::client::socket;
-use crate::harness::{Ask, Client, NOBODY, Origin, Proxy, Reply, everything_to, pause, until};
-use crate::shelf_auth::through;
+use crate::harness::{
+    Ask, Client, NOBODY, Origin, Proxy, Reply, everything_to, pause, through, until,
+};
 use crate::wire::{echoed, websocket, websocket_echo};
 
 /// T-08 (CVE-2023-47633): a server that is the proxy itself ends after a few rounds, whoever asks again on the way.

@@ -8,23 +8,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::harness::client::socket;
-use crate::harness::{Answer, Ask, NOBODY, Origin, Proxy, Reply, everything_to, until};
-
-/// A router for everything through `middleware`, in front of `url`, and a service `pages`.
-fn through(url: &str, pages: &str, middleware: &str) -> String {
-    format!(
-        "
-        http:
-          routers:
-            all: {{rule: PathPrefix(`/`), service: app, middlewares: [one]}}
-          middlewares:
-            one: {{{middleware}}}
-          services:
-            app: {{loadBalancer: {{servers: [{{url: '{url}'}}]}}}}
-            pages: {{loadBalancer: {{servers: [{{url: '{pages}'}}]}}}}
-        "
-    )
-}
+use crate::harness::{Answer, Ask, NOBODY, Origin, Proxy, Reply, everything_to, until, with_pages};
 
 fn with_profile(profile: &str, text: &str) -> Proxy {
     Proxy::with(json!({"core": {"profile": profile}})).start(text)
@@ -41,7 +25,7 @@ fn pages_are_errors() {
     let middleware =
         "errors: {status: ['400-599'], service: pages, query: '/page?s={status}&u={url}'}";
     for (profile, cache) in [("safe", "public, max-age=3600"), ("hardened", "no-store")] {
-        let proxy = with_profile(profile, &through(NOBODY, &pages.url(), middleware));
+        let proxy = with_profile(profile, &with_pages(NOBODY, &pages.url(), middleware));
         for target in [
             "/x",
             "/x?a=1&s=200&u=evil",
@@ -129,7 +113,7 @@ fn configured_headers_are_one_line_and_text() {
         )
     };
     let literal = "${host} {url} %{x} $1 { x } a\tb";
-    let proxy = Proxy::start(&through(&app.url(), NOBODY, &headers("X-A", literal)));
+    let proxy = Proxy::start(&with_pages(&app.url(), NOBODY, &headers("X-A", literal)));
     let good = |proxy: &Proxy| {
         let answer = proxy.get("/?x=y");
         assert_eq!((answer.status, answer.header("x-a")), (200, Some(literal)));
@@ -146,7 +130,7 @@ fn configured_headers_are_one_line_and_text() {
         ("", "1"),
     ] {
         let before = app.count();
-        proxy.reload(&through(&app.url(), NOBODY, &headers(name, value)));
+        proxy.reload(&with_pages(&app.url(), NOBODY, &headers(name, value)));
         let answer = proxy.get("/");
         assert_eq!(answer.status, 503, "{name:?}: {value:?}: {answer:?}");
         assert_eq!((answer.header("x-evil"), app.count()), (None, before), "{name:?}: {value:?}");
@@ -155,9 +139,9 @@ fn configured_headers_are_one_line_and_text() {
     }
     // With `lastGood` the router goes on as it was.
     let keeping = Proxy::with(json!({"core": {"onBrokenRouter": "lastGood"}}));
-    let keeping = keeping.start(&through(&app.url(), NOBODY, &headers("X-A", literal)));
+    let keeping = keeping.start(&with_pages(&app.url(), NOBODY, &headers("X-A", literal)));
     good(&keeping);
-    keeping.reload(&through(&app.url(), NOBODY, &headers("X-A", "a\r\nX-Evil: 1")));
+    keeping.reload(&with_pages(&app.url(), NOBODY, &headers("X-A", "a\r\nX-Evil: 1")));
     good(&keeping);
     // The bytes themselves are no YAML: the file is refused as a whole, and the configuration stays.
     keeping.reload(

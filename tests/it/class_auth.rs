@@ -1,7 +1,6 @@
 //! Who may pass, and what is told of whom: whatever the authentication server does, only its yes lets a request or an
 //! upgrade pass, and each side hears what is configured and no more (G-47 to G-50, G-52).
 
-use std::fs;
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -17,6 +16,7 @@ use crate::harness::binary::Process;
 use crate::harness::client::socket;
 use crate::harness::origin::Seen;
 use crate::harness::{Answer, Ask, Client, NOBODY, Origin, Proxy, Reply};
+use crate::system::memory;
 use crate::wire::{echoed, websocket, websocket_echo};
 
 /// A router for everything through `middleware`, which is written in one line.
@@ -226,14 +226,6 @@ fn each_side_hears_what_is_configured() {
     assert_eq!(answer.all("set-cookie"), ["app=1"]);
     assert_eq!(all(&keeper.last(), "cookie"), ["session=secret"]);
     assert_eq!(all(&app.last(), "x-auth-role"), ["admin"]);
-}
-
-/// Resident memory, in KiB.
-fn memory(process: &Process) -> usize {
-    let file = format!("/proc/{}/status", process.id().as_raw_nonzero());
-    let status = fs::read_to_string(file).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
 }
 
 /// G-50: a body that is too long for the authentication server is refused while it comes, and not kept.

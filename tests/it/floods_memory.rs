@@ -1,6 +1,5 @@
 //! What floods over HTTP/2 may cost in memory and time. The program runs by itself, so that it alone is measured.
 
-use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
 use std::time::Duration;
@@ -12,25 +11,10 @@ use crate::harness::client::socket;
 use crate::harness::flood::alone;
 use crate::harness::flood::frames::*;
 use crate::harness::{Ask, Client, Origin, Reply, everything_to, pause, until};
+use crate::system::{computing, memory, most_memory};
 
 /// What it may take beyond what it had.
 const MOST: usize = 64 << 10;
-
-/// Resident memory, in KiB: now, or the most that it ever was.
-fn memory(process: &Process, what: &str) -> usize {
-    let status = format!("/proc/{}/status", process.id().as_raw_nonzero());
-    let status = fs::read_to_string(status).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(what)).unwrap();
-    line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
-}
-
-/// The time that the process has spent computing.
-fn computing(process: &Process) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", process.id().as_raw_nonzero())).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-    let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum();
-    Duration::from_millis(ticks * 10)
-}
 
 fn start(options: &Value, origin: &Origin) -> Process {
     let process = Process::start(options, &everything_to(&origin.url()));
@@ -46,7 +30,7 @@ fn pour(stream: &mut TcpStream, bytes: &[u8]) {
 }
 
 fn grown(name: &str, process: &Process, before: usize) -> usize {
-    let grown = memory(process, "VmHWM:").saturating_sub(before);
+    let grown = most_memory(process).saturating_sub(before);
     println!("{name}: {grown} KiB more than {before} KiB before");
     grown
 }
@@ -58,7 +42,7 @@ fn bombs_of_references_take_no_memory() {
     let origin = Origin::start();
     for name in ["x-a", "cookie"] {
         let process = start(&json!({"core": {"workers": 1}}), &origin);
-        let before = memory(&process, "VmRSS:");
+        let before = memory(&process);
         let mut stream = socket(process.address("web")).unwrap();
         let mut all = opening(&[(INITIAL_WINDOW, 0)]);
         for number in (1..400).step_by(2) {
@@ -90,7 +74,7 @@ fn answers_that_nobody_takes_are_not_kept() {
     {
         let options = json!({"core": {"workers": 1}, "limits": {"answer": {"stall": "2s"}}});
         let process = start(&options, &origin);
-        let before = memory(&process, "VmRSS:");
+        let before = memory(&process);
         let mut stream = socket(process.address("web")).unwrap();
         let mut all = opening(&[(INITIAL_WINDOW, window_size)]);
         if connection > 0 {
@@ -130,7 +114,7 @@ fn floods_leave_no_memory_behind() {
     let pings = frame(PING, 0, 0, &[0; 8]).repeat(100_000);
     flood(&resets, 3);
     flood(&pings, 3);
-    let before = memory(&process, "VmRSS:");
+    let before = memory(&process);
     flood(&resets, 10);
     flood(&pings, 10);
     assert!(grown("resets and pings", &process, before) < 16 << 10);

@@ -422,7 +422,9 @@ fn one_address_gets_its_share_of_connections() {
 fn connections_have_a_total_and_belong_to_whom_the_proxy_names() {
     let origin = Origin::start();
     let options = json!({
-        "core": {"workers": 1}, "limits": {"connections": {"perAddress": 2, "total": 6}},
+        "core": {"workers": 1},
+        // Or else those that rest for a second would make room.
+        "limits": {"connections": {"perAddress": 2, "total": 6}, "overload": {"enabled": false}},
         "entryPoints": {"web": {"proxyProtocol": {"trustedIPs": ["127.0.0.1"]}}},
     });
     let proxy = Proxy::with(options).start(&everything_to(&origin.url()));

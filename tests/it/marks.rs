@@ -317,7 +317,7 @@ fn a_secret_on_lines_of_its_own_is_not_told() {
 }
 
 /// Places that hold a secret. Each has its own mark, so that what is found says where it comes from.
-const PLACES: [&str; 42] = [
+const PLACES: [&str; 46] = [
     "basicAuth.users",
     "basicAuth.usersFile",
     "digestAuth.users",
@@ -360,6 +360,10 @@ const PLACES: [&str; 42] = [
     "backend.X-Auth-Token",
     "backend.body",
     "backend.X-Session-Token",
+    "errors.query",
+    "redirectRegex.replacement",
+    "server.url.query",
+    "signin.query",
 ];
 
 /// The mark of a place: a word that stands nowhere else.
@@ -405,6 +409,8 @@ fn routes(origin: &Origin, auth: &Origin, directory: &Path) -> String {
             mirrored: {rule: PathPrefix(`/mirrored`), service: mirrored}
             far: {rule: PathPrefix(`/far`), service: far}
             named: {rule: 'Path(`/named`) && Header(`X-Auth-Token`, `<rule.header>`) && Query(`token`, `<rule.query>`)', service: app}
+            moved: {rule: PathPrefix(`/moved`), service: app, middlewares: [moved]}
+            page: {rule: PathPrefix(`/page`), service: noServer, middlewares: [page]}
             all: {rule: PathPrefix(`/`), service: app, middlewares: [key, typed, small]}
           middlewares:
             basic: {basicAuth: {users: ['user:<basicAuth.users>']}}
@@ -415,12 +421,14 @@ fn routes(origin: &Origin, auth: &Origin, directory: &Path) -> String {
             digestWrong: {digestAuth: {users: ['<broken.users>']}}
             asked: {forwardAuth: {address: 'http://user:<forwardAuth.address.user>@AUTH/ok?key=<forwardAuth.address.query>', authResponseHeaders: [X-Auth-Token], addAuthCookiesToResponse: [session], forwardBody: true}}
             refused: {forwardAuth: {address: 'http://AUTH/no'}}
-            unasked: {forwardAuth: {address: 'http://user:<forwardAuth.address.user>@127.0.0.1:1/?key=<forwardAuth.address.query>'}}
+            unasked: {forwardAuth: {address: 'http://user:<forwardAuth.address.user>@127.0.0.1:1/?key=<forwardAuth.address.query>', authSigninURL: 'https://sso.test/?client_secret=<signin.query>'}}
             noUrl: {forwardAuth: {address: 'user:<forwardAuth.address.user>@127.0.0.1'}}
             limited: {rateLimit: {average: 1, redis: {endpoints: ['127.0.0.1:1'], username: user, password: <redis.password>}}}
             unwritable: {headers: {customRequestHeaders: {Authorization: \"<unwritable.header>\\n\"}}}
             jail: {ban: {threshold: 1, conditions: [{header: {name: X-Auth-Token, regex: '^<ban.header.regex>$'}}, {path: ^/jailed/bad}]}}
             again: {retry: {attempts: 2}}
+            moved: {redirectRegex: {regex: '^.*/moved(.*)$', replacement: 'https://moved.test/${1}?token=<redirectRegex.replacement>'}}
+            page: {errors: {status: ['500-599'], service: app, query: '/{status}.html?api_key=<errors.query>'}}
             small: {compress: {}}
             typed: {contentType: {}}
             buffered: {buffering: {maxRequestBodyBytes: 100}}
@@ -433,6 +441,8 @@ fn routes(origin: &Origin, auth: &Origin, directory: &Path) -> String {
             app: {loadBalancer: {sticky: {cookie: {name: pod}}, servers: [{url: 'http://user:<server.url.user>@ORIGIN'}]}}
             nobody: {loadBalancer: {servers: [{url: 'http://user:<server.url.of.nobody>@127.0.0.1:1'}], passiveHealthCheck: {maxFailedAttempts: 1}}}
             far: {loadBalancer: {servers: [{url: 'http://192.0.2.1:81'}]}}
+            noServer: {loadBalancer: {servers: [{url: 'http://127.0.0.1:1/?token=<server.url.query>'}]}}
+            wrongServer: {loadBalancer: {servers: [{url: 'user:<server.url.of.nobody>@127.0.0.1:1?token=<server.url.query>'}]}}
             mirrored: {mirroring: {service: app, mirrors: [{name: copies, percent: 100}]}}
             copies: {loadBalancer: {servers: [{url: 'http://user:<mirror.url.user>@127.0.0.1:1'}]}}
             probed:
@@ -469,6 +479,8 @@ fn requests() -> Vec<Ask> {
         "/mirrored",
         "/far",
         "/named",
+        "/moved",
+        "/page",
         "/%zz",
         "/a/../basic",
         "/a%2fb",
@@ -534,7 +546,7 @@ fn no_mark_is_seen() {
             "defaultMode": "keep",
             "names": {
                 "Authorization": "redact", "Proxy-Authorization": "redact", "Cookie": "redact", "Set-Cookie": "redact",
-                "X-Api-Key": "drop", "X-Auth-Token": "drop", "X-Session-Token": "redact", "Sec-WebSocket-Key": "drop",
+                "X-Api-Key": "drop", "X-Auth-Token": "drop", "X-Session-Token": "redact", "Sec-WebSocket-Key": "drop", "Location": "drop",
             },
         }}}),
         json!({"format": "json", "fields": {"queryParameters": {"defaultMode": "drop"}}}),
@@ -740,6 +752,8 @@ fn commands(process: &Process, text: &str, directory: &Path, shown: &mut Vec<(St
         &["explain", "--all", "-H", &header, "http://a.test/basic", &old],
         &["explain", "--all", url, "--api", &api],
         &["explain", "http://a.test/asked", "--format=json", "--api", &api],
+        &["explain", "--all", "http://a.test/moved", &old],
+        &["explain", "--all", "http://a.test/page", &old],
         &["bans", &format!("--configFile={config}"), "list"],
         &["healthcheck", &format!("--configFile={config}")],
     ] {

@@ -9,22 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use crate::harness::certs::Tls;
-use crate::harness::{Ask, DEADLINE, NOBODY, Origin, Proxy, Reply};
-
-/// A router for everything through `middleware`, which is written in one line.
-fn through(url: &str, middleware: &str) -> String {
-    format!(
-        "
-        http:
-          routers:
-            all: {{rule: PathPrefix(`/`), service: app, middlewares: [one]}}
-          middlewares:
-            one: {{{middleware}}}
-          services:
-            app: {{loadBalancer: {{servers: [{{url: '{url}'}}]}}}}
-        "
-    )
-}
+use crate::harness::{Ask, DEADLINE, NOBODY, Origin, Proxy, Reply, through};
 
 fn start(middleware: &str) -> (Proxy, Origin) {
     let origin = Origin::start();

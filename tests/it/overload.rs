@@ -17,7 +17,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::harness::binary::Process;
 use crate::harness::client::socket;
-use crate::harness::{Ask, Client, Origin, everything_to, pause, until};
+use crate::harness::{Ask, Client, Origin, block_on, everything_to, pause, until};
 
 const LIMIT: u64 = 128 << 20;
 
@@ -366,4 +366,198 @@ fn descriptors_never_run_out() {
     let mut late = Client::connect(web).unwrap();
     assert_eq!(late.send(&Ask::get("/")).unwrap().status, 200);
     assert_eq!(served.send(&Ask::get("/")).unwrap().status, 200);
+}
+
+/// Resident memory in bytes.
+fn resident(process: &Process) -> u64 {
+    let status = format!("/proc/{}/status", process.id().as_raw_nonzero());
+    let status = fs::read_to_string(status).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
+}
+
+/// A backend of tunnels: some bring back what they are told, the others bring more than anybody wants. How many of
+/// those have ended.
+fn tunnels() -> (Origin, Arc<AtomicUsize>) {
+    let ended = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&ended);
+    let origin = Origin::raw(move |mut stream, _| {
+        let mut head = [0; 4096];
+        let length = stream.read(&mut head).unwrap_or_default();
+        let switched = "HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+        if length == 0 || stream.write_all(switched.as_bytes()).is_err() {
+            return;
+        }
+        if head.starts_with(b"GET /echo") {
+            let mut bytes = [0; 64];
+            while let Ok(length @ 1..) = stream.read(&mut bytes) {
+                let _ = stream.write_all(&bytes[..length]);
+            }
+            return;
+        }
+        let block = vec![7; 1 << 16];
+        while stream.write_all(&block).is_ok() {}
+        count.fetch_add(1, Ordering::AcqRel);
+    });
+    (origin, ended)
+}
+
+/// A tunnel to `place`, of which nothing has been read yet.
+fn tunnel(to: SocketAddr, place: &str) -> Client {
+    let upgrade = Ask::get(place).header("Connection", "Upgrade").header("Upgrade", "websocket");
+    let mut client = Client::connect(to).unwrap();
+    client.write(&upgrade).unwrap();
+    assert_eq!(client.read_head().unwrap().0, 101);
+    client
+}
+
+/// F-46: tunnels are what is heaviest, too. Those whose clients read nothing end before memory runs out, and those that
+/// are in use stay.
+#[test]
+fn tunnels_that_nobody_reads_are_ended() {
+    let (origin, ended) = tunnels();
+    let text = everything_to(&origin.url());
+    let options =
+        |most: u64| json!({"core": {"workers": 2}, "limits": {"overload": {"maxMemory": most}}});
+    let before = {
+        let process = Process::start(&options(0), &text);
+        let _tunnel = tunnel(process.address("web"), "/echo");
+        resident(&process)
+    };
+    let process = Process::start(&options(before + (16 << 20)), &text);
+    let web = process.address("web");
+    let mut polite: Vec<Client> = (0..6).map(|_| tunnel(web, "/echo")).collect();
+    let unread: Vec<Client> = (0..80).map(|_| tunnel(web, "/flood")).collect();
+    let all = u32::try_from(polite.len() + unread.len()).unwrap();
+    // What is counted is what `limits.connections` counts, too.
+    let counted = || {
+        let line = "doorward_overload_pressure{resource=\"connections\"}";
+        let limit = "doorward_overload_limit{resource=\"connections\"}";
+        metric(&process, line) * metric(&process, limit) + 1.0 >= f64::from(all)
+    };
+    until("tunnels count as connections", counted);
+
+    // Heads that do not end take memory until the last step is reached.
+    let head = format!("GET / HTTP/1.1\r\nHost: a.test\r\nX-Long: {}", "x".repeat(6 << 10));
+    let mut heads = Vec::new();
+    until("something is reset", || {
+        for _ in 0..4 {
+            if let Ok(mut stream) = socket(web)
+                && stream.write_all(head.as_bytes()).is_ok()
+            {
+                heads.push(stream);
+            }
+        }
+        done(&process, "connection_reset") > 0.0
+    });
+    let reset = done(&process, "connection_reset");
+    println!(
+        "{} KiB before, {} heads, {reset} reset: {}",
+        before >> 10,
+        heads.len(),
+        said(&process)
+    );
+    let ended = || f64::from(u32::try_from(ended.load(Ordering::Acquire)).unwrap());
+    until("those that hold most have ended", || ended() >= reset / 2.0);
+    drop(heads);
+    for client in &mut polite {
+        client.write_raw(b"hello").unwrap();
+        assert_eq!(client.read_exact(5).unwrap(), b"hello");
+    }
+    drop(unread);
+}
+
+/// From 0.92 of `limits.connections.total` on, connections that rest make room for others, and those that are in use stay.
+#[test]
+fn connections_that_rest_make_room() {
+    let origin = Origin::start();
+    let options = json!({"limits": {"connections": {"total": 100}}});
+    let process = Process::start(&options, &everything_to(&origin.url()));
+    let web = process.address("web");
+    let post = Ask::post("/", "").head().replace("Length: 0", "Length: 9");
+    let mut busy = Client::connect(web).unwrap();
+    busy.write_raw(post.as_bytes()).unwrap();
+    let silent: Vec<TcpStream> = (0..40).map(|_| socket(web).unwrap()).collect();
+    let mut asked = Vec::new();
+    for _ in 0..56 {
+        let mut client = Client::connect(web).unwrap();
+        assert_eq!(client.send(&Ask::get("/")).unwrap().status, 200);
+        asked.push(client);
+    }
+    let mut served = Vec::new();
+    until("as many others are served", || {
+        let mut client = Client::connect(web).unwrap();
+        if client.send(&Ask::get("/")).is_ok_and(|answer| answer.status == 200) {
+            served.push(client);
+        }
+        served.len() >= 90
+    });
+    assert!(done(&process, "idle_connection_closed") > 0.0);
+    assert!(process.log().contains(r#""resource":"connections""#), "{}", said(&process));
+    busy.write_raw(b"all there").unwrap();
+    assert_eq!(busy.read("POST").unwrap().text(), "all there");
+    drop((silent, asked, served));
+    until("it is over", || step(&process, "connections") < 1.0);
+}
+
+/// A connection of HTTP/2 may ask as much as it likes, but not for the descriptors of everybody else.
+#[test]
+fn streams_leave_descriptors_for_others() {
+    let slow = Origin::raw(|mut stream, _| {
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let origin = Origin::start();
+    let text = format!(
+        "http:
+          routers:
+            slow: {{rule: 'Path(`/takes-its-time`)', service: slow}}
+            all: {{rule: 'PathPrefix(`/`)', service: small}}
+          services:
+            slow: {{loadBalancer: {{servers: [{{url: '{}'}}]}}}}
+            small: {{loadBalancer: {{servers: [{{url: '{}'}}]}}}}",
+        slow.url(),
+        origin.url()
+    );
+    let process = Process::start(&json!({}), &text);
+    let web = process.address("web");
+    let post = Ask::post("/", "").head().replace("Length: 0", "Length: 9");
+    let mut polite = Client::connect(web).unwrap();
+    polite.write_raw(post.as_bytes()).unwrap();
+    let listed = || {
+        let folder = format!("/proc/{}/fd", process.id().as_raw_nonzero());
+        u64::try_from(fs::read_dir(folder).unwrap().count()).unwrap()
+    };
+    let most = listed() + 200;
+    let limit = Rlimit { current: Some(most), maximum: Some(most) };
+    prlimit(Some(process.id()), Resource::Nofile, limit).unwrap();
+    until("the limit is known", || {
+        let known = metric(&process, "doorward_overload_limit{resource=\"descriptors\"}");
+        Some(known) == limit.current.map(|limit| f64::from(u32::try_from(limit).unwrap()))
+    });
+    block_on(async {
+        let stream = tokio::net::TcpStream::connect(web).await.unwrap();
+        let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
+        let driver = tokio::spawn(connection);
+        let mut waiting = Vec::new();
+        let refused = loop {
+            assert!(waiting.len() < 250, "{}", said(&process));
+            let request = Request::get("http://a.test/takes-its-time").body(()).unwrap();
+            let (mut answer, _) = sender.send_request(request, true).unwrap();
+            // One after the other, for what is used is looked at now and then only.
+            match tokio::time::timeout(Duration::from_millis(20), &mut answer).await {
+                Ok(Ok(answer)) if answer.status() == 503 => break answer,
+                _ => waiting.push(answer),
+            }
+        };
+        assert_eq!(refused.status(), 503);
+        assert_eq!(refused.headers()["retry-after"], "5");
+        assert!(listed() < most, "{}", said(&process));
+        polite.write_raw(b"all there").unwrap();
+        assert_eq!(polite.read("POST").unwrap().text(), "all there");
+        driver.abort();
+    });
+    assert!(done(&process, "request_refused") > 0.0);
+    assert!(!process.log().contains("cannot accept"), "{}", said(&process));
+    until("all steps are taken back", || step(&process, "descriptors") < 1.0);
 }

@@ -16,23 +16,8 @@ use crate::harness::binary::Process;
 use crate::harness::certs::{Ca, Tls};
 use crate::harness::client::socket;
 use crate::harness::origin::Seen;
-use crate::harness::{Answer, Ask, Client, NOBODY, Origin, Proxy, Reply, pause, until};
+use crate::harness::{Answer, Ask, Client, NOBODY, Origin, Proxy, Reply, pause, through, until};
 use crate::wire::{echoed, websocket, websocket_echo};
-
-/// A router for everything through `middleware`, which is written in one line.
-pub(crate) fn through(url: &str, middleware: &str) -> String {
-    format!(
-        "
-        http:
-          routers:
-            all: {{rule: PathPrefix(`/`), service: app, middlewares: [one]}}
-          middlewares:
-            one: {{{middleware}}}
-          services:
-            app: {{loadBalancer: {{servers: [{{url: '{url}'}}]}}}}
-        "
-    )
-}
 
 fn start(origin: &Origin, middleware: &str) -> Process {
     Process::start(&json!({}), &through(&origin.url(), middleware))

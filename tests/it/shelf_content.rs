@@ -14,28 +14,11 @@ use serde_json::json;
 
 use crate::harness::binary::Process;
 use crate::harness::{
-    Answer, Ask, Client, DEADLINE, NOBODY, Origin, Proxy, Reply, block_on, http2, until,
+    Answer, Ask, Client, DEADLINE, NOBODY, Origin, Proxy, Reply, block_on, http2, until, with_pages,
 };
 
-/// A router for everything through `middleware`, which is written in one line; `pages` is a second
-/// service.
-fn through(url: &str, pages: &str, middleware: &str) -> String {
-    format!(
-        "
-        http:
-          routers:
-            all: {{rule: PathPrefix(`/`), service: app, middlewares: [one]}}
-          middlewares:
-            one: {{{middleware}}}
-          services:
-            app: {{loadBalancer: {{servers: [{{url: '{url}'}}]}}}}
-            pages: {{loadBalancer: {{servers: [{{url: '{pages}'}}]}}}}
-        "
-    )
-}
-
 fn in_front_of(origin: &Origin, middleware: &str) -> Proxy {
-    Proxy::start(&through(&origin.url(), NOBODY, middleware))
+    Proxy::start(&with_pages(&origin.url(), NOBODY, middleware))
 }
 
 fn decoded(answer: &Answer) -> Vec<u8> {
@@ -281,7 +264,7 @@ fn nothing_is_left_on_the_disk() {
     let temporary = tempfile::TempDir::new().unwrap();
     let variables: [(&str, &OsStr); 1] = [("TMPDIR", temporary.path().as_os_str())];
     let middleware = "buffering: {memRequestBodyBytes: 10, memResponseBodyBytes: 10}";
-    let text = through(&origin.url(), NOBODY, middleware);
+    let text = with_pages(&origin.url(), NOBODY, middleware);
     let process = Process::start_in(&variables, &json!({}), &text);
     let held = || {
         let open = fs::read_dir(format!("/proc/{}/fd", process.id().as_raw_nonzero())).unwrap();
@@ -312,7 +295,7 @@ fn errors_get_a_page_of_another_service() {
                       service: pages, query: '/{status}/{originalStatus}?u={url}', \
                       errorRequestHeaders: [Accept-Language]}";
     let one_worker = Proxy::with(json!({"core": {"workers": 1}}));
-    let proxy = one_worker.start(&through(&origin.url(), &pages.url(), middleware));
+    let proxy = one_worker.start(&with_pages(&origin.url(), &pages.url(), middleware));
     let ask = Ask::post("/503?a=b", "body").header("Accept-Language", "de").header("Cookie", "c=d");
     let answer = proxy.send(&ask);
     let target = "/500/503?u=http%3A%2F%2Fapp.test%2F503%3Fa%3Db";
@@ -341,11 +324,11 @@ fn errors_get_a_page_of_another_service() {
 fn errors_of_ours_get_a_page_too() {
     let pages = Origin::named("pages");
     let middleware = "errors: {status: ['502'], service: pages}";
-    let proxy = Proxy::start(&through(NOBODY, &pages.url(), middleware));
+    let proxy = Proxy::start(&with_pages(NOBODY, &pages.url(), middleware));
     let answer = proxy.get("/");
     assert_eq!((answer.status, &*answer.text()), (502, "pages"));
     assert_eq!(pages.last().target, "/");
-    let proxy = Proxy::start(&through(NOBODY, NOBODY, middleware));
+    let proxy = Proxy::start(&with_pages(NOBODY, NOBODY, middleware));
     let answer = proxy.get("/");
     assert_eq!((answer.status, &*answer.text()), (502, "Bad Gateway"));
 }
@@ -355,7 +338,8 @@ fn errors_of_ours_get_a_page_too() {
 fn browsers_talk_to_a_grpc_server() {
     let origin = http2::grpc_origin();
     let url = format!("h2c://{}", origin.address());
-    let proxy = Proxy::start(&through(&url, NOBODY, "grpcWeb: {allowOrigins: ['https://a.test']}"));
+    let proxy =
+        Proxy::start(&with_pages(&url, NOBODY, "grpcWeb: {allowOrigins: ['https://a.test']}"));
     let message = b"\0\0\0\0\x02hi";
     let end = b"\x80\0\0\0\x10grpc-status: 0\r\n";
     let call = |kind: &str, body: &[u8]| {

@@ -28,8 +28,17 @@ pub(crate) fn descriptors(process: &Process) -> usize {
 
 /// Resident memory, in KiB.
 pub(crate) fn memory(process: &Process) -> usize {
+    kib(process, "VmRSS:")
+}
+
+/// The most memory that ever was resident, in KiB.
+pub(crate) fn most_memory(process: &Process) -> usize {
+    kib(process, "VmHWM:")
+}
+
+fn kib(process: &Process, what: &str) -> usize {
     let status = fs::read_to_string(proc(process, "status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(what)).unwrap();
     line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
 }
 

@@ -25,9 +25,8 @@ use anyhow::{Context as _, bail};
 
 use self::compare::{Told, compare};
 use super::explain::{Subject, compiled};
-use super::flag::{Flag, is_json};
+use super::flag::{Flag, is_json, unknown};
 use super::written::Written;
-use crate::config::diagnostics::did_you_mean;
 
 /// What `doorward diff --help` prints.
 pub const USAGE: &str = "\
@@ -126,10 +125,7 @@ impl Options {
                     new.push(PathBuf::from(value()?));
                     side = 2;
                 }
-                flag if flag.starts_with('-') => match did_you_mean(flag, FLAGS) {
-                    Some(known) => bail!("unknown flag `{flag}`; did you mean `{known}`?"),
-                    None => bail!("unknown flag `{flag}`"),
-                },
+                flag if flag.starts_with('-') => return Err(unknown(flag, FLAGS)),
                 _ => match side {
                     0 => plain.push(PathBuf::from(arg)),
                     1 => old.push(PathBuf::from(arg)),

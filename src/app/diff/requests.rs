@@ -15,7 +15,7 @@ use crate::compile::RouterReport;
 use crate::exchange::Scheme;
 use crate::rule::{IndexHosts, Sample};
 use crate::values::QualifiedName;
-use crate::values::secret::is_secret_name;
+use crate::values::secret::{HIDDEN, is_secret_name};
 
 /// No more requests are tried for rules that name no host.
 const MOST_FOR_ANY: usize = 200_000;
@@ -250,7 +250,7 @@ impl Trial {
     pub(super) fn describe(&self, ask: &Ask) -> String {
         let mut text = format!("{} {}", ask.method, hidden::url(&ask.url));
         for (name, value) in &self.condition.headers {
-            let value = if is_secret_name(name) { hidden::HIDDEN } else { value };
+            let value = if is_secret_name(name) { HIDDEN } else { value };
             let _ = write!(text, " -H '{name}: {value}'");
         }
         if let Some(client) = self.condition.client {

@@ -409,7 +409,7 @@ fn credentials_in_rules_and_urls_are_not_shown() {
     let with = |secret: &str| {
         let rule = format!("Host(`shop.test`) && Header(`X-Token`, `{secret}`)");
         let text = BASE.replace("Host(`shop.test`) && PathPrefix(`/api`)", &rule);
-        let forward = format!("auth: {{forwardAuth: {{address: 'http://a.test/x?k={secret}'}}}}");
+        let forward = format!("auth: {{forwardAuth: {{address: 'http://a.test/x?key={secret}'}}}}");
         subject(STATIC, &text.replace(AUTH, &forward))
     };
     let told = compare(&with("hunter1"), &with("hunter2"));

@@ -13,7 +13,7 @@ use crate::config::tree::Node;
 use crate::rule::without_secrets;
 use crate::service::ServiceConfig;
 use crate::values::QualifiedName;
-use crate::values::secret::{is_credential_header, is_secret_name, is_secret_option};
+use crate::values::secret::{HIDDEN, is_credential_header, is_secret_name, is_secret_option};
 
 /// One option that differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -28,7 +28,7 @@ pub(super) struct Difference {
 impl Difference {
     /// Of a value that looks the same, whatever it is.
     pub(super) fn unshown(option: String) -> Self {
-        let shown = || Some(hidden::HIDDEN.to_owned());
+        let shown = || Some(HIDDEN.to_owned());
         Self { option, old: shown(), new: shown() }
     }
 
@@ -246,7 +246,7 @@ fn is_hidden(key: &str) -> bool {
 fn shown(key: &str, value: &Value, hidden: bool) -> String {
     const LONGEST: usize = 120;
     if hidden {
-        return hidden::HIDDEN.to_owned();
+        return HIDDEN.to_owned();
     }
     let text = match value {
         Value::String(text) if key == "rule" => without_secrets(text),

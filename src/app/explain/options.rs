@@ -7,8 +7,7 @@ use anyhow::{Context as _, bail};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-use crate::app::flag::{Flag, is_json};
-use crate::config::diagnostics::did_you_mean;
+use crate::app::flag::{Flag, is_json, unknown};
 use crate::exchange::Scheme;
 use crate::values::Profile;
 
@@ -161,10 +160,7 @@ impl Options {
                 }
                 // What else begins with dashes is an option of the server.
                 flag if flag.starts_with("--") && arg.contains('=') => flags.push(arg.clone()),
-                flag if flag.starts_with('-') => match did_you_mean(flag, FLAGS) {
-                    Some(known) => bail!("unknown flag `{flag}`; did you mean `{known}`?"),
-                    None => bail!("unknown flag `{flag}`"),
-                },
+                flag if flag.starts_with('-') => return Err(unknown(flag, FLAGS)),
                 _ if url.is_none() => url = Some(arg.clone()),
                 _ => files.push(PathBuf::from(arg)),
             }

@@ -21,6 +21,7 @@ use crate::exchange::{
 use crate::middleware::BuildContext;
 use crate::router::{Below, HttpRouter, HttpRouters};
 use crate::state::SharedState;
+use crate::values::secret::{HIDDEN, is_secret_name, masked_url};
 use crate::values::{BuildError, Disk, QualifiedName};
 
 /// Kinds that look at nothing but the head of a request, and at nobody else.
@@ -191,7 +192,9 @@ impl Walker<'_> {
                 }
                 Err(response) => {
                     let location = response.headers().get(LOCATION);
-                    let location = location.and_then(|to| to.to_str().ok()).map(str::to_owned);
+                    let location = location.and_then(|to| to.to_str().ok());
+                    let location =
+                        location.map(|to| masked_url(to, HIDDEN, is_secret_name).into_owned());
                     let status = response.status();
                     step.effect = Some(match &location {
                         Some(location) => format!("answers {} to {location}", status.as_u16()),

@@ -86,3 +86,31 @@ fn default_options_of_two_providers_break_who_uses_them() {
     let conflict = "default TLS options defined by several providers: file, other";
     assert!(said.iter().any(|message| message == conflict), "{said:#?}");
 }
+
+/// V-43: two things hold a host whose options a connection does not have, and either does without the other.
+#[test]
+fn a_connection_of_other_options_is_misdirected_twice() {
+    let compiled = World::new().text(
+        "{http: {routers: {own: {rule: Host(`a.test`), service: s, tls: {options: mtls}},
+                           any: {rule: PathPrefix(`/`), service: s, tls: {}}},
+                 services: {s: {loadBalancer: {servers: [{url: 'http://127.0.0.1:1'}]}}}},
+          tls: {options: {mtls: {minVersion: VersionTLS13}}}}",
+    );
+    let routes = &compiled.table.entry_points[0];
+    let named = |name: &str| routes.https.iter().find(|router| *router.name == *name).unwrap();
+    let (own, any) = (named("own@file"), named("any@file"));
+    for (router, host, connection, strict, want) in [
+        // By the router alone.
+        (own, "a.test", ("", "default"), false, true),
+        (own, "a.test", ("a.test", "default"), true, true),
+        // By the host alone: the router wants nothing else.
+        (any, "a.test", ("", "default"), true, true),
+        (any, "a.test", ("b.test", "default"), true, true),
+        (any, "a.test", ("", "default"), false, false),
+        (any, "b.test", ("", "default"), true, false),
+        (own, "a.test", ("a.test", "mtls@file"), true, false),
+    ] {
+        let told = routes.is_misdirected(router, host, connection, strict);
+        assert_eq!(told, want, "{} {host} {connection:?} {strict}", router.name);
+    }
+}

@@ -2,7 +2,8 @@
 //! and 2 alike.
 //!
 //! What counts as used is what the kernel could not take back at once: pages of files are given up before anybody is
-//! killed, so they do not count, but for those that the disk has yet to take.
+//! killed, so they do not count, but for those that the disk has yet to take. In the groups above there are neighbours:
+//! what they take is no reason to cut anybody off here.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
@@ -10,14 +11,25 @@ use std::path::{Path, PathBuf};
 
 /// A limit above this is none: version 1 writes the largest multiple of a page.
 const NONE: u64 = 1 << 60;
+/// One part in so many is enough for the use of a group to be ours.
+const OURS: u64 = 4;
 /// More than any `memory.stat` has.
 const STAT: usize = 16 * 1024;
 
-/// One cgroup that has a limit.
+/// The cgroups of this process that count its memory.
 #[derive(Debug)]
-pub(super) struct Group {
-    /// Bytes that it may use.
-    pub(super) limit: u64,
+pub(super) struct Groups {
+    /// The lowest, with a limit or without: what is used there is our own.
+    own: Option<Group>,
+    /// Those above it that have a limit.
+    above: Vec<Group>,
+}
+
+/// One cgroup.
+#[derive(Debug)]
+struct Group {
+    /// Bytes that it may use, if that is limited.
+    limit: Option<u64>,
     usage: File,
     stat: File,
     version: &'static Version,
@@ -49,14 +61,48 @@ static TWO: Version = Version {
     unwritten: &["file_dirty", "file_writeback"],
 };
 
-/// Every cgroup of this process that limits its memory. Each has its own share of others that it counts.
-pub(super) fn limits() -> Vec<Group> {
-    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    limits_below(Path::new("/sys/fs/cgroup"), &own)
+impl Groups {
+    /// Looks for them.
+    pub(super) fn find() -> Self {
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        Self::below(Path::new("/sys/fs/cgroup"), &own)
+    }
+
+    /// The same for the mount point `root` and the text of `/proc/self/cgroup`.
+    fn below(root: &Path, own: &str) -> Self {
+        let mut found = Self { own: None, above: Vec::new() };
+        for (folder, version) in folders(root, own) {
+            match version.group(&folder) {
+                Some(group) if found.own.is_none() => found.own = Some(group),
+                Some(group) if group.limit.is_some() => found.above.push(group),
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// How much of every limit is used. `enough` is a share below which nobody wants to know more exactly: then files
+    /// count too. Where less than a quarter is our own, it is taken to be below the share `ours`.
+    pub(super) fn used(&self, buffer: &mut Vec<u8>, enough: f64, ours: f64) -> Vec<Used> {
+        let mut all = Vec::new();
+        let Some(own) = &self.own else { return all };
+        all.extend(own.used(buffer, enough));
+        for group in &self.above {
+            let Some(mut used) = group.used(buffer, enough) else { continue };
+            if used.share() >= ours {
+                let own = own.bytes(buffer).unwrap_or(used.bytes);
+                if own < used.bytes / OURS {
+                    used.bytes = used.bytes.min(part(used.limit, ours).saturating_sub(1));
+                }
+            }
+            all.push(used);
+        }
+        all
+    }
 }
 
-/// The same for the mount point `root` and the text of `/proc/self/cgroup`.
-fn limits_below(root: &Path, own: &str) -> Vec<Group> {
+/// The folders of the groups, from the lowest up.
+fn folders(root: &Path, own: &str) -> Vec<(PathBuf, &'static Version)> {
     let mut found = Vec::new();
     for line in own.lines() {
         let mut parts = line.splitn(3, ':');
@@ -73,7 +119,7 @@ fn limits_below(root: &Path, own: &str) -> Vec<Group> {
         let mut folder = top.join(path.trim_start_matches('/'));
         // In a container the path may be the host's, of which only the last folder is to be seen: as the top.
         while folder.starts_with(&top) {
-            found.extend(version.group(&folder));
+            found.push((folder.clone(), version));
             if !folder.pop() {
                 break;
             }
@@ -88,24 +134,34 @@ impl Version {
             let text = fs::read_to_string(folder.join(name)).ok()?;
             text.trim().parse::<u64>().ok().filter(|limit| (1..NONE).contains(limit))
         });
-        let limit = limits.min()?;
+        let limit = limits.min();
         let open = |name: &str| File::open(folder.join(name) as PathBuf).ok();
         Some(Group { limit, usage: open(self.usage)?, stat: open("memory.stat")?, version: self })
     }
 }
 
 impl Group {
-    /// The share of the limit that is used and could not be taken back. `enough` is a share below which nobody wants
-    /// to know more exactly: then files count too.
-    pub(super) fn pressure(&self, buffer: &mut Vec<u8>, enough: f64) -> Option<Used> {
-        let usage: u64 = read(&self.usage, buffer)?.trim().parse().ok()?;
-        if share(usage, self.limit) < enough {
-            return Some(Used { bytes: usage, limit: self.limit });
+    /// How much of its limit is used; see [`Groups::used`].
+    fn used(&self, buffer: &mut Vec<u8>, enough: f64) -> Option<Used> {
+        let limit = self.limit?;
+        let used = Used { bytes: self.usage(buffer)?, limit };
+        if used.share() < enough {
+            return Some(used);
         }
+        Some(Used { bytes: self.bytes(buffer)?, limit })
+    }
+
+    /// Bytes that are used and could not be taken back.
+    fn bytes(&self, buffer: &mut Vec<u8>) -> Option<u64> {
+        let usage = self.usage(buffer)?;
         let stat = read(&self.stat, buffer)?;
         let unwritten = sum(stat, self.version.unwritten);
         let reclaimable = sum(stat, self.version.reclaimable).saturating_sub(unwritten);
-        Some(Used { bytes: usage.saturating_sub(reclaimable), limit: self.limit })
+        Some(usage.saturating_sub(reclaimable))
+    }
+
+    fn usage(&self, buffer: &mut Vec<u8>) -> Option<u64> {
+        read(&self.usage, buffer)?.trim().parse().ok()
     }
 }
 
@@ -118,14 +174,31 @@ pub(super) struct Used {
 
 impl Used {
     /// As a share.
+    #[expect(clippy::cast_precision_loss, reason = "a share need not be exact to the byte")]
     pub(super) fn share(self) -> f64 {
-        share(self.bytes, self.limit)
+        if self.limit == 0 { 1.0 } else { self.bytes as f64 / self.limit as f64 }
+    }
+
+    /// What is left up to a share of the limit.
+    pub(super) fn left(self, share: f64) -> u64 {
+        part(self.limit, share).saturating_sub(self.bytes)
+    }
+
+    /// And what is beyond it.
+    pub(super) fn over(self, share: f64) -> u64 {
+        self.bytes.saturating_sub(part(self.limit, share))
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a share need not be exact to the byte")]
-fn share(used: u64, limit: u64) -> f64 {
-    if limit == 0 { 1.0 } else { used as f64 / limit as f64 }
+/// A share of something.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a share between 0 and 1 of something that is not negative"
+)]
+pub(super) fn part(whole: u64, share: f64) -> u64 {
+    (whole as f64 * share) as u64
 }
 
 /// The whole of a small file that changes, read again from its beginning.
@@ -165,10 +238,9 @@ mod tests {
         }
     }
 
-    fn used(groups: &[Group], enough: f64) -> Vec<(u64, u64)> {
-        let mut buffer = Vec::new();
-        let used = groups.iter().map(|group| group.pressure(&mut buffer, enough).unwrap());
-        used.map(|used| (used.bytes, used.limit)).collect()
+    fn used(groups: &Groups, enough: f64) -> Vec<(u64, u64)> {
+        let used = groups.used(&mut Vec::new(), enough, 0.95);
+        used.into_iter().map(|used| (used.bytes, used.limit)).collect()
     }
 
     #[test]
@@ -186,11 +258,34 @@ mod tests {
         write(&pod, &files("300\n", "max\n"));
         write(&pod.join("doorward"), &files("200\n", "150\n"));
         write(&root.path().join("kubepods"), &files("max\n", "max\n"));
-        let groups = limits_below(root.path(), "0::/kubepods/pod7/doorward\n");
+        let groups = Groups::below(root.path(), "0::/kubepods/pod7/doorward\n");
         assert_eq!(used(&groups, 0.0), [(74, 150), (74, 300)], "the smaller of two, then above");
         assert_eq!(used(&groups, 0.5), [(74, 150), (100, 300)], "files are not looked at in vain");
         write(&pod, &[("memory.current", "40\n")]);
         assert_eq!(used(&groups, 0.0)[1], (14, 300), "it is read again");
+    }
+
+    /// F-46 where the kernel has version 2: what it writes and what it leaves out.
+    #[test]
+    fn version_two_is_read_as_the_kernel_writes_it() {
+        let root = tempfile::tempdir().unwrap();
+        let group = root.path().join("system.slice/doorward.service");
+        let own = "0::/system.slice/doorward.service\n";
+        let stat = "anon 1040384\nfile 4096\nkernel 1409024\nfile_dirty 8192\nfile_writeback 0\n\
+                    inactive_anon 1036288\nactive_anon 4096\ninactive_file 4096\nactive_file 0\n\
+                    slab_reclaimable 200704\nslab_unreclaimable 1\nworkingset_refault_file 7\n";
+        write(&group, &[("memory.max", "max\n"), ("memory.high", "max\n"), ("memory.stat", stat)]);
+        assert!(limits_below(root.path(), own).is_empty(), "no limit");
+        write(&group, &[("memory.high", "8388608\n")]);
+        assert!(limits_below(root.path(), own).is_empty(), "the controller is off");
+        write(&group, &[("memory.current", "4194304\n")]);
+        let groups = limits_below(root.path(), own);
+        let reclaimable = 4096 + 200_704 - 8192;
+        assert_eq!(used(&groups, 0.0), [(4_194_304 - reclaimable, 8_388_608)]);
+        write(&group, &[("memory.stat", "inactive_file 1\nfile_dirty 9\n")]);
+        assert_eq!(used(&groups, 0.0), [(4_194_304, 8_388_608)], "more unwritten than there is");
+        write(&group, &[("memory.current", "\n")]);
+        assert_eq!(groups[0].pressure(&mut Vec::new(), 0.0), None);
     }
 
     #[test]
@@ -209,7 +304,7 @@ mod tests {
         );
         write(&root.path().join("memory"), &[("memory.limit_in_bytes", "9223372036854771712\n")]);
         let own = "5:cpuset:/docker/abc\n4:cpu,memory:/docker/abc\n0::/docker/abc\n";
-        assert_eq!(used(&limits_below(root.path(), own), 0.0), [(1000, 134_217_728)]);
+        assert_eq!(used(&Groups::below(root.path(), own), 0.0), [(1000, 134_217_728)]);
     }
 
     #[test]
@@ -218,17 +313,40 @@ mod tests {
         let files = [("memory.max", "50\n"), ("memory.current", "10\n"), ("memory.stat", "")];
         write(root.path(), &files);
         for own in ["0::/\n", "0::/system.slice/docker-abc.scope\n"] {
-            assert_eq!(used(&limits_below(root.path(), own), 0.0), [(10, 50)], "{own}");
+            assert_eq!(used(&Groups::below(root.path(), own), 0.0), [(10, 50)], "{own}");
         }
+    }
+
+    #[test]
+    fn what_neighbours_take_is_not_ours() {
+        let root = tempfile::tempdir().unwrap();
+        let (slice, own) = (root.path().join("slice"), root.path().join("slice/doorward"));
+        let files =
+            |max, used| [("memory.max", max), ("memory.current", used), ("memory.stat", "")];
+        write(&slice, &files("1000\n", "990\n"));
+        for (max, ours, expected) in [
+            // A group without a limit says what is ours all the same.
+            ("max\n", "247\n", vec![(990, 1000)]),
+            ("max\n", "246\n", vec![(949, 1000)]),
+            ("240\n", "239\n", vec![(239, 240), (949, 1000)]),
+        ] {
+            write(&own, &files(max, ours));
+            let groups = Groups::below(root.path(), "0::/slice/doorward\n");
+            assert_eq!(used(&groups, 0.5), expected, "{ours}");
+        }
+        write(&slice, &files("1000\n", "940\n"));
+        let groups = Groups::below(root.path(), "0::/slice/doorward\n");
+        assert_eq!(used(&groups, 0.5), [(239, 240), (940, 1000)], "the first step is for all");
     }
 
     #[test]
     fn no_limit_is_no_group() {
         let root = tempfile::tempdir().unwrap();
-        write(root.path(), &[("memory.max", "max\n"), ("memory.current", "10\n")]);
-        assert!(limits_below(root.path(), "0::/\n").is_empty());
-        assert!(limits_below(root.path(), "").is_empty());
-        assert!(limits_below(root.path(), "nonsense\n::\n").is_empty());
+        let files = [("memory.max", "max\n"), ("memory.current", "10\n"), ("memory.stat", "")];
+        write(root.path(), &files);
+        for own in ["0::/\n", "", "nonsense\n::\n"] {
+            assert!(used(&Groups::below(root.path(), own), 0.0).is_empty(), "{own}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! look at how things are, or be ended.
 
 use std::cell::RefCell;
+use std::cmp::Reverse;
 use std::pin::Pin;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
@@ -10,7 +11,7 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 use tokio::time::{Duration, Instant, sleep};
 
-use super::Overload;
+use super::{Overload, Surplus};
 use crate::exchange::memory::Held;
 
 /// What a connection takes at least, with its buffers and its TLS.
@@ -42,10 +43,10 @@ impl Here {
         self.open.push((entry_point, Arc::downgrade(held)));
     }
 
-    /// Those of which the entry point is wanted, and all streams.
+    /// Those of which the entry point is wanted, and all streams, but for what has been told to end.
     fn all(&self, wanted: impl Fn(usize) -> bool) -> Vec<Arc<Held>> {
         let open = self.open.iter().filter(|(entry_point, _)| entry_point.is_none_or(&wanted));
-        open.filter_map(|(_, held)| held.upgrade()).collect()
+        open.filter_map(|(_, held)| held.upgrade()).filter(|held| !held.is_ended()).collect()
     }
 }
 
@@ -54,50 +55,23 @@ pub(in crate::entry_point) fn here(held: &Arc<Held>) {
     HERE.with_borrow_mut(|here| here.add(None, held));
 }
 
-/// A connection that counts until this is dropped.
-pub(in crate::entry_point) struct Seat {
-    overload: Arc<Overload>,
-    entry_point: usize,
-    held: Arc<Held>,
+/// Has this worker look after a connection.
+pub(super) fn connected(entry_point: usize) -> Arc<Held> {
+    let held = Held::new(true);
+    HERE.with_borrow_mut(|here| here.add(Some(entry_point), &held));
+    held
 }
 
-impl Seat {
-    pub(in crate::entry_point) fn new(overload: &Arc<Overload>, entry_point: usize) -> Self {
-        overload.connections.fetch_add(1, Relaxed);
-        overload.accepted.fetch_add(1, Relaxed);
-        if let Some(open) = overload.by_entry_point.get(entry_point) {
-            open.fetch_add(1, Relaxed);
-        }
-        let held = Held::new(true);
-        HERE.with_borrow_mut(|here| here.add(Some(entry_point), &held));
-        Self { overload: Arc::clone(overload), entry_point, held }
-    }
-
-    /// What is held for it.
-    pub(in crate::entry_point) fn held(&self) -> &Arc<Held> {
-        &self.held
-    }
-
-    /// Serves the connection by `serving`, until that is over or the connection must end.
-    pub(in crate::entry_point) fn serve<F: Future<Output = ()>>(
-        &self,
-        serving: F,
-    ) -> Seated<'_, F> {
-        Seated { serving, held: &self.held, told: false }
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.overload.connections.fetch_sub(1, Relaxed);
-        if let Some(open) = self.overload.by_entry_point.get(self.entry_point) {
-            open.fetch_sub(1, Relaxed);
-        }
-    }
+/// Serves a connection by `serving`, until that is over or the connection must end.
+pub(in crate::entry_point) fn serve<F: Future<Output = ()>>(
+    held: &Held,
+    serving: F,
+) -> Seated<'_, F> {
+    Seated { serving, held, told: false }
 }
 
 pin_project! {
-    /// What [`Seat::serve`] returns.
+    /// What [`serve`] returns.
     pub(in crate::entry_point) struct Seated<'a, F> {
         #[pin]
         serving: F,
@@ -123,10 +97,9 @@ impl<F: Future<Output = ()>> Future for Seated<'_, F> {
     }
 }
 
-/// Looks after what this worker serves, for as long as something is given up; then until it is again.
-pub(in crate::entry_point) async fn tend(overload: Arc<Overload>) {
+/// Looks after what this worker, of number `worker`, serves, for as long as something is given up; then until it is again.
+pub(in crate::entry_point) async fn tend(overload: Arc<Overload>, worker: usize) {
     let mut calm = overload.changes();
-    let worker = overload.tended.fetch_add(1, Relaxed);
     loop {
         if calm.wait_for(|calm| !*calm).await.is_err() {
             return;
@@ -150,17 +123,46 @@ fn remind() {
     all.iter().filter(|held| held.is_connection).for_each(|held| held.wake());
 }
 
-/// Ends what is heaviest, until the surplus of this worker is gone.
-fn free(overload: &Overload, worker: usize) {
-    let Some(surplus) = overload.surplus.get(worker) else { return };
-    let (bytes, connections) = (surplus.bytes.swap(0, Relaxed), surplus.count.swap(0, Relaxed));
+/// Tells every worker its part of what is to be freed: as large as its part of what is held, or of the connections where
+/// nothing is.
+pub(super) fn share_out(overload: &Overload, bytes: u64, connections: usize) {
     if bytes == 0 && connections == 0 {
         return;
     }
-    let all = HERE.with_borrow(|here| here.all(|entry_point| !overload.has_few(entry_point)));
-    let weights: Vec<u64> = all.iter().map(|held| held.bytes() as u64).collect();
-    let kinds: Vec<bool> = all.iter().map(|held| held.is_connection).collect();
-    for at in heaviest(&weights, &kinds, bytes, connections) {
+    let held_by = |worker: &Surplus| worker.held.load(Relaxed);
+    let open_at = |worker: &Surplus| worker.open.load(Relaxed) as u64;
+    let workers = &overload.surplus;
+    let held: u64 = workers.iter().map(held_by).sum();
+    let open: u64 = workers.iter().map(open_at).sum();
+    let alike = workers.len() as u64;
+    for worker in workers {
+        let by_open = if open > 0 { (open_at(worker), open) } else { (1, alike) };
+        let by_held = if held > 0 { (held_by(worker), held) } else { by_open };
+        worker.bytes.store(part(bytes, by_held), Relaxed);
+        let connections = part(connections as u64, by_open);
+        worker.count.store(usize::try_from(connections).unwrap_or(usize::MAX), Relaxed);
+    }
+}
+
+fn part(whole: u64, (own, all): (u64, u64)) -> u64 {
+    let part = (u128::from(whole) * u128::from(own)).div_ceil(u128::from(all.max(1)));
+    u64::try_from(part).unwrap_or(u64::MAX)
+}
+
+/// Says what this worker holds, and ends what is heaviest until its part of the surplus is free.
+fn free(overload: &Overload, worker: usize) {
+    let Some(surplus) = overload.surplus.get(worker) else { return };
+    let few: Vec<bool> =
+        (0..overload.settings.entry_points).map(|at| overload.has_few(at)).collect();
+    let has_many = |entry_point: usize| !few.get(entry_point).copied().unwrap_or_default();
+    let all = HERE.with_borrow(|here| here.all(has_many));
+    let weigh = |held: &Arc<Held>| (held.bytes() as u64, held.is_connection);
+    let served: Vec<(u64, bool)> = all.iter().map(weigh).collect();
+    surplus.held.store(served.iter().map(|(weight, _)| weight).sum(), Relaxed);
+    let connections = served.iter().filter(|(_, is_connection)| *is_connection);
+    surplus.open.store(connections.count(), Relaxed);
+    let (bytes, connections) = (surplus.bytes.swap(0, Relaxed), surplus.count.swap(0, Relaxed));
+    for at in heaviest(&served, bytes, connections) {
         let Some(held) = all.get(at) else { continue };
         let metrics = &overload.metrics;
         let count =
@@ -170,48 +172,47 @@ fn free(overload: &Overload, worker: usize) {
     }
 }
 
-/// Positions of what to end: the heaviest first, and of those that weigh the same the oldest, until so many bytes are
-/// free; then the latest connections until so many are gone, for those who came before are served on.
-fn heaviest(
-    weights: &[u64],
-    are_connections: &[bool],
-    mut bytes: u64,
-    mut connections: usize,
-) -> Vec<usize> {
-    let weight = |at: usize| weights.get(at).copied().unwrap_or_default();
-    let is_connection = |at: usize| are_connections.get(at).copied().unwrap_or_default();
-    let mut order: Vec<usize> = (0..weights.len()).collect();
-    order.sort_by_key(|&at| std::cmp::Reverse(weight(at)));
+/// Positions of what to end, of weights of which some are connections: the heaviest first, and of those that weigh the
+/// same the oldest, until so many bytes are free; then the latest connections until so many are gone, for those who came
+/// before are served on.
+fn heaviest(served: &[(u64, bool)], mut bytes: u64, mut connections: usize) -> Vec<usize> {
+    if bytes == 0 && connections == 0 {
+        return Vec::new();
+    }
+    let mut order: Vec<(usize, (u64, bool))> = served.iter().copied().enumerate().collect();
+    order.sort_by_key(|(_, (weight, _))| Reverse(*weight));
+    let mut order = order.into_iter();
     let mut chosen = Vec::new();
-    for at in order {
-        if bytes == 0 {
-            break;
-        }
-        if is_connection(at) {
+    while bytes > 0
+        && let Some((at, (weight, is_connection))) = order.next()
+    {
+        if is_connection {
             connections = connections.saturating_sub(1);
-            bytes = bytes.saturating_sub(weight(at) + LEAST);
-        } else if weight(at) > 0 {
-            bytes = bytes.saturating_sub(weight(at));
+            bytes = bytes.saturating_sub(weight + LEAST);
+        } else if weight > 0 {
+            bytes = bytes.saturating_sub(weight);
         } else {
             continue;
         }
         chosen.push(at);
     }
-    let latest = (0..weights.len()).rev().filter(|&at| is_connection(at) && !chosen.contains(&at));
-    let latest: Vec<usize> = latest.take(connections).collect();
-    chosen.extend(latest);
+    let latest = order.filter(|(_, (_, is_connection))| *is_connection).map(|(at, _)| at);
+    let mut latest: Vec<usize> = latest.collect();
+    latest.sort_unstable_by_key(|at| Reverse(*at));
+    chosen.extend(latest.into_iter().take(connections));
     chosen
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::tally::Counted;
     use super::*;
 
     #[test]
     fn the_heaviest_go_first_and_no_more_than_needed() {
-        let weights = [10 << 10, 900 << 10, 0, 500 << 10, 0];
-        let connections = [true, false, true, true, false];
-        let chosen = |bytes, count| heaviest(&weights, &connections, bytes, count);
+        let served =
+            [(10 << 10, true), (900 << 10, false), (0, true), (500 << 10, true), (0, false)];
+        let chosen = |bytes, count| heaviest(&served, bytes, count);
         assert_eq!(chosen(1, 0), [1]);
         assert_eq!(chosen(900 << 10, 0), [1]);
         assert_eq!(chosen(901 << 10, 0), [1, 3]);
@@ -221,25 +222,62 @@ mod tests {
         assert_eq!(chosen(0, 0), [0; 0]);
     }
 
+    #[test]
+    fn whoever_holds_most_frees_most() {
+        let mut settings = Overload::fixed(false, false).settings.clone();
+        settings.workers = 3;
+        let overload = Overload::new(settings, Arc::default(), Arc::default(), None);
+        let parts = |bytes, connections| {
+            share_out(&overload, bytes, connections);
+            let part = |one: &Surplus| (one.bytes.swap(0, Relaxed), one.count.swap(0, Relaxed));
+            overload.surplus.iter().map(part).collect::<Vec<_>>()
+        };
+        assert_eq!(parts(300, 3), [(100, 1); 3], "nobody has looked yet");
+        for (worker, open) in overload.surplus.iter().zip([0, 10, 30]) {
+            worker.open.store(open, Relaxed);
+        }
+        assert_eq!(parts(400, 8), [(0, 0), (100, 2), (300, 6)]);
+        overload.surplus[0].held.store(u64::MAX / 2, Relaxed);
+        assert_eq!(parts(u64::MAX, 0), [(u64::MAX, 0), (0, 0), (0, 0)]);
+        assert_eq!(parts(0, 0), [(0, 0); 3]);
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn what_has_been_told_to_end_is_not_told_again() {
+        let overload = Overload::fixed(false, false);
+        let tally = overload.tally(0, 0).unwrap();
+        let seats: Vec<Counted> = (0..2).map(|_| tally.enter(0)).collect();
+        tally.set_open(100);
+        for ended in 1..=2 {
+            share_out(&overload, 1, 0);
+            free(&overload, 0);
+            assert_eq!(overload.metrics.connections_reset.load(Relaxed), ended);
+        }
+        assert!(seats.iter().all(|seat| seat.held().is_ended()));
+        free(&overload, 0);
+        assert_eq!(overload.surplus[0].open.load(Relaxed), 0);
+    }
+
     #[tokio::test(flavor = "local")]
     async fn a_seat_is_ended_and_given_free() {
         let overload = Overload::fixed(false, false);
-        let other = Seat::new(&overload, 0);
-        let seat = Seat::new(&overload, 0);
-        assert_eq!(overload.connections.load(Relaxed), 2);
+        let tally = overload.tally(0, 0).unwrap();
+        let (other, seat) = (tally.enter(0), tally.enter(0));
+        assert_eq!(tally.open(), 2);
         overload.surplus[0].count.store(1, Relaxed);
         free(&overload, 0);
         assert!(!seat.held().is_ended(), "an entry point with few keeps them");
-        overload.by_entry_point[0].fetch_add(100, Relaxed);
+        tally.set_open(100);
         for _ in 0..2 {
             overload.surplus[0].count.fetch_max(1, Relaxed);
             free(&overload, 0);
-            overload.by_entry_point[0].store(0, Relaxed);
+            tally.set_open(0);
         }
-        seat.serve(std::future::pending()).await;
+        serve(seat.held(), std::future::pending()).await;
         assert!(!other.held().is_ended());
         assert_eq!(overload.metrics.connections_reset.load(Relaxed), 1);
-        drop((seat, other));
-        assert_eq!(overload.connections.load(Relaxed), 0);
+        tally.set_open(2);
+        [seat, other].iter().for_each(|counted| tally.leave(counted));
+        assert_eq!((tally.open(), tally.young.count()), (0, 0));
     }
 }

@@ -15,7 +15,7 @@ pub(super) enum Step {
     /// Nothing.
     #[default]
     None,
-    /// Connections that rest, and keeping others.
+    /// Connections that rest, and keeping others for want of memory.
     KeepAlive,
     /// New requests and connections.
     New,

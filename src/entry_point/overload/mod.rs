@@ -1,28 +1,33 @@
-//! Overload: what is given up, step by step, before memory or descriptors run out.
+//! Overload: what is given up, step by step, before memory, descriptors or connections run out.
 //!
-//! One thread looks at both ([`watch`](Overload::start)) and says in a few atomics what is to be given up; workers read
+//! One thread looks at them ([`watch`](Overload::start)) and says in a few atomics what is to be given up; workers read
 //! them. First connections that rest, then new requests and connections, at last what is heaviest. Two things bound a
 //! burst that is faster than the next look: the room for bodies that clients do not take (`exchange::memory`), and the
 //! number of connections that may be accepted until then.
 
 mod cgroup;
 mod connections;
+mod gauges;
 mod ladder;
 mod pace;
+mod tally;
 mod watch;
 mod weighed;
+mod young;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::watch::{Receiver, Sender, channel};
 
-pub(super) use self::connections::{Seat, here, tend};
+pub(super) use self::connections::{here, serve, tend};
 pub(super) use self::pace::{LONG, Pace};
+pub(super) use self::tally::{Counted, Tally};
 pub use self::watch::Watch;
 pub(super) use self::weighed::Weighed;
+use super::guard::Open;
 use crate::observability::metrics::OverloadMetrics;
 
 /// What `Retry-After` says to who is refused, in seconds.
@@ -38,12 +43,25 @@ pub struct OverloadSettings {
     pub thresholds: [f64; 3],
     /// Most memory of the process, if it is configured.
     pub max_memory: Option<u64>,
+    /// Most connections, if they are limited.
+    pub connections: Option<usize>,
     /// From one look to the next.
     pub interval: Duration,
     /// How many workers share the work.
     pub workers: usize,
     /// How many entry points there are.
     pub entry_points: usize,
+}
+
+/// Which requests are refused.
+#[derive(Debug, Clone, Copy)]
+#[repr(u8)]
+enum Refuses {
+    None,
+    /// For want of descriptors: those beside others of their connection, which has one kept for one server.
+    Others,
+    /// For want of memory.
+    All,
 }
 
 /// What is given up now, for all workers.
@@ -53,17 +71,16 @@ pub struct Overload {
     closes_idle: AtomicBool,
     /// For want of memory: for want of descriptors it would be of no use, as clients come back at once.
     stops_keep_alive: AtomicBool,
-    refuses_requests: AtomicBool,
+    /// See [`Refuses`].
+    refuses_requests: AtomicU8,
     /// Close connections that come when `most` are open, instead of letting them wait.
     refuses_connections: AtomicBool,
     /// By worker.
     surplus: Box<[Surplus]>,
-    /// Workers that look after their connections.
-    tended: AtomicUsize,
-    connections: AtomicUsize,
-    /// Connections since the start.
-    accepted: AtomicUsize,
-    by_entry_point: Box<[AtomicUsize]>,
+    /// Connections of all workers.
+    open: Arc<Open>,
+    /// Those of each entry point of the first worker, of the second, and so on.
+    tallies: Box<[Arc<Tally>]>,
     /// Connections that may be open until the next look.
     most: AtomicUsize,
     /// The limit of memory that the process began with.
@@ -71,38 +88,47 @@ pub struct Overload {
     calm: Sender<bool>,
 }
 
-/// What one worker is to free by resetting what is heaviest.
+/// What one worker is to free by resetting what is heaviest, and what it has.
 #[derive(Debug, Default)]
 struct Surplus {
     bytes: AtomicU64,
     /// Connections.
     count: AtomicUsize,
+    /// Bytes that could be freed when it looked last.
+    held: AtomicU64,
+    /// And connections.
+    open: AtomicUsize,
 }
 
 impl Overload {
-    /// Looks for the first time, and begins to watch. It ends with the returned value.
+    /// Looks for the first time, and begins to watch, where `open` connections are. It ends with the returned value.
     pub fn start(
         settings: OverloadSettings,
+        open: Arc<Open>,
         metrics: Arc<OverloadMetrics>,
     ) -> io::Result<(Arc<Self>, Watch)> {
-        watch::start(settings, metrics)
+        watch::start(settings, open, metrics)
     }
 
-    fn new(settings: OverloadSettings, metrics: Arc<OverloadMetrics>, memory: Option<u64>) -> Self {
-        let by_entry_point = (0..settings.entry_points).map(|_| AtomicUsize::new(0)).collect();
+    fn new(
+        settings: OverloadSettings,
+        open: Arc<Open>,
+        metrics: Arc<OverloadMetrics>,
+        memory: Option<u64>,
+    ) -> Self {
+        let doors = settings.workers * settings.entry_points;
+        let tallies = (0..doors).map(|_| Arc::default()).collect();
         let surplus = (0..settings.workers).map(|_| Surplus::default()).collect();
         Self {
             settings,
             metrics,
             closes_idle: AtomicBool::new(false),
             stops_keep_alive: AtomicBool::new(false),
-            refuses_requests: AtomicBool::new(false),
+            refuses_requests: AtomicU8::new(Refuses::None as u8),
             refuses_connections: AtomicBool::new(false),
             surplus,
-            tended: AtomicUsize::new(0),
-            connections: AtomicUsize::new(0),
-            accepted: AtomicUsize::new(0),
-            by_entry_point,
+            open,
+            tallies,
             most: AtomicUsize::new(usize::MAX),
             memory,
             calm: channel(true).0,
@@ -129,9 +155,12 @@ impl Overload {
         self.metrics.idle_closed.fetch_add(1, Relaxed);
     }
 
-    /// Whether a request is to be refused; then it counts as refused.
-    pub(super) fn refuses_request(&self) -> bool {
-        let refuses = self.refuses_requests.load(Relaxed);
+    /// Whether a request is to be refused; then it counts as refused. The question is whether its connection has `others`.
+    pub(super) fn refuses_request(&self, others: impl FnOnce() -> bool) -> bool {
+        let refuses = match self.refuses_requests.load(Relaxed) {
+            refuses if refuses == Refuses::None as u8 => false,
+            refuses => refuses == Refuses::All as u8 || others(),
+        };
         if refuses {
             self.metrics.requests_refused.fetch_add(1, Relaxed);
         }
@@ -155,12 +184,19 @@ impl Overload {
     }
 
     fn is_full(&self, entry_point: usize) -> bool {
-        self.connections.load(Relaxed) >= self.most.load(Relaxed) && !self.has_few(entry_point)
+        self.open.0.load(Relaxed) >= self.most.load(Relaxed) && !self.has_few(entry_point)
     }
 
     /// Whether an entry point has so few connections that it always gets one more, and loses none.
     fn has_few(&self, entry_point: usize) -> bool {
-        self.by_entry_point.get(entry_point).is_some_and(|open| open.load(Relaxed) < FEW)
+        let of_workers =
+            self.tallies.iter().skip(entry_point).step_by(self.settings.entry_points.max(1));
+        of_workers.map(|tally| tally.open()).sum::<usize>() < FEW
+    }
+
+    /// Where the connections of an entry point are counted by a worker.
+    pub(super) fn tally(&self, worker: usize, entry_point: usize) -> Option<Arc<Tally>> {
+        self.tallies.get(worker * self.settings.entry_points + entry_point).cloned()
     }
 
     /// How much an HTTP/2 client may send ahead on one connection, where memory is so little that it matters.
@@ -198,13 +234,15 @@ impl Overload {
         let settings = OverloadSettings {
             thresholds: [0.92, 0.95, 0.98],
             max_memory: None,
+            connections: None,
             interval: Duration::from_millis(100),
             workers: 1,
             entry_points: 1,
         };
-        let overload = Self::new(settings, Arc::default(), None);
+        let overload = Self::new(settings, Arc::default(), Arc::default(), None);
         overload.stops_keep_alive.store(stops_keep_alive, Relaxed);
-        overload.refuses_requests.store(refuses_requests, Relaxed);
+        let refuses = if refuses_requests { Refuses::All } else { Refuses::None };
+        overload.refuses_requests.store(refuses as u8, Relaxed);
         Arc::new(overload)
     }
 }
@@ -217,16 +255,16 @@ mod tests {
     async fn connections_wait_for_room_or_are_refused() {
         let overload = Overload::fixed(false, false);
         overload.most.store(20, Relaxed);
-        overload.connections.store(20, Relaxed);
+        overload.open.0.store(20, Relaxed);
         overload.room(0).await;
         assert!(!overload.refuses_connection(0), "the entry point has few");
-        overload.by_entry_point[0].store(FEW, Relaxed);
+        overload.tallies[0].set_open(FEW);
         let waiting = tokio::time::timeout(Duration::from_secs(1), overload.room(0)).await;
         assert!(waiting.is_err());
         overload.refuses_connections.store(true, Relaxed);
         overload.room(0).await;
         assert!(overload.refuses_connection(0));
-        overload.connections.store(19, Relaxed);
+        overload.open.0.store(19, Relaxed);
         assert!(!overload.refuses_connection(0));
         assert_eq!(overload.metrics.connections_refused.load(Relaxed), 1);
     }
@@ -235,7 +273,7 @@ mod tests {
     fn windows_shrink_with_memory() {
         let with = |memory| {
             let settings = Overload::fixed(false, false).settings.clone();
-            Overload::new(settings, Arc::default(), memory)
+            Overload::new(settings, Arc::default(), Arc::default(), memory)
         };
         let of = |memory| (with(memory).http2_window(), with(memory).saves_unsent());
         let threads = |memory| with(memory).blocking_threads();

@@ -227,6 +227,7 @@ fn joins_lines() {
     assert_eq!(text(&headers, "b"), Some("1"));
 }
 
+/// T-13: whoever asks, and however the ranges are written.
 #[test]
 fn trust() {
     let ranges: Vec<IpNet> = [

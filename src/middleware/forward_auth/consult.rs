@@ -91,12 +91,8 @@ impl ForwardAuth {
             }
             let (parts, body) = answer.into_parts();
             // Whoever may pass does not see what was said of it.
-            let body = if parts.status.is_success() {
-                spend(body, self.answer_limit).await
-            } else {
-                read(body, self.answer_limit).await
-            };
-            match body {
+            let is_kept = !parts.status.is_success();
+            match read(body, self.answer_limit, is_kept).await {
                 Ok(body) => Ok((parts, body)),
                 Err(Unread::TooLarge) => {
                     self.failed(&"its answer is too large");
@@ -126,33 +122,28 @@ pub(super) enum Unread {
     Failed(BodyError),
 }
 
-/// Lets a body of at most `limit` bytes pass, and keeps nothing of it.
-async fn spend(mut body: Body, limit: Option<u64>) -> Result<Bytes, Unread> {
+/// Reads a body of at most `limit` bytes; unless it `is_kept`, nothing of it stays.
+pub(super) async fn read(
+    mut body: Body,
+    limit: Option<u64>,
+    is_kept: bool,
+) -> Result<Bytes, Unread> {
     let fits = |length: u64| limit.is_none_or(|limit| length <= limit);
     if !fits(body.size_hint().lower()) {
         return Err(Unread::TooLarge);
     }
-    let mut passed = 0;
-    while let Some(frame) = body.frame().await {
-        let data = frame.map_err(Unread::Failed)?.into_data();
-        passed += data.map_or(0, |data| data.len() as u64);
-        if !fits(passed) {
-            return Err(Unread::TooLarge);
-        }
-    }
-    Ok(Bytes::new())
-}
-
-/// Reads a body of at most `limit` bytes.
-pub(super) async fn read(mut body: Body, limit: Option<u64>) -> Result<Bytes, Unread> {
-    let fits = |length: u64| limit.is_none_or(|limit| length <= limit);
-    if !fits(body.size_hint().lower()) {
-        return Err(Unread::TooLarge);
-    }
+    let mut length = 0;
     let mut whole = Bytes::new();
     let mut pieces = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(Unread::Failed)?.into_data() else { continue };
+        length += data.len() as u64;
+        if !fits(length) {
+            return Err(Unread::TooLarge);
+        }
+        if !is_kept {
+            continue;
+        }
         if whole.is_empty() && pieces.is_empty() {
             whole = data;
         } else {
@@ -160,9 +151,6 @@ pub(super) async fn read(mut body: Body, limit: Option<u64>) -> Result<Bytes, Un
                 pieces.extend_from_slice(&std::mem::take(&mut whole));
             }
             pieces.extend_from_slice(&data);
-        }
-        if !fits((whole.len() + pieces.len()) as u64) {
-            return Err(Unread::TooLarge);
         }
     }
     Ok(if pieces.is_empty() { whole } else { pieces.freeze() })

@@ -12,6 +12,8 @@ pub struct OverloadMetrics {
     pub memory: ResourceMetrics,
     /// Descriptors.
     pub descriptors: ResourceMetrics,
+    /// Connections; without a limit, when there is none.
+    pub connections: ResourceMetrics,
     /// Connections that were not kept alive.
     pub not_kept_alive: AtomicU64,
     /// Connections that rested, and were closed.
@@ -45,7 +47,11 @@ impl ResourceMetrics {
 
 impl OverloadMetrics {
     pub(super) fn render(&self, out: &mut String) {
-        let resources = [("memory", &self.memory), ("descriptors", &self.descriptors)];
+        let resources = [
+            ("memory", &self.memory),
+            ("descriptors", &self.descriptors),
+            ("connections", &self.connections),
+        ];
         let limited = || resources.iter().filter(|(_, one)| one.limit.load(Relaxed) > 0);
         let of = |name: &str| labels(&mut [("resource", name)]);
         let name = "doorward_overload_pressure";
@@ -57,7 +63,7 @@ impl OverloadMetrics {
             let _ = writeln!(out, "{name}{{{}}} {share:.4}", of(resource));
         }
         let name = "doorward_overload_limit";
-        family(out, name, "gauge", "The limit, in bytes or descriptors.");
+        family(out, name, "gauge", "The limit, in bytes, descriptors or connections.");
         for (resource, one) in limited() {
             sample(out, name, &of(resource), one.limit.load(Relaxed));
         }

@@ -28,6 +28,17 @@ async fn a_connection_serves_many_requests() {
     assert_eq!(*accepted.borrow(), 1);
 }
 
+/// T-77: whatever lets a CONNECT through, no server is asked.
+#[tokio::test(flavor = "local")]
+async fn connect_opens_no_connection() {
+    let (address, accepted) = server(|_, stream| serve_ok(stream)).await;
+    let response = forwarder(&format!("http://{address}"))
+        .forward(&context(), request("CONNECT", "a.test:443", Body::empty()))
+        .await;
+    assert_eq!(response.status(), StatusCode::NOT_IMPLEMENTED);
+    assert_eq!(*accepted.borrow(), 0);
+}
+
 #[tokio::test(flavor = "local")]
 async fn what_the_server_sees() {
     let (heads, mut seen) = mpsc::channel(1);

@@ -1,63 +1,23 @@
 //! Tests of the gate and the decoder: verdicts by vector and split, round trips through httparse, and real hyper connections.
 
+mod pieces;
 mod server;
 mod timeouts;
 mod vectors;
 
-use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 
+use self::pieces::Pieces;
 use super::{
     GateTimeouts, HeadLimits, Part, Rejection, RequestGate, ResponseDecoder, Scanned,
     response_fields,
 };
-
-/// A peer that sends its pieces one per read and then closes. What is written goes nowhere.
-#[derive(Debug)]
-pub(super) struct Pieces(VecDeque<Vec<u8>>);
-
-impl Pieces {
-    fn new(pieces: impl IntoIterator<Item = Vec<u8>>) -> Self {
-        Self(pieces.into_iter().filter(|piece| !piece.is_empty()).collect())
-    }
-}
-
-impl AsyncRead for Pieces {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if let Some(mut piece) = self.0.pop_front() {
-            let rest = piece.split_off(piece.len().min(buf.remaining()));
-            buf.put_slice(&piece);
-            if !rest.is_empty() {
-                self.0.push_front(rest);
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Pieces {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, b: &[u8]) -> Poll<io::Result<usize>> {
-        Poll::Ready(Ok(b.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
 
 /// All that came through a gate until its end, and how it ended.
 #[derive(Debug, PartialEq, Eq)]

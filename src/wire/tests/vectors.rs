@@ -128,6 +128,7 @@ fn framing_is_strict() {
     refused(b"POST / HTTP/1.1\r\n Content-Length: 5\r\nHost: a\r\n\r\nhello", 400);
 }
 
+/// T-77 for its first line of defence over HTTP/1.
 #[test]
 fn lines_are_strict() {
     for fields in [

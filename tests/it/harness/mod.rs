@@ -70,3 +70,24 @@ pub(crate) fn everything_to(url: &str) -> String {
         "
     )
 }
+
+/// A router for everything through `middleware`, which is written in one line.
+pub(crate) fn through(url: &str, middleware: &str) -> String {
+    format!(
+        "
+        http:
+          routers:
+            all: {{rule: PathPrefix(`/`), service: app, middlewares: [one]}}
+          middlewares:
+            one: {{{middleware}}}
+          services:
+            app: {{loadBalancer: {{servers: [{{url: '{url}'}}]}}}}
+        "
+    )
+}
+
+/// The same, with a second service `pages`.
+pub(crate) fn with_pages(url: &str, pages: &str, middleware: &str) -> String {
+    let one = through(url, middleware);
+    format!("{one}    pages: {{loadBalancer: {{servers: [{{url: '{pages}'}}]}}}}\n        ")
+}
