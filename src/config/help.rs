@@ -470,7 +470,7 @@ const FLAGS: [(&str, &str, &str); 200] = [
     (
         "limits.answer.stall",
         "",
-        "How long a client may take nothing of its answer. 45s if hardened, else none.",
+        "How long a client may take less than 64 KiB of its answer. 45s if hardened, else none.",
     ),
     (
         "limits.connections.perAddress",

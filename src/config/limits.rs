@@ -68,8 +68,9 @@ pub struct HandshakeLimitsConfig {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct RequestHeadLimitsConfig {
-    /// From the start of a connection to the end of its first head, and from the first byte of another to its end; a
-    /// shorter `readTimeout` stays. Default: 0; 10s under `hardened`.
+    /// From the start of a connection, with PROXY protocol and TLS, to the end of its first head, and from the first byte
+    /// of another to its end; over HTTP/2 to the end of what every client says first, and then for each head. A shorter
+    /// `readTimeout` stays. Default: 0; 10s under `hardened`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<GoDuration>,
 }
@@ -92,12 +93,15 @@ pub struct RequestBodyLimitsConfig {
 #[serde(default, rename_all = "camelCase")]
 pub struct AnswerLimitsConfig {
     /// How long a client may take nothing while there is something for it: then its connection ends or, where the
-    /// window of an HTTP/2 stream is shut, that stream. Tunnels have no such limit. Default: 0; 45s under `hardened`.
+    /// window of an HTTP/2 stream is shut, that stream. The kernel tells of every 64 KiB that are taken, a stream of
+    /// every 16 KiB, so a client must take as much in this time; while its connection moves, a stream waits its turn ten
+    /// times as long. Tunnels have no such limit. Default: 0; 45s under `hardened`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stall: Option<GoDuration>,
 }
 
-/// `limits.http2`. What goes beyond ends the connection with `ENHANCE_YOUR_CALM`. Defaults: 0 under `exact`.
+/// `limits.http2`. What goes beyond ends the connection with `ENHANCE_YOUR_CALM`; peers that
+/// `forwardedHeaders.trustedIPs` names speak for many and are spared. Defaults: 0 under `exact`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Http2LimitsConfig {

@@ -114,17 +114,23 @@ impl Door {
         (!known || seat.belongs_to(peer)).then(|| Arc::new(seat))
     }
 
+    /// Until when a client that came at `opened` has to say what it is to say now, and whether that is the limit of all
+    /// its first words (`requestHead.timeout`) and not of these (`readTimeout`).
+    fn first_words(&self, opened: Instant) -> Option<(Instant, bool)> {
+        let read = self.entry_point.timeouts.read.map(|limit| (Instant::now() + limit, false));
+        let head = self.shared.guard.limits().head.map(|limit| (opened + limit, true));
+        read.into_iter().chain(head).min()
+    }
+
     /// What `future` gives, in the time that a client has for its first words.
     async fn in_time<T>(
         &self,
-        peer: SocketAddr,
+        (peer, opened): (SocketAddr, Instant),
         future: impl Future<Output = io::Result<T>>,
     ) -> io::Result<T> {
-        let (read, head) = (self.entry_point.timeouts.read, self.shared.guard.limits().head);
-        let limit = [read, head].into_iter().flatten().min();
-        let Some(limit) = limit else { return future.await };
-        timeout(limit, future).await.unwrap_or_else(|_| {
-            if head == Some(limit) {
+        let Some((until, of_all)) = self.first_words(opened) else { return future.await };
+        timeout_at(until, future).await.unwrap_or_else(|_| {
+            if of_all {
                 self.shared.guard.hit(Limit::RequestHead, &self.entry_point, peer);
             }
             Err(io::Error::new(io::ErrorKind::TimedOut, "nothing arrived in time"))
@@ -136,10 +142,10 @@ impl Door {
         &self,
         stream: &mut S,
         first: &mut BytesMut,
-        peer: SocketAddr,
+        client: (SocketAddr, Instant),
     ) -> io::Result<bool> {
         let since = Instant::now();
-        let mut read = pin!(self.in_time(peer, stream.read_buf(first)));
+        let mut read = pin!(self.in_time(client, stream.read_buf(first)));
         let count = tokio::select! {
             biased;
             count = &mut read => count?,
@@ -161,7 +167,7 @@ impl Door {
         &self,
         stream: &mut S,
         first: &mut BytesMut,
-        peer: SocketAddr,
+        client: (SocketAddr, Instant),
     ) -> io::Result<()> {
         let rest = async {
             while first.len() < HTTP2_PREFACE.len() && HTTP2_PREFACE.starts_with(first) {
@@ -171,7 +177,7 @@ impl Door {
             }
             Ok(())
         };
-        self.in_time(peer, rest).await
+        self.in_time(client, rest).await
     }
 
     /// Runs what answers a hello when it is its turn: signing takes a while, and a worker that signs does nothing
@@ -241,7 +247,7 @@ async fn converse(
     let mut first = BytesMut::with_capacity(FIRST_READ);
     if let Some(trusted) = &entry_point.proxy_protocol {
         let header = proxy_protocol::read(&mut stream, &mut first);
-        if let Some(addresses) = door.in_time(peer, header).await?
+        if let Some(addresses) = door.in_time((peer, opened), header).await?
             && trusted.trust(peer.ip())
         {
             (peer, local) = (addresses.source, addresses.destination);
@@ -250,14 +256,14 @@ async fn converse(
             return Ok(());
         }
     }
-    if first.is_empty() && !door.begins(&mut stream, &mut first, peer).await? {
+    if first.is_empty() && !door.begins(&mut stream, &mut first, (peer, opened)).await? {
         return Ok(());
     }
     let arrival = Arrival { door, peer, local, opened, seat, held };
     if first.first() == Some(&0x16) {
         return Box::pin(arrival.secure(stream, first.freeze())).await;
     }
-    door.complete_preface(&mut stream, &mut first, peer).await?;
+    door.complete_preface(&mut stream, &mut first, (peer, opened)).await?;
     let http2 = first.starts_with(HTTP2_PREFACE);
     let connection = arrival.connection(None);
     if http2 {
@@ -291,9 +297,8 @@ impl Arrival<'_> {
         let position = self.door.entry_point.position;
         let routes = table.entry_points.get(position)?.tls.clone()?;
         drop(table);
-        let limits = [self.door.entry_point.timeouts.read, self.door.shared.guard.limits().head];
-        let limit = limits.into_iter().flatten().fold(HANDSHAKE_TIMEOUT, Duration::min);
-        let deadline = Instant::now() + limit;
+        let own = Instant::now() + HANDSHAKE_TIMEOUT;
+        let deadline = self.door.first_words(self.opened).map_or(own, |(until, _)| until.min(own));
         let accepted = async {
             let mut stream = stream;
             let hello = tls::read_hello(&mut stream, first, deadline).await?;
@@ -317,13 +322,14 @@ impl Arrival<'_> {
         // Read here, where a stop and a silent client are looked after: hyper waits for the
         // preface of HTTP/2 without any limit.
         let mut first = BytesMut::with_capacity(FIRST_READ);
-        if !self.door.begins(&mut stream, &mut first, self.peer).await? {
+        let arrived = (self.peer, self.opened);
+        if !self.door.begins(&mut stream, &mut first, arrived).await? {
             return Ok(());
         }
         let connection = self.connection(Some(client));
         match alpn {
             Alpn::H2 => {
-                self.door.complete_preface(&mut stream, &mut first, self.peer).await?;
+                self.door.complete_preface(&mut stream, &mut first, arrived).await?;
                 let stream = tls::PrefixedStream::new(first.freeze(), stream);
                 Box::pin(serve_http::serve_http2(self.door, connection, self.held, stream)).await
             }

@@ -9,6 +9,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
@@ -19,6 +20,8 @@ use super::overload::Pace;
 
 /// Bytes that are kept before they are written after all.
 const LIMIT: usize = 64 * 1024;
+/// How much of what a client still sends is read behind the last words to it.
+const MAX_UNREAD: usize = 1 << 20;
 
 thread_local! {
     /// A buffer is full in one turn and empty in the next, so one serves the connections of a worker.
@@ -51,7 +54,7 @@ pub(super) fn cork<S>(stream: S, ledger: Option<Ledger>, pace: Pace) -> (Corked<
     (Corked(Rc::clone(&core)), Cork(core))
 }
 
-impl<S: AsyncWrite + Unpin> Cork<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Cork<S> {
     /// Writes what was collected. When the client does not take all of it, the task is woken when it does; then it has
     /// to call again.
     pub(super) fn pull(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -62,9 +65,25 @@ impl<S: AsyncWrite + Unpin> Cork<S> {
         core.poll_empty(cx)
     }
 
-    /// Since when the client has taken nothing of what there is for it.
-    pub(super) fn blocked_since(&self) -> Option<Instant> {
-        self.0.borrow().blocked
+    /// What the client has to be done with next, and until when: so long may it take nothing of what there is for it,
+    /// and so long may it take for a head.
+    pub(super) fn due(
+        &self,
+        stall: Option<Duration>,
+        head: Option<Duration>,
+    ) -> Option<(Instant, Limit)> {
+        let core = self.0.borrow();
+        let answer = core.blocked.zip(stall).map(|(since, stall)| (since + stall, Limit::Answer));
+        let begun = core.ledger.as_ref().and_then(Ledger::head_since);
+        let head = begun.zip(head).map(|(since, head)| (since + head, Limit::RequestHead));
+        answer.into_iter().chain(head).min_by_key(|(until, _)| *until)
+    }
+
+    /// Nothing more comes in, because the client has come to this limit.
+    pub(super) fn spend(&self, limit: Limit) {
+        if let Some(ledger) = &mut self.0.borrow_mut().ledger {
+            ledger.spend(limit);
+        }
     }
 
     /// What the client has used up, if that is why nothing more comes in.
@@ -72,20 +91,45 @@ impl<S: AsyncWrite + Unpin> Cork<S> {
         self.0.borrow().ledger.as_ref()?.spent()
     }
 
-    /// Says why it ends, and ends it; to be polled when nobody else has it any more.
-    pub(super) fn poll_farewell(&self, cx: &mut Context<'_>, begun: &mut bool) -> Poll<()> {
+    /// Says why it ends, and ends it; to be polled when nobody else has it any more. What the client still sends is read
+    /// for a moment, so that it gets to know and no reset.
+    pub(super) fn poll_farewell(&self, cx: &mut Context<'_>, farewell: &mut Farewell) -> Poll<()> {
         let core = &mut *self.0.borrow_mut();
-        if !std::mem::replace(begun, true)
-            && let Some(farewell) = core.ledger.as_ref().and_then(Ledger::farewell)
-        {
-            core.out.extend_from_slice(&farewell);
-            core.unflushed = true;
+        if let Farewell::Due = farewell {
+            if let Some(words) = core.ledger.as_ref().and_then(Ledger::farewell) {
+                core.out.extend_from_slice(&words);
+                core.unflushed = true;
+            }
+            *farewell = Farewell::Begun;
         }
-        if ready!(core.poll_empty(cx)).is_ok() {
-            let _ = ready!(Pin::new(&mut core.stream).poll_shutdown(cx));
+        if let Farewell::Begun = farewell {
+            if ready!(core.poll_empty(cx)).is_err()
+                || ready!(Pin::new(&mut core.stream).poll_shutdown(cx)).is_err()
+            {
+                return Poll::Ready(());
+            }
+            *farewell = Farewell::Said(MAX_UNREAD);
+        }
+        let Farewell::Said(left) = farewell else { return Poll::Ready(()) };
+        let mut scratch = [0; 4096];
+        while *left > 0 {
+            let mut buf = ReadBuf::new(&mut scratch);
+            let read = ready!(Pin::new(&mut core.stream).poll_read(cx, &mut buf));
+            if read.is_err() || buf.filled().is_empty() {
+                break;
+            }
+            *left = left.saturating_sub(buf.filled().len());
         }
         Poll::Ready(())
     }
+}
+
+/// How far the last words to a client have come.
+pub(super) enum Farewell {
+    Due,
+    Begun,
+    /// So much may still be read.
+    Said(usize),
 }
 
 impl<S: AsyncWrite + Unpin> Core<S> {
@@ -186,10 +230,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Corked<S> {
         }
         let before = buf.filled().len();
         ready!(core.pace.poll_read(Pin::new(&mut core.stream), cx, buf))?;
-        if ledger.arrived(buf.filled().get(before..).unwrap_or_default()) {
-            return Poll::Ready(Ok(()));
-        }
-        Poll::Ready(Err(io::Error::other("the client sends too much that is no request")))
+        let left = ledger.take(buf.filled_mut().get_mut(before..).unwrap_or_default());
+        let Some(left) = left else {
+            let error = io::Error::other("the client sends too much that is no request");
+            return Poll::Ready(Err(error));
+        };
+        buf.set_filled(before + left);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -238,6 +285,20 @@ mod tests {
         received: Vec<u8>,
         room: usize,
         flushes: usize,
+        unread: usize,
+    }
+
+    impl AsyncRead for Client {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let count = self.unread.min(buf.remaining());
+            self.unread -= count;
+            buf.put_slice(&vec![7; count]);
+            Poll::Ready(Ok(()))
+        }
     }
 
     impl AsyncWrite for Client {
@@ -310,5 +371,16 @@ mod tests {
         sent.extend_from_slice(&[b"head".as_slice(), &tail].concat()[..taken.unwrap()]);
         assert!(Pin::new(&mut stream).poll_shutdown(&mut cx).is_ready());
         assert!(pull.0.borrow().stream.received == sent);
+    }
+    /// A socket that is closed with bytes unread is reset, and the last words are lost.
+    #[test]
+    fn what_a_client_still_sends_is_read_behind_the_last_words() {
+        let mut cx = Context::from_waker(Waker::noop());
+        for (unread, left) in [(5_000, 0), (MAX_UNREAD + 5_000, 5_000)] {
+            let client = Client { room: usize::MAX, unread, ..Client::default() };
+            let (_, pull) = cork(client, None, Pace::http2(0, None));
+            assert!(pull.poll_farewell(&mut cx, &mut Farewell::Due).is_ready());
+            assert!(pull.0.borrow().stream.unread.abs_diff(left) < 4096, "{unread}");
+        }
     }
 }

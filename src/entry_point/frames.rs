@@ -1,8 +1,8 @@
 //! The account of one HTTP/2 connection: what its client sends besides requests, and what that is worth.
 //!
-//! It follows the heads of frames (RFC 9113, 4.1) in bytes that pass anyway, and copies none of them. What brings
-//! work and no request costs; answers that are delivered, and time, pay. A turn of the connection's task brings a
-//! bounded amount, so that requests are taken up before more of them are decoded.
+//! It follows the heads of frames (RFC 9113, 4.1) in bytes that pass anyway, and changes none of them but small parts of
+//! a body that come together. What brings work and no request costs; answers that are delivered, and time, pay. A turn of
+//! the connection's task brings a bounded amount, so that requests are taken up before more of them are decoded.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -27,8 +27,10 @@ const TURN_HEADS: usize = 16 * 1024;
 const SMALL_HEAD: usize = 128;
 /// What a head costs that was decoded in vain, because it has too many fields.
 const BOMB: u64 = 200;
-/// Frames of a body that carry less are hardly worth their heads.
-const SMALL_DATA: usize = 16;
+/// Frames of a body that carry less are what calls are made of. In one turn each counts.
+const SMALL_DATA: usize = 256;
+/// The largest frame that we take (RFC 9113, 6.5.2).
+const MAX_FRAME: usize = 16_384;
 /// Further parts of a header block that are smaller have been cut up on purpose.
 const SMALL_PART: usize = 1024;
 
@@ -36,7 +38,6 @@ const RST_STREAM: u8 = 3;
 const END_STREAM: u8 = 0x1;
 const ACK: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
-const PADDED: u8 = 0x8;
 
 /// The head of a frame.
 #[derive(Clone, Copy)]
@@ -54,6 +55,16 @@ impl Frame {
         Self { length, kind, flags, stream: u32::from_be_bytes(stream) & 0x7fff_ffff }
     }
 
+    fn write(self, head: &mut [u8; HEAD]) {
+        let [_, length @ ..] = u32::try_from(self.length).unwrap_or_default().to_be_bytes();
+        let [a, b, c, _, flags, ..] = head;
+        ([*a, *b, *c], *flags) = (length, self.flags);
+    }
+
+    fn is_small_data(self) -> bool {
+        self.kind == 0 && (1..SMALL_DATA).contains(&self.length)
+    }
+
     fn has(self, flag: u8) -> bool {
         self.flags & flag != 0
     }
@@ -61,12 +72,10 @@ impl Frame {
     /// What it costs, measured by the work that it makes.
     fn cost(self) -> u32 {
         match self.kind {
-            // DATA
-            0 if self.has(END_STREAM) => 0,
-            0 if self.length == 0 => 10,
-            0 => u32::from(self.length < SMALL_DATA || self.has(PADDED)),
-            // HEADERS, and what has an account of its own
-            1 | RST_STREAM => 0,
+            // DATA without anything
+            0 if self.length == 0 && !self.has(END_STREAM) => 10,
+            // DATA and HEADERS, and what has an account of its own
+            0 | 1 | RST_STREAM => 0,
             // SETTINGS: answered, and applied to every open stream
             4 if !self.has(ACK) => 10,
             // PING: answered
@@ -82,7 +91,7 @@ impl Frame {
 }
 
 /// Where a stream of frames is.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Walk {
     head: [u8; HEAD],
     /// Bytes of a head that has begun.
@@ -129,9 +138,63 @@ impl Walk {
         }
     }
 
+    /// Where in bytes that continue them the first frame begins.
+    fn first_frame(&self, bytes: &[u8]) -> Option<usize> {
+        if self.begun == 0 {
+            return Some(self.left);
+        }
+        let (mut head, rest) = (self.head, bytes.get(..HEAD - self.begun)?);
+        head.iter_mut().skip(self.begun).zip(rest).for_each(|(place, byte)| *place = *byte);
+        Some(rest.len() + Frame::read(head).length)
+    }
+
     fn is_between_frames(&self) -> bool {
         self.begun == 0 && self.left == 0
     }
+}
+
+/// Makes one frame of small frames of a body that stand behind each other, from the first frame of `bytes` on. Returns
+/// how many bytes are left.
+///
+/// A part that waits costs the codec as much as 256 bytes of it would, so it takes some thousands of them for an attack
+/// (`too_many_data_frames`); calls are made of such parts, and the server may be slower than the client for a moment.
+fn gather(bytes: &mut [u8], first: usize) -> usize {
+    let (mut from, mut to) = (first, first);
+    // The last frame that was kept, and where it is.
+    let mut open: Option<(Frame, usize)> = None;
+    while let Some(head) = bytes.get(from..).and_then(<[u8]>::first_chunk::<HEAD>) {
+        let frame = Frame::read(*head);
+        let end = from + HEAD + frame.length;
+        if end > bytes.len() {
+            break;
+        }
+        let small = frame.is_small_data() && frame.flags & !END_STREAM == 0;
+        match &mut open {
+            Some((run, at))
+                if small
+                    && frame.stream == run.stream
+                    && run.length + frame.length <= MAX_FRAME =>
+            {
+                bytes.copy_within(from + HEAD..end, to);
+                to += frame.length;
+                run.length += frame.length;
+                run.flags |= frame.flags;
+                if let Some(head) = bytes.get_mut(*at..).and_then(<[u8]>::first_chunk_mut) {
+                    run.write(head);
+                }
+            }
+            _ => {
+                open = small.then_some((frame, to));
+                bytes.copy_within(from..end, to);
+                to += end - from;
+            }
+        }
+        // Nothing belongs behind the end of a body.
+        open = open.filter(|(run, _)| !run.has(END_STREAM));
+        from = end;
+    }
+    bytes.copy_within(from.., to);
+    to + bytes.len() - from
 }
 
 struct Bucket {
@@ -193,14 +256,26 @@ pub(super) struct Ledger {
     bombs: u64,
     turn: u32,
     turn_heads: usize,
+    /// Small parts of bodies that came last.
+    small: usize,
+    /// Whether a header block is open, and whether a part of one is what came last.
+    block: bool,
+    part: bool,
+    /// Since when a header block is coming in, where that counts.
+    head_since: Option<Instant>,
+    times_heads: bool,
     last_stream: u32,
     spent: Option<Limit>,
 }
 
 impl Ledger {
     pub(super) fn new(limits: &Limits, conversation: &Arc<Conversation>) -> Self {
-        let streams = conversation.door.entry_point.http2_max_concurrent_streams;
-        let resets = limits.resets.map(|allowance| Allowance {
+        let entry_point = &conversation.door.entry_point;
+        let streams = entry_point.http2_max_concurrent_streams;
+        // Whoever speaks for others brings what all of them do, and ends with all of them.
+        let counts = !entry_point.trusted.names(conversation.connection.peer_ip);
+        let resets = limits.resets.filter(|_| counts);
+        let resets = resets.map(|allowance| Allowance {
             burst: allowance.burst.max(streams.saturating_mul(2)),
             ..allowance
         });
@@ -209,29 +284,64 @@ impl Ledger {
             incoming: Walk { left: PREFACE, ..Walk::default() },
             outgoing: Walk::default(),
             free: true,
-            frames: limits.frames.map(Bucket::new),
+            frames: limits.frames.filter(|_| counts).map(Bucket::new),
             resets: resets.map(Bucket::new),
             delivered: 0,
             paid: 0,
             bombs: 0,
             turn: 0,
             turn_heads: 0,
+            small: 0,
+            block: false,
+            part: false,
+            head_since: None,
+            times_heads: limits.head.is_some(),
             last_stream: 0,
             spent: None,
         }
     }
 
+    /// Takes account of what the client has sent, and puts its small parts together. Returns how many bytes are left;
+    /// `None` when it was too much.
+    #[inline]
+    pub(super) fn take(&mut self, bytes: &mut [u8]) -> Option<usize> {
+        let before = self.incoming;
+        self.small = 0;
+        if !self.arrived(bytes) {
+            return None;
+        }
+        let first = if self.small > 1 { before.first_frame(bytes) } else { None };
+        Some(first.map_or(bytes.len(), |first| gather(bytes, first)))
+    }
+
     /// Takes account of what the client has sent. `false` when it was too much.
     #[inline]
-    pub(super) fn arrived(&mut self, bytes: &[u8]) -> bool {
+    fn arrived(&mut self, bytes: &[u8]) -> bool {
         let mut incoming = std::mem::take(&mut self.incoming);
         incoming.follow(bytes, |frame| self.charge(frame));
         self.incoming = incoming;
+        if self.times_heads {
+            if self.block || (self.part && self.incoming.left > 0) {
+                self.head_since.get_or_insert_with(Instant::now);
+            } else {
+                self.head_since = None;
+            }
+        }
         self.spent.is_none()
     }
 
+    /// Since when a header block is coming in, where that counts.
+    pub(super) fn head_since(&self) -> Option<Instant> {
+        self.head_since
+    }
+
     fn charge(&mut self, frame: Frame) {
-        if matches!(frame.kind, 1 | 9) {
+        self.part = matches!(frame.kind, 1 | 9);
+        if self.part {
+            self.block = !frame.has(END_HEADERS);
+            if frame.kind == 1 {
+                self.head_since = None;
+            }
             self.turn_heads += frame.length.max(SMALL_HEAD);
             self.last_stream = self.last_stream.max(frame.stream);
         }
@@ -247,6 +357,9 @@ impl Ledger {
             }
         } else if frame.kind == RST_STREAM {
             self.reset();
+        } else if frame.is_small_data() {
+            self.turn += 1;
+            self.small += 1;
         }
     }
 
@@ -281,6 +394,7 @@ impl Ledger {
     /// Takes account of bytes that the client has got.
     pub(super) fn delivered(&mut self, bytes: usize) {
         self.delivered += bytes as u64;
+        self.conversation.delivered.fetch_add(bytes as u64, Relaxed);
     }
 
     /// Whether this turn has brought enough.
@@ -291,6 +405,11 @@ impl Ledger {
     /// The turn is over.
     pub(super) fn next_turn(&mut self) {
         (self.turn, self.turn_heads) = (0, 0);
+    }
+
+    /// The client has come to this limit.
+    pub(super) fn spend(&mut self, limit: Limit) {
+        self.spent = Some(limit);
     }
 
     /// What the client has used up.
@@ -355,6 +474,63 @@ mod tests {
         }
     }
 
+    /// Whatever frames there are and however they are cut up, what they say stays the same, and small parts of one body
+    /// become few.
+    #[tokio::test(start_paused = true)]
+    async fn small_parts_of_a_body_are_put_together() {
+        let part = |stream, flags, text: &str| {
+            let mut frame = frame(text.len(), 0, flags, stream);
+            frame.splice(HEAD.., text.bytes());
+            frame
+        };
+        let mut bytes = Vec::new();
+        for at in 0..3000_u32 {
+            bytes.extend(part(1, 0, &format!("{at},")));
+            match at % 700 {
+                100 => bytes.extend(frame(300, 0, 0, 1)),
+                200 => bytes.extend(frame(8, 6, 0, 0)),
+                300 => bytes.extend(part(3, 0, "other")),
+                400 => bytes.extend(part(1, 0x8, "\x01padded.")),
+                500 => bytes.extend(frame(0, 0, 0, 1)),
+                600 => {
+                    bytes.extend([part(5, 0, "en"), part(5, 1, "d"), part(5, 0, "late")].concat());
+                }
+                _ => {}
+            }
+        }
+        // What is said, in its order: bodies of each stream byte by byte, everything else as it is.
+        let said = |bytes: &[u8]| {
+            let (mut said, mut rest, mut frames) = (Vec::new(), bytes, 0);
+            while let Some((head, behind)) = rest.split_first_chunk::<HEAD>() {
+                let frame = Frame::read(*head);
+                let (payload, behind) = behind.split_at(frame.length);
+                if frame.kind == 0 && !frame.has(0x8) && frame.length > 0 {
+                    said.extend(payload.iter().map(|byte| (0, 0, frame.stream, vec![*byte])));
+                    if frame.has(END_STREAM) {
+                        said.push((0, END_STREAM, frame.stream, Vec::new()));
+                    }
+                } else {
+                    said.push((frame.kind, frame.flags, frame.stream, payload.to_vec()));
+                }
+                (rest, frames) = (behind, frames + 1);
+            }
+            assert!(rest.is_empty());
+            (said, frames)
+        };
+        for cut in [7, 10, 100, 1000, 8192, bytes.len()] {
+            let mut ledger = opened(1000, 10);
+            let mut got = Vec::new();
+            for piece in bytes.chunks(cut) {
+                let mut piece = piece.to_vec();
+                let left = ledger.take(&mut piece).unwrap();
+                got.extend_from_slice(&piece[..left]);
+            }
+            let ((want, all), (got, frames)) = (said(&bytes), said(&got));
+            assert!(want == got, "{cut}");
+            assert!(frames <= all.min(3 * bytes.len() / cut + 60), "{cut}: {frames} of {all}");
+        }
+    }
+
     /// G-25
     #[tokio::test(start_paused = true)]
     async fn frames_without_use_are_paid_by_time_and_by_answers() {
@@ -372,7 +548,6 @@ mod tests {
             (frame(8, 6, 0, 0), 500),
             (frame(5, 2, 0, 1), 1000),
             (frame(0, 0, 0, 1), 100),
-            (frame(1, 0, 0, 1), 1000),
             (frame(1, 9, 0, 1), 10),
             (frame(9, 0x10, 0, 0), 1000),
         ] {
@@ -387,7 +562,8 @@ mod tests {
         let mut ledger = opened(10, 10);
         for frame in [
             frame(100, 1, 5, 1),
-            frame(100, 0, 0, 1),
+            frame(1, 0, 0, 1),
+            frame(100, 0, 0x8, 1),
             frame(16_384, 0, 0, 1),
             frame(0, 0, 1, 1),
             frame(1, 0, 1, 1),
@@ -431,5 +607,63 @@ mod tests {
         ledger.next_turn();
         assert!(!ledger.has_enough());
         assert!(ledger.arrived(&frame(4, 8, 0, 0).repeat(250)) && ledger.has_enough());
+        ledger.next_turn();
+        assert!(ledger.arrived(&frame(7, 0, 0, 1).repeat(250)) && ledger.has_enough());
+    }
+    #[tokio::test(start_paused = true)]
+    async fn who_speaks_for_others_has_no_account() {
+        let limits = Limits {
+            frames: Some(Allowance { burst: 1, per_second: 0 }),
+            resets: Some(Allowance { burst: 1, per_second: 0 }),
+            ..Limits::default()
+        };
+        let flood = [frame(4, 3, 0, 1), frame(8, 6, 0, 0)].concat().repeat(1000);
+        for (everybody, ranges, spared) in [
+            (false, "192.0.2.0/24", true),
+            (false, "198.51.100.0/24", false),
+            (true, "::/0", false),
+        ] {
+            let ranges = [ranges.parse().unwrap()];
+            let door = door_with(|entry_point| {
+                entry_point.trusted =
+                    crate::exchange::forwarded::TrustedSources::new(everybody, &ranges);
+            });
+            let conversation = Conversation::new(&door, connection(&door), None, None, 0);
+            let mut ledger = Ledger::new(&limits, &conversation);
+            assert!(ledger.arrived(&[b'x'; PREFACE]));
+            assert_eq!(ledger.arrived(&flood), spared, "{everybody} {ranges:?}");
+            assert!(ledger.has_enough(), "turns are for everybody");
+        }
+    }
+
+    /// G-35: the time of a head begins with its first byte, and only a head that is not whole has one.
+    #[tokio::test(start_paused = true)]
+    async fn the_time_of_a_head_is_taken() {
+        let door = door_with(|_| {});
+        let conversation = Conversation::new(&door, connection(&door), None, None, 0);
+        let limits = Limits { head: Some(Duration::from_secs(10)), ..Limits::default() };
+        let mut ledger = Ledger::new(&limits, &conversation);
+        let start = Instant::now();
+        let mut says = |bytes: &[u8]| {
+            assert!(ledger.arrived(bytes));
+            ledger.head_since().map(|since| (since - start).as_secs())
+        };
+        assert_eq!(says(&[b'x'; PREFACE]), None);
+        let whole = frame(100, 1, 4, 1);
+        assert_eq!(says(&whole), None);
+        let second = Duration::from_secs(1);
+        tokio::time::advance(second).await;
+        assert_eq!(says(&whole[..50]), Some(1), "a part of a frame");
+        tokio::time::advance(second).await;
+        assert_eq!(says(&whole[50..80]), Some(1));
+        // Its end, and the beginning of another one.
+        assert_eq!(says(&[&whole[80..], &whole[..20]].concat()), Some(2));
+        assert_eq!(says(&whole[20..]), None);
+        tokio::time::advance(second).await;
+        assert_eq!(says(&frame(100, 1, 0, 3)), Some(3), "a frame, and more to come");
+        tokio::time::advance(second).await;
+        assert_eq!(says(&frame(2000, 9, 0, 3)), Some(3));
+        assert_eq!(says(&frame(2000, 9, 4, 3)), None);
+        assert_eq!(says(&frame(2000, 0, 0, 3)[..70]), None, "a body has its own time");
     }
 }

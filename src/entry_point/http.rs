@@ -18,13 +18,13 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connection::{Door, Stream};
-use super::cork::cork;
+use super::cork::{Farewell, cork};
 use super::exchange::answer;
 use super::frames::Ledger;
 use super::guard::Limit;
 use super::overload::Pace;
 use super::rest::{Home, Lent, REST_AFTER, leave, rest};
-use super::stream::{Stalled, Stream as HttpStream};
+use super::stream::{Stall, Stream as HttpStream};
 use crate::exchange::memory::Held;
 use crate::exchange::{Connection, Response};
 use crate::wire::{GateControl, GateLimit, GateTimeouts, HeadLimits, LazySleep, RequestGate};
@@ -48,8 +48,6 @@ const USUAL_WINDOW: u32 = 1 << 20;
 
 /// How long a connection of HTTP/2 may rest when resources run short.
 const TIRED: Duration = Duration::from_secs(1);
-/// Longer than any connection lasts.
-const NEVER: Duration = Duration::from_hours(10 * 365 * 24);
 
 /// What the requests of one connection share.
 pub(super) struct Conversation {
@@ -63,6 +61,8 @@ pub(super) struct Conversation {
     open: AtomicUsize,
     /// Requests that were answered to their end.
     pub(super) answered: AtomicU64,
+    /// HTTP/2 only: bytes that the client has taken.
+    pub(super) delivered: AtomicU64,
     /// HTTP/2 only: heads that were refused because they had too many fields.
     pub(super) bombs: AtomicU64,
     /// HTTP/2 only: size of the heads of the requests that are open.
@@ -91,6 +91,7 @@ impl Conversation {
             requests: AtomicU64::new(requests),
             open: AtomicUsize::new(0),
             answered: AtomicU64::new(0),
+            delivered: AtomicU64::new(0),
             bombs: AtomicU64::new(0),
             heads: AtomicUsize::new(0),
             last_busy: AtomicU64::new(0),
@@ -124,9 +125,12 @@ impl Conversation {
 
     /// Whether nothing is open, and has not been for long enough to be closed when resources run short.
     fn is_tired(&self) -> bool {
-        self.door.closes_idle()
-            && self.open.load(Relaxed) == 0
-            && self.idle_since() + TIRED <= Instant::now()
+        self.door.closes_idle() && self.open() == 0 && self.idle_since() + TIRED <= Instant::now()
+    }
+
+    /// Requests that are not over. HTTP/2 only.
+    pub(super) fn open(&self) -> usize {
+        self.open.load(Relaxed)
     }
 
     /// HTTP/2 only, for a request that is open: whether others are.
@@ -135,7 +139,7 @@ impl Conversation {
     }
 
     /// Takes note that the client has reached a limit.
-    fn hit(&self, limit: Limit) {
+    pub(super) fn hit(&self, limit: Limit) {
         self.door.shared.guard.hit(limit, &self.door.entry_point, self.connection.peer);
     }
 
@@ -188,14 +192,16 @@ async fn talk<S: Stream>(
         max_header_fields: entry_point.limits.max_fields,
         close_on_noise: !entry_point.facts.exact,
     };
+    let own = door.shared.guard.limits();
     let timeouts = GateTimeouts {
         idle: entry_point.timeouts.idle,
         read: entry_point.timeouts.read,
         body: entry_point.timeouts.body,
         write: entry_point.timeouts.write,
         rest: Some(REST_AFTER),
-        head: door.shared.guard.limits().head,
-        stall: door.shared.guard.limits().stall,
+        head: own.head,
+        head_by: own.head.filter(|_| requests == 0).map(|limit| connection.opened + limit),
+        stall: own.stall,
     };
     let (gate, control) = RequestGate::new(stream, first, limits, timeouts);
     let gate_control = Some(Arc::clone(&control));
@@ -264,7 +270,8 @@ pub(super) async fn serve_http2<S: Stream>(
     let pace = Pace::http2(window.unwrap_or(USUAL_WINDOW), held);
     let (corked, cork) = cork(stream, Some(Ledger::new(limits, &conversation)), pace);
     let list_size = u32::try_from(entry_point.limits.max_bytes).unwrap_or(u32::MAX);
-    let stall = limits.stall.map(|stall| (stall, Arc::clone(&conversation)));
+    let stall = limits.stall;
+    let stall = stall.map(|limit| Stall { limit, conversation: Arc::clone(&conversation) });
     let executor = LocalExecutor { write: entry_point.timeouts.write, stall };
     let mut builder = http2::Builder::new(executor);
     builder
@@ -277,7 +284,7 @@ pub(super) async fn serve_http2<S: Stream>(
         builder.initial_connection_window_size(window).initial_stream_window_size(window);
     }
     let mut served = pin!(builder.serve_connection(TokioIo::new(corked), service));
-    let mut stalled = LazySleep::default();
+    let mut late = LazySleep::default();
     let idle = entry_point.timeouts.idle;
     let mut timer = pin!(sleep_until(Instant::now() + idle.unwrap_or_default()));
     let mut drain = pin!(door.drain.told());
@@ -290,7 +297,7 @@ pub(super) async fn serve_http2<S: Stream>(
             let mut leave = conversation.closing.load(Relaxed) || stop.is_ready();
             if let Some(idle) = idle {
                 while !leave && timer.as_mut().poll(task).is_ready() {
-                    let busy = conversation.open.load(Relaxed) > 0;
+                    let busy = conversation.open() > 0;
                     let end = conversation.idle_since() + idle;
                     let now = Instant::now();
                     leave = !busy && end <= now;
@@ -321,7 +328,7 @@ pub(super) async fn serve_http2<S: Stream>(
         while leaving && polled.is_pending() && timer.as_mut().poll(task).is_ready() {
             let now = Instant::now();
             let end = conversation.idle_since() + LEAVE_TIME;
-            if conversation.open.load(Relaxed) == 0 && end <= now {
+            if conversation.open() == 0 && end <= now {
                 return Poll::Ready(Ok(()));
             }
             timer.as_mut().reset(end.max(now + LEAVE_TIME / 10));
@@ -331,10 +338,14 @@ pub(super) async fn serve_http2<S: Stream>(
             return Poll::Ready(Ok(()));
         }
         if polled.is_pending()
-            && let Some((since, stall)) = cork.blocked_since().zip(limits.stall)
-            && stalled.poll(task, Some(since + stall), None).is_ready()
+            && let Some((until, limit)) = cork.due(limits.stall, limits.head)
+            && late.poll(task, Some(until), None).is_ready()
         {
-            conversation.hit(Limit::Answer);
+            match limit {
+                // Who takes nothing would not hear it.
+                Limit::Answer => conversation.hit(limit),
+                limit => cork.spend(limit),
+            }
             return Poll::Ready(Ok(()));
         }
         polled
@@ -342,8 +353,8 @@ pub(super) async fn serve_http2<S: Stream>(
     .await;
     if let Some(limit) = cork.spent() {
         conversation.hit(limit);
-        let mut begun = false;
-        let farewell = poll_fn(|task| cork.poll_farewell(task, &mut begun));
+        let mut farewell = Farewell::Due;
+        let farewell = poll_fn(|task| cork.poll_farewell(task, &mut farewell));
         let _ = timeout(FAREWELL, farewell).await;
         return Ok(());
     }
@@ -374,8 +385,7 @@ struct LocalExecutor {
     /// For a whole exchange (`writeTimeout`). Neither a body nor a service is asked for more while
     /// the client lets nothing through, so the time is kept here; the end of it resets the stream.
     write: Option<Duration>,
-    /// How long the client may take nothing of one stream.
-    stall: Option<(Duration, Arc<Conversation>)>,
+    stall: Option<Stall>,
 }
 
 impl<F> hyper::rt::Executor<F> for LocalExecutor
@@ -384,18 +394,10 @@ where
     F::Output: 'static,
 {
     fn execute(&self, future: F) {
-        let Some((stall, conversation)) = self.stall.clone() else {
-            let future = HttpStream::new(future, None);
-            return match self.write {
-                Some(limit) => drop(spawn_local(timeout(limit, future))),
-                None => drop(spawn_local(future)),
-            };
-        };
-        let future = timeout(self.write.unwrap_or(NEVER), HttpStream::new(future, Some(stall)));
-        spawn_local(async move {
-            if let Ok(Err(Stalled)) = future.await {
-                conversation.hit(Limit::Answer);
-            }
-        });
+        let future = HttpStream::new(future, self.stall.clone());
+        match self.write {
+            Some(limit) => drop(spawn_local(timeout(limit, future))),
+            None => drop(spawn_local(future)),
+        }
     }
 }

@@ -10,7 +10,7 @@ use super::stream::{Turn, waits_for};
 use crate::exchange::{Body, BodyError};
 
 /// The size of the largest frame of HTTP/2 that every client takes. A slow client has its time for each of them.
-const PIECE: usize = 16 * 1024;
+pub(super) const PIECE: usize = 16 * 1024;
 
 /// The body of an answer over HTTP/2, whose stream is being polled whenever it is.
 pub(super) struct Paced {

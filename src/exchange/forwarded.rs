@@ -224,11 +224,15 @@ impl TrustedSources {
 
     /// Whether a peer with this address may set forwarded headers.
     pub fn trust(&self, peer: IpAddr) -> bool {
-        self.insecure
-            || match peer.to_canonical() {
-                IpAddr::V4(address) => contains(&self.v4, u32::from(address)),
-                IpAddr::V6(address) => contains(&self.v6, u128::from(address)),
-            }
+        self.insecure || self.names(peer)
+    }
+
+    /// Whether a range names this peer: `insecure` trusts everybody and names nobody.
+    pub fn names(&self, peer: IpAddr) -> bool {
+        match peer.to_canonical() {
+            IpAddr::V4(address) => contains(&self.v4, u32::from(address)),
+            IpAddr::V6(address) => contains(&self.v6, u128::from(address)),
+        }
     }
 }
 

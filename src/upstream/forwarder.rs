@@ -103,6 +103,7 @@ impl Forwarder {
             let asked = upgrade.is_some();
             let start = Instant::now();
             let mut line = self.line(start, asked, owner);
+            line.exact = cx.connection.entry_point.exact;
             if let Some(first_byte) = watch.as_ref().and_then(|watch| watch.answer.first_byte) {
                 line.response_header = first_byte;
             }
@@ -199,7 +200,8 @@ impl Forwarder {
     ) -> Line<'a> {
         let Self { transport, origin, target, .. } = self;
         let response_header = transport.timeouts.response_header;
-        Line { transport, origin, target, start, upgrade, response_header, owner, fresh: false }
+        let (fresh, exact) = (false, false);
+        Line { transport, origin, target, start, upgrade, owner, response_header, fresh, exact }
     }
 
     /// Makes a client's request fit for the server; returns the upgrade that it asks for.

@@ -53,6 +53,8 @@ pub(super) struct Line<'a> {
     pub(super) response_header: Option<Duration>,
     /// Over no connection that was idle before.
     pub(super) fresh: bool,
+    /// A server that does not answer `Expect: 100-continue` is waited for as long each time, as Go does.
+    pub(super) exact: bool,
 }
 
 /// Why there is no answer.
@@ -119,7 +121,7 @@ impl Line<'_> {
         let outcome = if limit.is_none() && !held {
             pending.await.map_err(Some)
         } else {
-            Box::pin(wait(pending, self.origin, upload.as_deref(), limit)).await
+            Box::pin(self.wait(pending, upload.as_deref(), limit)).await
         };
         match outcome {
             Ok(answer) => Ok(answer),
@@ -152,7 +154,7 @@ impl Line<'_> {
         let spare = copy(request);
         let taken = std::mem::replace(request, http::Request::new(Upload::empty()));
         let pending = pin!(lease.sender.try_send_request(taken));
-        let waited = wait(pending, self.origin, upload.as_deref(), self.response_header);
+        let waited = self.wait(pending, upload.as_deref(), self.response_header);
         match waited.await {
             Ok(response) => {
                 if let Some(refusals) = &self.origin.refusals {
@@ -181,6 +183,48 @@ impl Line<'_> {
             }
         }
     }
+
+    /// Waits for an answer; `Err(None)` when its head does not come in time. The time runs from the
+    /// end of the upload (Go `ResponseHeaderTimeout`).
+    async fn wait<F, T, E>(
+        &self,
+        mut pending: Pin<&mut F>,
+        upload: Option<&UploadState>,
+        limit: Option<Duration>,
+    ) -> Result<T, Option<E>>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
+        if let Some(upload) = upload.filter(|upload| upload.is_held()) {
+            let origin = self.origin;
+            let in_vain = origin.in_vain.load(Ordering::Relaxed);
+            let mute = !self.exact && in_vain >= MUTE_AFTER && !in_vain.is_multiple_of(MUTE_TRIAL);
+            let patience = if mute { MUTE_TIMEOUT } else { EXPECT_CONTINUE_TIMEOUT };
+            tokio::select! {
+                biased;
+                answer = &mut pending => {
+                    origin.in_vain.store(0, Ordering::Relaxed);
+                    return answer.map_err(Some);
+                }
+                () = poll_fn(|cx| upload.poll_released(cx)) => {
+                    origin.in_vain.store(0, Ordering::Relaxed);
+                }
+                () = tokio::time::sleep(patience) => {
+                    origin.in_vain.fetch_add(1, Ordering::Relaxed);
+                    upload.release();
+                }
+            }
+        }
+        let Some(limit) = limit else { return pending.await.map_err(Some) };
+        if let Some(upload) = upload {
+            tokio::select! {
+                biased;
+                answer = &mut pending => return answer.map_err(Some),
+                () = poll_fn(|cx| upload.poll_over(cx)) => {}
+            }
+        }
+        tokio::time::timeout(limit, pending).await.map_err(|_| None)?.map_err(Some)
+    }
 }
 
 /// A failure, and whether the request is whole and may go out again.
@@ -205,47 +249,6 @@ const TIMED_OUT: Failed = Failed {
     again: false,
     refused: None,
 };
-
-/// Waits for an answer; `Err(None)` when its head does not come in time. The time runs from the
-/// end of the upload (Go `ResponseHeaderTimeout`).
-async fn wait<F, T, E>(
-    mut pending: Pin<&mut F>,
-    origin: &Origin,
-    upload: Option<&UploadState>,
-    limit: Option<Duration>,
-) -> Result<T, Option<E>>
-where
-    F: Future<Output = Result<T, E>>,
-{
-    if let Some(upload) = upload.filter(|upload| upload.is_held()) {
-        let in_vain = origin.in_vain.load(Ordering::Relaxed);
-        let mute = in_vain >= MUTE_AFTER && !in_vain.is_multiple_of(MUTE_TRIAL);
-        let patience = if mute { MUTE_TIMEOUT } else { EXPECT_CONTINUE_TIMEOUT };
-        tokio::select! {
-            biased;
-            answer = &mut pending => {
-                origin.in_vain.store(0, Ordering::Relaxed);
-                return answer.map_err(Some);
-            }
-            () = poll_fn(|cx| upload.poll_released(cx)) => {
-                origin.in_vain.store(0, Ordering::Relaxed);
-            }
-            () = tokio::time::sleep(patience) => {
-                origin.in_vain.fetch_add(1, Ordering::Relaxed);
-                upload.release();
-            }
-        }
-    }
-    let Some(limit) = limit else { return pending.await.map_err(Some) };
-    if let Some(upload) = upload {
-        tokio::select! {
-            biased;
-            answer = &mut pending => return answer.map_err(Some),
-            () = poll_fn(|cx| upload.poll_over(cx)) => {}
-        }
-    }
-    tokio::time::timeout(limit, pending).await.map_err(|_| None)?.map_err(Some)
-}
 
 /// What a failure of an HTTP/1 exchange means (Traefik reference, section on generated responses).
 fn blame(failure: &http1::Failure, upload: Option<&UploadState>) -> ProxyError {

@@ -47,6 +47,8 @@ pub struct GateTimeouts {
     pub rest: Option<Duration>,
     /// For a head alone, where that is less than `read`.
     pub head: Option<Duration>,
+    /// When the first head must be there, if not before: a client may have taken its time already.
+    pub head_by: Option<Instant>,
     /// How long a client may take nothing of what there is for it, then the write fails with `TimedOut`. A tunnel has
     /// no such limit.
     pub stall: Option<Duration>,
@@ -310,12 +312,14 @@ impl<S> RequestGate<S> {
         let read = self.timeouts.read;
         let started = self.started.map(|(_, at)| at);
         match self.track.phase {
+            Phase::Head if control.requests() == 0 => {
+                let since = started.or_else(|| control.idle_since())?;
+                let limit = self.timeouts.of_head().map(|limit| since + limit);
+                [limit, self.timeouts.head_by].into_iter().flatten().min()
+            }
             Phase::Head if started.is_some() => {
                 // A head that was pipelined has its time when the requests before it have had theirs.
                 Some(started?.max(control.idle_since()?) + self.timeouts.of_head()?)
-            }
-            Phase::Head if control.requests() == 0 => {
-                Some(control.idle_since()? + self.timeouts.of_head()?)
             }
             Phase::Head if self.write_blocked => None,
             Phase::Head => {
@@ -360,9 +364,11 @@ impl<S> RequestGate<S> {
             self.resting = true;
             self.track.control.rest();
         }
-        let in_head = self.started.is_some() || self.track.control.requests() == 0;
-        if in_head && self.timeouts.head.is_some() && self.timeouts.head == self.timeouts.of_head()
-        {
+        let first = self.track.control.requests() == 0;
+        let GateTimeouts { head, head_by, .. } = self.timeouts;
+        let by = first && head_by.is_some_and(|by| by <= Instant::now());
+        let in_head = first || self.started.is_some();
+        if by || (in_head && head.is_some() && head == self.timeouts.of_head()) {
             self.track.control.reach(GateLimit::Head);
         }
         self.eof = true;

@@ -66,6 +66,34 @@ fn an_endless_word_of_the_authentication_server_is_a_no() {
     assert_eq!(origin.count(), 0);
 }
 
+/// T-28: how long that answer may be is Doorward's own word: under `exact` any length is, as it is in Traefik.
+#[test]
+fn a_long_word_of_the_authentication_server_counts_under_exact_only() {
+    const LENGTH: usize = 17 << 20;
+    let origin = Origin::start();
+    for (profile, status, answer) in [
+        ("exact", "200 OK", (200, 0)),
+        ("exact", "403 No", (403, LENGTH)),
+        ("safe", "200 OK", (401, 0)),
+        ("safe", "403 No", (401, 0)),
+    ] {
+        let auth = Origin::raw(move |mut stream, _| {
+            let _ = stream.read(&mut [0; 4096]);
+            let head = format!("HTTP/1.1 {status}\r\nContent-Length: {LENGTH}\r\n\r\n");
+            let _ = stream.write_all(head.as_bytes());
+            let _ = stream.write_all(&vec![b'x'; LENGTH]);
+        });
+        let middleware = format!("forwardAuth: {{address: '{}'}}", auth.url());
+        let options = json!({"core": {"profile": profile}});
+        let process = Process::start(&options, &through(&origin.url(), &middleware));
+        let mut client = Client::connect(process.address("web")).unwrap();
+        let got = client.send(&Ask::get("/")).unwrap();
+        let length = if got.status == 200 { 0 } else { got.body.len() };
+        assert_eq!((got.status, length), answer, "{profile}: {status}");
+    }
+    assert_eq!(origin.count(), 1, "the one that was let through");
+}
+
 /// T-05 (CVE-2023-29013): many tiny fields cost no more than they are bytes.
 #[test]
 fn tiny_fields_are_not_dearer_than_their_bytes() {

@@ -292,12 +292,9 @@ fn idle_connections_that_are_closed_are_seen_by_nobody() {
     println!("F-08: {} requests, {opened} connections, no 502", 8 * each);
 }
 
-/// F-11: whether a server says 100, says nothing, or does not know what that is, no upload stands
-/// still, and the connection is clean after it.
-#[test]
-fn nobody_waits_for_a_100_that_does_not_come() {
-    // Waits for the body and never says 100, as HTTP/1.0 servers do.
-    let mute = Origin::raw(|mut stream, _| {
+/// Waits for the body and never says 100, as HTTP/1.0 servers do.
+fn mute() -> Origin {
+    Origin::raw(|mut stream, _| {
         let mut seen = Vec::new();
         let mut piece = [0; 4096];
         while let Ok(count @ 1..) = stream.read(&mut piece) {
@@ -308,8 +305,14 @@ fn nobody_waits_for_a_100_that_does_not_come() {
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
             }
         }
-    });
-    for origin in [Origin::start(), mute] {
+    })
+}
+
+/// F-11: whether a server says 100, says nothing, or does not know what that is, no upload stands
+/// still, and the connection is clean after it.
+#[test]
+fn nobody_waits_for_a_100_that_does_not_come() {
+    for origin in [Origin::start(), mute()] {
         let proxy = Proxy::start(&everything_to(&origin.url()));
         let mut client = proxy.client();
         let mut one = |_| {
@@ -328,6 +331,24 @@ fn nobody_waits_for_a_100_that_does_not_come() {
             (median((0..11).map(&mut one).collect()), control(&proxy))
         });
         println!("F-11: {taken:?}");
+    }
+}
+
+/// F-11: under `exact` such a server is waited for as long each time, as Go does.
+#[test]
+fn exact_waits_for_each_100() {
+    let origin = mute();
+    let options = json!({"core": {"profile": "exact"}});
+    let proxy = Proxy::with(options).start(&everything_to(&origin.url()));
+    let mut client = proxy.client();
+    for _ in 0..5 {
+        let ask = Ask::post("/", "hello").header("Expect", "100-continue");
+        let start = Instant::now();
+        client.write_raw(ask.head().as_bytes()).unwrap();
+        assert_eq!(client.read_head().unwrap().0, 100);
+        assert!(start.elapsed() >= ms(900), "{:?}", start.elapsed());
+        client.write_raw(b"hello").unwrap();
+        assert_eq!(client.read("POST").unwrap().status, 200);
     }
 }
 

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::harness::binary::Process;
 use crate::harness::certs::Tls;
 use crate::harness::client::socket;
+use crate::harness::flood::frames::*;
 use crate::harness::flood::{Attack, alone, withstand};
 use crate::harness::{
     Ask, Client, DEADLINE, Origin, Proxy, Reply, block_on, everything_to, http2, pause, until,
@@ -246,6 +247,93 @@ fn readers_that_take_nothing_are_cut() {
         let body = answer.into_body().collect().await.unwrap();
         assert_eq!(body.to_bytes().len(), 24 << 20, "its connection lives");
     });
+}
+
+/// G-34: on a slow line each of many streams waits long for its turn, and none is cut while the line moves.
+#[test]
+fn many_streams_on_a_slow_line_are_not_cut() {
+    const STREAMS: u32 = 24;
+    /// Each of them has more for the client than its window lets through.
+    const LENGTH: usize = 60_000;
+    let origin = Origin::with(|_| Reply::ok(vec![7; LENGTH]));
+    let limits = json!({"limits": {"answer": {"stall": "3s"}}});
+    let proxy = Proxy::with(limits).start(&everything_to(&origin.url()));
+    let mut stream = socket(proxy.address("web")).unwrap();
+    let asked: Vec<u8> = (0..STREAMS).flat_map(|at| get(2 * at + 1)).collect();
+    stream.write_all(&[opening(&[]), asked].concat()).unwrap();
+    let (mut line, start) = (stream.try_clone().unwrap(), Instant::now());
+    let opening = std::thread::spawn(move || {
+        // 16 KiB each fifth of a second: a round of all streams takes five seconds.
+        while start.elapsed() < Duration::from_secs(6) {
+            line.write_all(&window(0, 16 << 10)).unwrap();
+            pause(Duration::from_millis(200));
+        }
+        line.write_all(&window(0, 16 << 20)).unwrap();
+    });
+    let (mut got, mut ended) = (0, 0);
+    while ended < STREAMS {
+        let (kind, flags, number, payload) = next(&mut stream).expect("the connection lives");
+        assert!(!matches!(kind, RESET | GOAWAY), "{number} {payload:?} at {:?}", start.elapsed());
+        if kind == DATA {
+            got += payload.len();
+            ended += u32::from(flags & END_STREAM != 0);
+        }
+    }
+    opening.join().unwrap();
+    assert_eq!(got, LENGTH * STREAMS as usize);
+    assert!(hits(&proxy, "answer.stall") < 1.0);
+}
+
+/// G-35: a head over HTTP/2 has its time as well, from its first byte on; who is silent between requests has more.
+#[test]
+fn slow_heads_of_http2_end() {
+    let origin = Origin::start();
+    let limits = json!({"limits": {"requestHead": {"timeout": "2s"}}});
+    let proxy = Proxy::with(limits).start(&everything_to(&origin.url()));
+    let mut idle = socket(proxy.address("web")).unwrap();
+    idle.write_all(&opening(&[])).unwrap();
+    let in_parts = frame(HEADERS, 0, 1, &block(false));
+    let in_bytes = frame(HEADERS, END_HEADERS, 1, &[block(false), vec![0; 5000]].concat());
+    for (begin, bit) in
+        [(&in_parts[..], frame(CONTINUATION, 0, 1, b"\x00\x01a\x01b")), (&in_bytes[..20], vec![0])]
+    {
+        let mut stream = socket(proxy.address("web")).unwrap();
+        let mut hears = stream.try_clone().unwrap();
+        let told = std::thread::spawn(move || farewell(&mut hears));
+        stream.write_all(&[&opening(&[]), begin].concat()).unwrap();
+        let start = Instant::now();
+        while !told.is_finished() {
+            let _ = stream.write_all(&bit);
+            assert!(start.elapsed() < DEADLINE, "the connection ends");
+            pause(Duration::from_millis(50));
+        }
+        assert_eq!(told.join().unwrap(), Some(ENHANCE_YOUR_CALM));
+        assert!(start.elapsed() > Duration::from_millis(1500), "{:?}", start.elapsed());
+    }
+    assert!(hits(&proxy, "requestHead.timeout") >= 2.0);
+    idle.write_all(&get(1)).unwrap();
+    while !matches!(next(&mut idle).expect("it lives"), (HEADERS, ..)) {}
+}
+
+/// G-35: all that a client says first has one limit together.
+#[test]
+fn first_words_have_one_limit_together() {
+    let origin = Origin::start();
+    let options = json!({
+        "entryPoints": {"web": {"proxyProtocol": {"trustedIPs": ["127.0.0.1"]}}},
+        "limits": {"requestHead": {"timeout": "3s"}},
+    });
+    let proxy = Proxy::with(options).start(&everything_to(&origin.url()));
+    let mut stream = socket(proxy.address("web")).unwrap();
+    let start = Instant::now();
+    pause(Duration::from_secs(1));
+    stream.write_all(b"PROXY TCP4 192.0.2.1 127.0.0.1 7 80\r\n").unwrap();
+    pause(Duration::from_secs(1));
+    stream.write_all(b"GET / HTTP/1.1\r\nHo").unwrap();
+    let _ = stream.read_to_end(&mut Vec::new());
+    let took = start.elapsed();
+    assert!(took > Duration::from_millis(2900) && took < Duration::from_millis(4800), "{took:?}");
+    until("it is counted", || hits(&proxy, "requestHead.timeout") > 0.0);
 }
 
 /// G-35: 1 000 silent sockets on both ports are free again in time, also where half a hello or half a head was said.

@@ -212,6 +212,34 @@ async fn a_head_may_have_a_limit_of_its_own() {
     task.abort();
 }
 
+/// G-35: what a client has taken before its first head is not given back; a later head has its own time.
+#[tokio::test(start_paused = true)]
+async fn the_first_head_may_be_due_earlier() {
+    let head = Some(Duration::from_secs(10));
+    let head_by = Some(Instant::now() + Duration::from_secs(4));
+    let limits = GateTimeouts { head, head_by, ..timeouts(BodyTimeout::Total) };
+    for begun in [&b""[..], &GET[..9]] {
+        let (mut client, task, _) = serve(GateTimeouts {
+            head_by: Some(Instant::now() + Duration::from_secs(4)),
+            ..limits
+        });
+        let start = Instant::now();
+        client.write_all(begun).await.unwrap();
+        assert_eq!(rest(&mut client).await, "");
+        assert_eq!(seconds(start), 4);
+        task.await.unwrap().unwrap();
+    }
+    let (mut client, task, _) = serve(limits);
+    client.write_all(GET).await.unwrap();
+    until(&mut client, "\r\n\r\n").await;
+    sleep(Duration::from_secs(100)).await;
+    client.write_all(&GET[..9]).await.unwrap();
+    let start = Instant::now();
+    assert_eq!(rest(&mut client).await, "");
+    assert_eq!(seconds(start), 10);
+    task.await.unwrap().unwrap();
+}
+
 /// G-34: who takes something now and then goes on, who takes nothing is cut.
 #[tokio::test(start_paused = true)]
 async fn a_client_that_takes_nothing_is_cut() {
