@@ -8,9 +8,9 @@ use serde_json::{Map, Value, json};
 use super::Query;
 use crate::compile::{MiddlewareReport, Report, RouterReport, ServiceReport, StaticFacts, Status};
 use crate::rule::without_secrets;
-use crate::service::without_credentials;
 use crate::tls::CertificateInfo;
 use crate::values::QualifiedName;
+use crate::values::secret::without_credentials;
 
 /// `/api/rawdata`: everything by qualified name, without what the lists add.
 pub(super) fn raw_data(report: &Report, facts: &StaticFacts) -> Value {

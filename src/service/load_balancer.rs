@@ -23,7 +23,7 @@ use crate::exchange::{
     on_end,
 };
 use crate::upstream::{Forwarder, ForwarderOptions, ServersTransport, Target};
-use crate::values::secret::{MASK, is_secret_name, masked_url, without_user};
+use crate::values::secret::without_credentials;
 use crate::values::{BuildError, Profile};
 
 /// Servers behind one name.
@@ -414,14 +414,6 @@ fn health(
     });
     let key = format!("{}\n{url}\n{active:?}\n{passive:?}", cx.name);
     cx.state.carry_over(&key, || ServerHealth::new(active.is_some(), passive, series))
-}
-
-/// The URL as it may be shown: in logs, labels and the API.
-pub(crate) fn without_credentials(url: &str) -> Cow<'_, str> {
-    match without_user(url) {
-        Cow::Borrowed(url) => masked_url(url, MASK, is_secret_name),
-        Cow::Owned(url) => masked_url(&url, MASK, is_secret_name).into_owned().into(),
-    }
 }
 
 #[cfg(test)]

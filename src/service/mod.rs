@@ -26,7 +26,6 @@ pub use config::{
     WeightedConfig, WeightedServiceConfig,
 };
 pub use health::ServerGauge;
-pub(crate) use load_balancer::without_credentials;
 
 use composite::Weighted;
 use failover::Failover;

@@ -9,7 +9,7 @@ use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Uri};
 
 use crate::values::BuildError;
-use crate::values::secret::{HIDDEN, is_secret_name, masked_url};
+use crate::values::secret::without_credentials;
 
 /// How a server is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,7 +38,7 @@ impl Target {
     /// Reads the URL of a server.
     pub fn parse(url: &str) -> Result<Self, BuildError> {
         let invalid = |why: &str| {
-            let shown = masked_url(url, HIDDEN, is_secret_name);
+            let shown = without_credentials(url);
             BuildError::at("url", format!("`{shown}` is no server URL: {why}"))
         };
         let uri: Uri =

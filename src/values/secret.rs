@@ -88,37 +88,51 @@ pub fn is_secret_name(name: &str) -> bool {
     is_secret_option(name) || is_credential_header(name)
 }
 
-/// A URL without its user and password.
-pub fn without_user(url: &str) -> Cow<'_, str> {
-    match around_user(url) {
-        Some((scheme, host)) => format!("{scheme}{host}").into(),
-        None => url.into(),
+/// The URL of a server as it may be shown: in logs, labels and the API.
+pub fn without_credentials(url: &str) -> Cow<'_, str> {
+    let bare = match url.rsplit_once('@') {
+        // Its scheme is missing, and what stands before the host is no name of an object.
+        Some((_, host)) if !url.contains("://") => host.into(),
+        _ => without_user(url),
+    };
+    match bare {
+        Cow::Borrowed(url) => masked_url(url, MASK, is_secret_name),
+        Cow::Owned(url) => masked_url(&url, MASK, is_secret_name).into_owned().into(),
     }
 }
 
-/// What stands before and behind the user and the password of a URL. It may lack its scheme.
-fn around_user(url: &str) -> Option<(&str, &str)> {
+/// A URL without its user and password. Its scheme may be missing, if it looks like one all the same: names of objects
+/// have an `@` too.
+pub fn without_user(url: &str) -> Cow<'_, str> {
     let (scheme, rest) = url.split_at(url.find("://").map_or(0, |at| at + "://".len()));
-    let authority = rest.get(..rest.find(['/', '?', '#']).unwrap_or(rest.len()))?;
-    let (user, _) = authority.rsplit_once('@')?;
-    // Names of objects have an `@` too.
-    let is_user = !scheme.is_empty() || user.contains(':');
-    is_user.then(|| (scheme, rest.get(user.len() + 1..).unwrap_or_default()))
+    let authority = rest.get(..end_of_authority(rest)).unwrap_or_default();
+    match authority.rsplit_once('@') {
+        Some((user, host))
+            if !scheme.is_empty() || user.contains(':') && host.contains(['.', ':']) =>
+        {
+            format!("{scheme}{}", rest.get(user.len() + 1..).unwrap_or_default()).into()
+        }
+        _ => url.into(),
+    }
+}
+
+fn end_of_authority(rest: &str) -> usize {
+    rest.find(|end: char| end.is_whitespace() || "/?#".contains(end)).unwrap_or(rest.len())
 }
 
 /// A URL, or a part, a pattern or a template of one, with `mask` in the place of its user and password, and of the values
-/// of those parameters that `is_secret` names: of its query, and of its fragment, where tokens are handed over.
+/// of those parameters that `is_secret` names: of its query, and of its fragment, where tokens are handed over. What
+/// holds no URL stays as it is.
 pub fn masked_url<'t>(text: &'t str, mask: &str, is_secret: impl Fn(&str) -> bool) -> Cow<'t, str> {
-    const ENDS: [char; 3] = ['&', '#', ';'];
-    let (before, mut rest) = text.split_at(text.find(['?', '#']).unwrap_or(text.len()));
-    let user = around_user(before);
-    let mut is_masked = user.is_some();
-    let mut out =
-        user.map_or_else(|| before.to_owned(), |(scheme, host)| format!("{scheme}{mask}@{host}"));
+    let users = mask_users(text, mask);
+    let mut is_masked = users.is_some();
+    let shown = users.as_deref().unwrap_or(text);
+    let (before, mut rest) = shown.split_at(shown.find(['?', '#']).unwrap_or(shown.len()));
+    let mut out = before.to_owned();
     // Each piece begins with what separates it from the one before.
     while let Some(first) = rest.chars().next() {
         let inner = rest.get(first.len_utf8()..).unwrap_or_default();
-        let end = inner.find(ENDS).map_or(rest.len(), |end| end + first.len_utf8());
+        let end = inner.find(['&', '#', ';']).map_or(rest.len(), |end| end + first.len_utf8());
         let (piece, after) = rest.split_at(end);
         match piece.split_once('=') {
             Some((name, value)) if !value.is_empty() && is_secret(parameter(name)) => {
@@ -130,6 +144,25 @@ pub fn masked_url<'t>(text: &'t str, mask: &str, is_secret: impl Fn(&str) -> boo
         rest = after;
     }
     if is_masked { Cow::Owned(out) } else { Cow::Borrowed(text) }
+}
+
+/// The text with `mask` in the place of every user with a password, if there is one.
+fn mask_users(text: &str, mask: &str) -> Option<String> {
+    let mut out = String::new();
+    let (mut rest, mut is_masked) = (text, false);
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + "://".len());
+        out.push_str(before);
+        let authority = after.get(..end_of_authority(after)).unwrap_or_default();
+        rest = after;
+        if let Some(at) = authority.rfind('@') {
+            out.push_str(mask);
+            rest = after.get(at..).unwrap_or_default();
+            is_masked = true;
+        }
+    }
+    out.push_str(rest);
+    is_masked.then_some(out)
 }
 
 /// The name of a parameter, without what a pattern may have before it.
@@ -185,7 +218,7 @@ mod tests {
                 "https://token@a?api_key=s#access_token=t&x=1",
                 "https://xxxx@a?api_key=xxxx#access_token=xxxx&x=1",
             ),
-            ("u:p@a:1/x", "xxxx@a:1/x"),
+            ("`http://a` of x: y@file, https://u:p@b", "`http://a` of x: y@file, https://xxxx@b"),
             ("${1}?a=b;secret=${2}", "${1}?a=b;secret=xxxx"),
             ("^/a(\\?|&)token=s$", "^/a(\\?|&)token=xxxx"),
         ] {
@@ -197,6 +230,8 @@ mod tests {
             "/?token=&a=b",
             "a@b/token=x",
             "auth@file",
+            "in a tree: one@file",
+            "a:b@file",
             "(?P<token>x)=y",
             "(?:key|x)=y",
             "https://a/?q=token",
@@ -207,6 +242,27 @@ mod tests {
             );
         }
         assert_eq!(masked_url("/?a=b&c", MASK, |_| true), "/?a=xxxx&c");
+    }
+
+    #[test]
+    fn urls_lose_their_users() {
+        for (url, expected) in [
+            ("http://u:p@s@a:1/x@y", "http://a:1/x@y"),
+            ("u:p@a:1?x@y", "a:1?x@y"),
+            ("http://a/?x=u:p@b", "http://a/?x=u:p@b"),
+            ("a:1", "a:1"),
+            ("a:b@file", "a:b@file"),
+            ("one@file", "one@file"),
+        ] {
+            assert_eq!(without_user(url), expected);
+        }
+        for (url, expected) in [
+            ("u:p@localhost?token=x", "localhost?token=xxxx"),
+            ("http://u:p@a/?token=x&b=@", "http://a/?token=xxxx&b=@"),
+            ("http://a/@", "http://a/@"),
+        ] {
+            assert_eq!(without_credentials(url), expected);
+        }
     }
 
     #[test]

@@ -148,7 +148,7 @@ fn the_api_shows_no_secret() {
             basic: {{basicAuth: {{users: ['u:{{SHA}}markBasic']}}}}
             digest: {{digestAuth: {{users: ['u:traefik:markDigest'], realm: traefik}}}}
             file: {{basicAuth: {{usersFile: '{}'}}}}
-            ask: {{forwardAuth: {{address: 'http://u:markForwardUser@127.0.0.1:1/?k=markForwardQuery', tls: {{cert: '{}', key: '{}'}}}}}}
+            ask: {{forwardAuth: {{address: 'http://u:markForwardUser@127.0.0.1:1/?key=markForwardQuery', tls: {{cert: '{}', key: '{}'}}}}}}
             bucket: {{rateLimit: {{average: 1, redis: {{endpoints: ['127.0.0.1:1'], username: u, password: markRedis}}}}}}
             heads:
               headers:

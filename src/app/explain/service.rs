@@ -8,9 +8,9 @@ use super::walk::{Walker, target};
 use crate::exchange::{Body, Request};
 use crate::service::{
     HealthCheckConfig, LoadBalancerConfig, ServiceConfig, StickyConfig, WeightedServiceConfig,
-    without_credentials,
 };
 use crate::values::QualifiedName;
+use crate::values::secret::without_credentials;
 
 /// No more services are told of: few that name each other twice are many.
 const MOST: usize = 500;
