@@ -275,17 +275,17 @@ mod tests {
                     inactive_anon 1036288\nactive_anon 4096\ninactive_file 4096\nactive_file 0\n\
                     slab_reclaimable 200704\nslab_unreclaimable 1\nworkingset_refault_file 7\n";
         write(&group, &[("memory.max", "max\n"), ("memory.high", "max\n"), ("memory.stat", stat)]);
-        assert!(limits_below(root.path(), own).is_empty(), "no limit");
+        assert!(used(&Groups::below(root.path(), own), 0.0).is_empty(), "no limit");
         write(&group, &[("memory.high", "8388608\n")]);
-        assert!(limits_below(root.path(), own).is_empty(), "the controller is off");
+        assert!(used(&Groups::below(root.path(), own), 0.0).is_empty(), "the controller is off");
         write(&group, &[("memory.current", "4194304\n")]);
-        let groups = limits_below(root.path(), own);
+        let groups = Groups::below(root.path(), own);
         let reclaimable = 4096 + 200_704 - 8192;
         assert_eq!(used(&groups, 0.0), [(4_194_304 - reclaimable, 8_388_608)]);
         write(&group, &[("memory.stat", "inactive_file 1\nfile_dirty 9\n")]);
         assert_eq!(used(&groups, 0.0), [(4_194_304, 8_388_608)], "more unwritten than there is");
         write(&group, &[("memory.current", "\n")]);
-        assert_eq!(groups[0].pressure(&mut Vec::new(), 0.0), None);
+        assert!(used(&groups, 0.0).is_empty());
     }
 
     #[test]
