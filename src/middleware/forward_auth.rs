@@ -121,7 +121,7 @@ fn without_credentials<S: Serializer>(address: &str, serializer: S) -> Result<S:
 const MAX_IDLE: i64 = 200;
 /// Longest body of an answer where nothing is configured, but in the exact profile.
 const ANSWER_LIMIT: u64 = 16 << 20;
-/// The same in the hardened profile: a refusal is kept in memory until it is whole.
+/// The same of a refusal in the hardened profile: it is kept in memory until it is whole.
 const HARDENED_ANSWER_LIMIT: u64 = 64 << 10;
 /// Longest body of a request where nothing is configured, in the hardened profile.
 const HARDENED_BODY_LIMIT: u64 = 2 << 20;
@@ -143,7 +143,8 @@ impl Build for ForwardAuthConfig {
         self.warn(cx);
         let hardened = cx.profile == Profile::Hardened;
         let exact = cx.profile == Profile::Exact;
-        let answer_limit = if hardened { HARDENED_ANSWER_LIMIT } else { ANSWER_LIMIT };
+        let refusal_limit = if hardened { HARDENED_ANSWER_LIMIT } else { ANSWER_LIMIT };
+        let limit_of = |usual: u64| limit(self.max_response_body_size, (!exact).then_some(usual));
         Ok(Arc::new(ForwardAuth {
             forwarder: Forwarder::new(transport, address.target, ForwarderOptions::default()),
             address: address.text,
@@ -157,8 +158,8 @@ impl Build for ForwardAuthConfig {
             user_field: auth::header_name("headerField", &self.header_field)?,
             forward_body: self.forward_body,
             body_limit: limit(self.max_body_size, hardened.then_some(HARDENED_BODY_LIMIT)),
-            answer_limit: limit(self.max_response_body_size, (!exact).then_some(answer_limit)),
-            limits_answer: self.max_response_body_size.is_some(),
+            refusal_limit: limit_of(refusal_limit),
+            yes_limit: limit_of(ANSWER_LIMIT),
             keeps_location: self.preserve_location_header,
             keeps_method: self.preserve_request_method,
             signin: self.signin()?,
@@ -337,9 +338,10 @@ struct ForwardAuth {
     user_field: Option<HeaderName>,
     forward_body: bool,
     body_limit: Option<u64>,
-    answer_limit: Option<u64>,
-    /// The limit was asked for: it holds for every answer.
-    limits_answer: bool,
+    /// Bytes that the answer may have that the client gets.
+    refusal_limit: Option<u64>,
+    /// And one of 2xx, of which nothing is kept.
+    yes_limit: Option<u64>,
     keeps_location: bool,
     keeps_method: bool,
     signin: Option<Signin>,

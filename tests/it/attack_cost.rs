@@ -66,7 +66,7 @@ fn an_endless_word_of_the_authentication_server_is_a_no() {
     assert_eq!(origin.count(), 0);
 }
 
-/// T-28: how long a refusal may be is Doorward's own word: under `exact` any length is, as it is in Traefik.
+/// T-28: how long an answer may be is Doorward's own word: under `exact` any length is, as it is in Traefik.
 #[test]
 fn a_long_word_of_the_authentication_server_counts_under_exact_only() {
     const LENGTH: usize = 17 << 20;
@@ -74,6 +74,7 @@ fn a_long_word_of_the_authentication_server_counts_under_exact_only() {
     for (profile, status, answer) in [
         ("exact", "200 OK", (200, 0)),
         ("exact", "403 No", (403, LENGTH)),
+        ("safe", "200 OK", (401, 0)),
         ("safe", "403 No", (401, 0)),
     ] {
         let auth = Origin::raw(move |mut stream, _| {

@@ -92,11 +92,8 @@ impl ForwardAuth {
             let (parts, body) = answer.into_parts();
             // Whoever may pass does not see what was said of it.
             let is_kept = !parts.status.is_success();
-            match read(body, self.answer_limit, is_kept).await {
-                // Nobody asked for that limit, and nothing is kept: the connection is given up, and all is said.
-                Err(Unread::TooLarge) if !is_kept && !self.limits_answer => {
-                    Ok((parts, Bytes::new()))
-                }
+            let limit = if is_kept { self.refusal_limit } else { self.yes_limit };
+            match read(body, limit, is_kept).await {
                 Ok(body) => Ok((parts, body)),
                 Err(Unread::TooLarge) => {
                     self.failed(&"its answer is too large");

@@ -504,7 +504,7 @@ fn it_fails_closed() {
     });
 }
 
-/// A limit that nobody asked for is one of memory: what is not kept need not keep it.
+/// The limit of the hardened profile is one of memory: what is not kept need not keep it.
 #[test]
 fn a_long_yes_lets_pass() {
     local(async {
