@@ -135,7 +135,7 @@ impl App {
             (start_reload(reload, &shutdown), admin)
         };
         // Sockets first, so that a taken port is known before anything is served from others.
-        let (addresses, listening) = bind(config, &entry_points, inherited)?;
+        let (addresses, listening) = bind(config, &entry_points, &shared, inherited)?;
         control.block_on(wait_for(first));
         let (stage, stages) = watch::channel(Stage::Running);
         let mut workers = Vec::new();
@@ -478,6 +478,7 @@ type Bound = (BTreeMap<String, SocketAddr>, Vec<Vec<Listening>>);
 fn bind(
     config: &StaticConfig,
     entry_points: &[Arc<EntryPoint>],
+    shared: &Shared,
     mut inherited: BTreeMap<String, TcpListener>,
 ) -> anyhow::Result<Bound> {
     let count = config.core.workers();
@@ -489,7 +490,10 @@ fn bind(
         let inherited = handed.is_some();
         let sockets = match handed {
             Some(socket) => listener::share(&socket, count),
-            None => listener::bind(entry_point.address, entry_point.reuse_port, count),
+            None => {
+                let EntryPoint { address, reuse_port, .. } = **entry_point;
+                listener::bind(address, reuse_port, count, shared.watches_sending())
+            }
         };
         let sockets = sockets.with_context(|| {
             format!("entry point `{name}` cannot listen at {}", entry_point.address)

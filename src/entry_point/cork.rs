@@ -74,7 +74,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Cork<S> {
     ) -> Option<(Instant, Limit)> {
         let core = self.0.borrow();
         let answer = core.blocked.zip(stall).map(|(since, stall)| (since + stall, Limit::Answer));
-        let begun = core.ledger.as_ref().and_then(Ledger::head_since);
+        // While nothing can be written, nothing is read either.
+        let reads = core.ledger.as_ref().filter(|_| core.blocked.is_none());
+        let begun = reads.and_then(Ledger::head_since);
         let head = begun.zip(head).map(|(since, head)| (since + head, Limit::RequestHead));
         answer.into_iter().chain(head).min_by_key(|(until, _)| *until)
     }
@@ -162,9 +164,12 @@ impl<S: AsyncWrite + Unpin> Core<S> {
         match &written {
             Poll::Pending => drop(self.blocked.get_or_insert_with(Instant::now)),
             Poll::Ready(result) => {
-                self.blocked = None;
+                let was_blocked = self.blocked.take().is_some();
                 if let (Some(ledger), Ok(bytes)) = (&mut self.ledger, result) {
                     ledger.delivered(*bytes);
+                    if was_blocked {
+                        ledger.restart_head();
+                    }
                 }
             }
         }

@@ -99,6 +99,7 @@ fn admit(
     let (mut parts, body) = request.into_parts();
     let mut exchange = Exchange::new(conversation, start, parts.version);
     let entry_point = &conversation.door.entry_point;
+    let mut switches = false;
     if let Some(gate) = &conversation.gate {
         if let Some(held) = &conversation.held {
             held.begun();
@@ -114,7 +115,8 @@ fn admit(
             }
         }
         // Only a body that fails and an upgrade ask the gate again.
-        if !body.is_end_stream() || parts.headers.contains_key(UPGRADE) {
+        switches = parts.headers.contains_key(UPGRADE);
+        if switches || !body.is_end_stream() {
             parts.extensions.insert(Arc::clone(gate));
         }
     }
@@ -148,7 +150,6 @@ fn admit(
     exchange.describe(conversation, &mut parts.headers);
     let carries = memory::is_limited() && !body.is_end_stream();
     // Of HTTP/1 alone: a tunnel goes on with what is held for its connection.
-    let switches = conversation.gate.is_some() && parts.headers.contains_key(UPGRADE);
     if (carries || switches)
         && let Some(held) = exchange.held()
     {
@@ -459,8 +460,8 @@ impl Exchange {
             let body = std::mem::take(response.body_mut());
             *response.body_mut() = Body::boxed(WriteDeadline::new(body, deadline));
         }
-        if self.in_flight.is_none() && shared.guard.limits().stall.is_some() {
-            // A gate keeps this time by itself.
+        // A gate keeps this time by itself.
+        if self.conversation.gate.is_none() && shared.guard.limits().stall.is_some() {
             Paced::wrap(response.body_mut());
         }
         // Outermost: while it gives nothing, it is the client's turn.

@@ -335,6 +335,11 @@ impl Ledger {
         self.head_since
     }
 
+    /// The head that is coming in has its time again: it could not be read for a while.
+    pub(super) fn restart_head(&mut self) {
+        self.head_since = self.head_since.map(|_| Instant::now());
+    }
+
     fn charge(&mut self, frame: Frame) {
         self.part = matches!(frame.kind, 1 | 9);
         if self.part {

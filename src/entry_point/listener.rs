@@ -16,8 +16,16 @@ const KEEP_ALIVE: Duration = Duration::from_mins(3);
 /// Binds `workers` listening sockets at `address`.
 ///
 /// Without `reuse_port` the address must be free: it is bound alone first, so that a second
-/// program is told "address in use" and does not silently take half of the connections.
-pub fn bind(address: SocketAddr, reuse_port: bool, workers: usize) -> io::Result<Vec<TcpListener>> {
+/// program is told "address in use" and does not silently take half of the connections. What is accepted is
+/// prepared; `watched` says that little is to wait in the kernel for clients (see [`Shared::watches_sending`]).
+///
+/// [`Shared::watches_sending`]: super::Shared::watches_sending
+pub fn bind(
+    address: SocketAddr,
+    reuse_port: bool,
+    workers: usize,
+    watched: bool,
+) -> io::Result<Vec<TcpListener>> {
     let mut address = address;
     if !reuse_port {
         let alone = socket(address, false)?;
@@ -31,6 +39,7 @@ pub fn bind(address: SocketAddr, reuse_port: bool, workers: usize) -> io::Result
     for _ in 0..workers.max(1) {
         let socket = socket(address, true)?;
         socket.bind(&address.into())?;
+        prepare(&socket, watched);
         socket.listen(BACKLOG)?;
         if let Some(bound) = socket.local_addr()?.as_socket() {
             address = bound;
@@ -76,8 +85,9 @@ pub(super) fn admit_nobody(_: &tokio::net::TcpListener) -> io::Result<()> {
 #[cfg(target_os = "linux")]
 const UNSENT: u32 = 128 * 1024;
 
-/// Prepares a listening socket for what is accepted at it: no delay, keep-alive probes, and little that waits in the
-/// kernel when that is to be `watched` or saved. On Linux accepted sockets inherit it, which is four calls less for each.
+/// Prepares a client's socket, or a listening one for all that are accepted at it: no delay, keep-alive probes, and
+/// little that waits in the kernel when that is `watched`. On Linux accepted sockets inherit it from one that listens,
+/// which is four calls less for each.
 pub(super) fn prepare(socket: &impl AsFd, watched: bool) {
     let socket = socket2::SockRef::from(socket);
     #[cfg(target_os = "linux")]
@@ -147,9 +157,9 @@ mod tests {
     /// RP-2.1.5, RP-2.1.6
     #[test]
     fn a_port_is_shared_with_strangers_when_both_say_so() {
-        let ours = bind("127.0.0.1:0".parse().unwrap(), true, 1).unwrap();
+        let ours = bind("127.0.0.1:0".parse().unwrap(), true, 1, false).unwrap();
         let address = ours[0].local_addr().unwrap();
-        assert!(bind(address, true, 1).is_ok());
+        assert!(bind(address, true, 1, false).is_ok());
         let socket = socket2::SockRef::from(&ours[0]);
         assert!(socket.reuse_address().unwrap());
         #[cfg(target_os = "linux")]
@@ -158,10 +168,10 @@ mod tests {
 
     #[test]
     fn workers_share_a_port_and_strangers_do_not() {
-        let listeners = bind("127.0.0.1:0".parse().unwrap(), false, 2).unwrap();
+        let listeners = bind("127.0.0.1:0".parse().unwrap(), false, 2, false).unwrap();
         let address = listeners[0].local_addr().unwrap();
         assert_eq!(listeners[1].local_addr().unwrap(), address);
-        let error = bind(address, false, 1).unwrap_err();
+        let error = bind(address, false, 1, false).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     }
 }

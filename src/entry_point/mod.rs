@@ -127,3 +127,11 @@ pub struct Shared {
     /// What is given up when resources run short, where that is switched on.
     pub overload: Option<Arc<Overload>>,
 }
+
+impl Shared {
+    /// Whether little is to wait in the kernel for a client, so that its taking can be watched or memory be saved.
+    pub fn watches_sending(&self) -> bool {
+        let saves = self.overload.as_ref().is_some_and(|overload| overload.saves_unsent());
+        saves || self.guard.limits().stall.is_some()
+    }
+}

@@ -20,6 +20,7 @@ use super::connection::{self, Door};
 use super::overload;
 use super::shortage::QUIET;
 use super::{EntryPoint, Shared, listener};
+use crate::exchange::memory;
 
 /// How far a shutdown is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,8 +48,6 @@ const HANDSHAKES: Duration = Duration::from_millis(50);
 
 /// How often memory is given back: about as soon as connections rest.
 const GIVE_BACK_EVERY: Duration = Duration::from_secs(3);
-/// More than the allocator keeps at hand. Nothing is written there, so it costs no memory.
-const LARGE: usize = 1 << 20;
 
 /// Starts a worker. The thread ends when every entry point is through with its shutdown.
 pub fn start(
@@ -102,7 +101,7 @@ pub fn start(
 async fn give_memory_back() {
     loop {
         sleep(GIVE_BACK_EVERY).await;
-        drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE)));
+        memory::give_back();
     }
 }
 
@@ -124,8 +123,6 @@ async fn serve(
         }
     };
     let life_cycle = entry_point.life_cycle;
-    let saves = shared.overload.as_ref().is_some_and(|overload| overload.saves_unsent());
-    listener::prepare(&socket, saves || shared.guard.limits().stall.is_some());
     let door = Door::new(shared, entry_point, number, hellos);
     let (work, drain) = (door.work.clone(), door.drain.clone());
     let accept_until = async {
@@ -137,7 +134,7 @@ async fn serve(
         }
     };
     tokio::select! {
-        () = accept(&socket, &door) => {}
+        () = accept(&socket, inherited, &door) => {}
         () = accept_until => {}
     }
     if *stage.borrow() < Stage::Cut {
@@ -159,7 +156,7 @@ async fn serve(
     let _ = timeout_at(Instant::now() + Duration::from_millis(100), work.finished()).await;
 }
 
-async fn accept(socket: &tokio::net::TcpListener, door: &Arc<Door>) {
+async fn accept(socket: &tokio::net::TcpListener, inherited: bool, door: &Arc<Door>) {
     let shortage = &door.entry_point.shortage;
     let name = &*door.entry_point.facts.name;
     let overload = door.shared.overload.as_deref();
@@ -178,7 +175,7 @@ async fn accept(socket: &tokio::net::TcpListener, door: &Arc<Door>) {
         };
         match accepted {
             Ok(_) if overload.is_some_and(|overload| overload.refuses_connection(position)) => {}
-            Ok((stream, peer)) => begin(stream, peer, door),
+            Ok((stream, peer)) => begin(stream, peer, inherited, door),
             Err(error) if is_of_connection(&error) => {}
             Err(error) => {
                 // Out of descriptors: those that close are the only cure, so wait for them.
@@ -189,10 +186,12 @@ async fn accept(socket: &tokio::net::TcpListener, door: &Arc<Door>) {
     }
 }
 
-fn begin(stream: TcpStream, peer: SocketAddr, door: &Arc<Door>) {
+fn begin(stream: TcpStream, peer: SocketAddr, inherited: bool, door: &Arc<Door>) {
     let Some(seat) = door.seat(peer) else { return };
-    #[cfg(not(target_os = "linux"))]
-    listener::prepare(&stream, false);
+    // It may have waited at a socket that somebody else has prepared as they like.
+    if inherited || cfg!(not(target_os = "linux")) {
+        listener::prepare(&stream, door.shared.watches_sending());
+    }
     spawn_local(connection::serve(Arc::clone(door), stream, peer, seat));
 }
 
@@ -202,14 +201,14 @@ async fn close(socket: tokio::net::TcpListener, inherited: bool, door: &Arc<Door
     if !inherited && let Err(error) = listener::admit_nobody(&socket) {
         debug!(%error, "connections that begin just now may be reset");
     }
-    let _ = timeout_at(Instant::now() + HANDSHAKES, accept(&socket, door)).await;
+    let _ = timeout_at(Instant::now() + HANDSHAKES, accept(&socket, inherited, door)).await;
     // tokio may say that nothing is there when it is another task's turn.
     let Ok(socket) = socket.into_std() else { return };
     while let Ok((stream, peer)) = socket.accept() {
         if stream.set_nonblocking(true).is_ok()
             && let Ok(stream) = TcpStream::from_std(stream)
         {
-            begin(stream, peer, door);
+            begin(stream, peer, inherited, door);
         }
     }
 }

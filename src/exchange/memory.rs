@@ -21,6 +21,14 @@ static ROOM: AtomicUsize = AtomicUsize::new(usize::MAX);
 /// A byte of a head is in the buffer that grows with it, and in the one that it grew out of.
 const HEAD_COSTS: usize = 2;
 
+/// More than the allocator keeps at hand. Nothing is written there, so it costs no memory.
+const LARGE: usize = 1 << 20;
+
+/// Has the allocator return what is free to the system: it does so while it is asked for more, and never by itself.
+pub fn give_back() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE)));
+}
+
 /// Bytes that are held for clients now.
 pub fn held() -> usize {
     HELD.load(Relaxed)
@@ -139,7 +147,11 @@ impl Held {
 
     /// Lets whoever serves it look at how things are.
     pub fn wake(&self) {
-        self.server.wake();
+        // Who serves it says so once, and may be woken more than once.
+        if let Some(waker) = self.server.take() {
+            self.server.register(&waker);
+            waker.wake();
+        }
     }
 
     /// Ends it.

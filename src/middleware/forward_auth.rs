@@ -62,7 +62,7 @@ pub struct ForwardAuthConfig {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub auth_request_headers: Vec<String>,
     /// Longest body of an answer, in bytes; a longer one is 401. -1: any. Default: 16 MiB, in the
-    /// hardened profile 64 KiB, but for an answer that lets the request pass, whose rest is not read.
+    /// hardened profile 64 KiB but for an answer that lets the request pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_response_body_size: Option<i64>,
     /// Cookies of the answer that the client gets, in place of the backend's of that name.

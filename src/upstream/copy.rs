@@ -20,6 +20,10 @@ use crate::exchange::memory::{self, Held, Keeping};
 const SCRATCH: usize = 64 * 1024;
 /// How long what was read may take to be written after the other direction has failed.
 const LEAVING: Duration = Duration::from_mins(1);
+/// What has come until then is not known to be there before the worker has looked at its sockets once more.
+const LAST_LOOK: Duration = Duration::from_millis(20);
+/// So many times longer is it waited for a server that has said its last and takes nothing.
+const SLOW: u32 = 10;
 /// What is read at once while memory is scarce, for that much may have to be kept.
 const LITTLE: usize = 4 * 1024;
 
@@ -53,18 +57,21 @@ where
         if !forth.over || !back.over {
             let has_failed = forth.failure.is_some() || back.failure.is_some();
             if has_failed && leaving.is_none() {
-                (forth.is_leaving, back.is_leaving) = (true, true);
-                leaving = Some(Box::pin(sleep(LEAVING)));
-                cx.waker().wake_by_ref();
+                leaving = Some(Box::pin(sleep(LAST_LOOK)));
             }
             if let Some(leaving) = &mut leaving {
                 ready!(leaving.as_mut().poll(cx));
-            } else if let Some(patience) = patience.filter(|_| back.over && !forth.is_waiting()) {
-                let alone = alone.get_or_insert_with(|| Alone::since(forth.copied, patience));
-                ready!(alone.poll(cx, forth.copied, patience));
+                if !forth.is_leaving {
+                    (forth.is_leaving, back.is_leaving) = (true, true);
+                    leaving.as_mut().reset(Instant::now() + LEAVING);
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            } else if let Some(patience) = patience.filter(|_| back.over) {
+                let patience = if forth.is_waiting() { patience * SLOW } else { patience };
+                let alone = alone.get_or_insert_with(|| Alone::since(forth.progress(), patience));
+                ready!(alone.poll(cx, forth.progress(), patience));
             } else {
-                // Whoever is waited for is not the one that says nothing.
-                alone = None;
                 return Poll::Pending;
             }
         }
@@ -77,19 +84,24 @@ where
 /// Waits for a side that the other one has left: a connection that was closed looks like one on which nothing more is
 /// said, until something is written to it.
 struct Alone {
-    copied: u64,
+    progress: (u64, bool),
     sleep: Pin<Box<Sleep>>,
 }
 
 impl Alone {
-    fn since(copied: u64, patience: Duration) -> Self {
-        Self { copied, sleep: Box::pin(sleep(patience)) }
+    fn since(progress: (u64, bool), patience: Duration) -> Self {
+        Self { progress, sleep: Box::pin(sleep(patience)) }
     }
 
-    /// Ready when it has paused for so long.
-    fn poll(&mut self, cx: &mut Context<'_>, copied: u64, patience: Duration) -> Poll<()> {
-        if self.copied != copied {
-            self.copied = copied;
+    /// Ready when there was no progress for so long.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        progress: (u64, bool),
+        patience: Duration,
+    ) -> Poll<()> {
+        if self.progress != progress {
+            self.progress = progress;
             self.sleep.as_mut().reset(Instant::now() + patience);
         }
         self.sleep.as_mut().poll(cx)
@@ -120,6 +132,12 @@ impl Direction {
     /// Whether something that was read is not written yet.
     fn is_waiting(&self) -> bool {
         !self.over && (!self.kept.is_empty() || self.unflushed)
+    }
+
+    /// How many bytes were written, and whether more of them wait.
+    fn progress(&self) -> (u64, bool) {
+        let rest = self.kept.len().saturating_sub(self.sent) as u64;
+        (self.copied - rest, self.is_waiting())
     }
 
     /// Goes on until it is over, one way or another.

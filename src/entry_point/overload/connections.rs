@@ -12,14 +12,12 @@ use pin_project_lite::pin_project;
 use tokio::time::{Duration, Instant, sleep};
 
 use super::{Overload, Surplus};
-use crate::exchange::memory::Held;
+use crate::exchange::memory::{self, Held};
 
 /// What a connection takes at least, with its buffers and its TLS.
 const LEAST: u64 = 64 << 10;
 /// How often connections are told to look at how things are, while something is given up.
 const REMIND: Duration = Duration::from_secs(1);
-/// More than the allocator keeps at hand: asking for it makes it give back what is free.
-const LARGE: usize = 1 << 20;
 
 thread_local! {
     /// In the order in which they came.
@@ -111,8 +109,10 @@ pub(in crate::entry_point) async fn tend(overload: Arc<Overload>, worker: usize)
                 reminded = Some(now);
                 remind();
             }
-            free(&overload, worker);
-            drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE)));
+            if overload.weighs.load(Relaxed) {
+                free(&overload, worker);
+                memory::give_back();
+            }
             sleep(overload.settings.interval).await;
         }
     }
@@ -138,9 +138,14 @@ pub(super) fn share_out(overload: &Overload, bytes: u64, connections: usize) {
     for worker in workers {
         let by_open = if open > 0 { (open_at(worker), open) } else { (1, alike) };
         let by_held = if held > 0 { (held_by(worker), held) } else { by_open };
-        worker.bytes.store(part(bytes, by_held), Relaxed);
-        let connections = part(connections as u64, by_open);
-        worker.count.store(usize::try_from(connections).unwrap_or(usize::MAX), Relaxed);
+        // What was said for want of something else may not have been taken yet.
+        if bytes > 0 {
+            worker.bytes.store(part(bytes, by_held), Relaxed);
+        }
+        if connections > 0 {
+            let connections = part(connections as u64, by_open);
+            worker.count.store(usize::try_from(connections).unwrap_or(usize::MAX), Relaxed);
+        }
     }
 }
 
@@ -205,6 +210,8 @@ fn heaviest(served: &[(u64, bool)], mut bytes: u64, mut connections: usize) -> V
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use super::super::tally::Counted;
     use super::*;
 
@@ -240,6 +247,8 @@ mod tests {
         overload.surplus[0].held.store(u64::MAX / 2, Relaxed);
         assert_eq!(parts(u64::MAX, 0), [(u64::MAX, 0), (0, 0), (0, 0)]);
         assert_eq!(parts(0, 0), [(0, 0); 3]);
+        share_out(&overload, 0, 8);
+        assert_eq!(parts(1, 0), [(1, 0), (0, 2), (0, 6)], "one does not take back the other");
     }
 
     #[tokio::test(flavor = "local")]
@@ -256,6 +265,31 @@ mod tests {
         assert!(seats.iter().all(|seat| seat.held().is_ended()));
         free(&overload, 0);
         assert_eq!(overload.surplus[0].open.load(Relaxed), 0);
+    }
+
+    /// A connection says once who serves it, and is woken for every reminder, and for its end.
+    #[test]
+    fn whoever_serves_is_woken_each_time() {
+        struct Count(AtomicUsize);
+        impl std::task::Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Relaxed);
+            }
+        }
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let waker = std::task::Waker::from(Arc::clone(&count));
+        let mut task = Context::from_waker(&waker);
+        let tally = Overload::fixed(false, false).tally(0, 0).unwrap();
+        let counted = tally.enter(0);
+        let mut served = std::pin::pin!(serve(counted.held(), std::future::pending()));
+        for woken in 1..4 {
+            assert!(served.as_mut().poll(&mut task).is_pending());
+            remind();
+            assert_eq!(count.0.load(Relaxed), woken);
+        }
+        counted.held().end();
+        assert_eq!(count.0.load(Relaxed), 4);
+        assert!(served.as_mut().poll(&mut task).is_ready());
     }
 
     #[tokio::test(flavor = "local")]

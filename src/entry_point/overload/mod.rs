@@ -75,6 +75,8 @@ pub struct Overload {
     refuses_requests: AtomicU8,
     /// Close connections that come when `most` are open, instead of letting them wait.
     refuses_connections: AtomicBool,
+    /// Whether memory or descriptors are short, so that workers say what they hold.
+    weighs: AtomicBool,
     /// By worker.
     surplus: Box<[Surplus]>,
     /// Connections of all workers.
@@ -126,6 +128,7 @@ impl Overload {
             stops_keep_alive: AtomicBool::new(false),
             refuses_requests: AtomicU8::new(Refuses::None as u8),
             refuses_connections: AtomicBool::new(false),
+            weighs: AtomicBool::new(false),
             surplus,
             open,
             tallies,

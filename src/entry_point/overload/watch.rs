@@ -150,7 +150,10 @@ impl Watcher {
         let [first, second, _] = overload.settings.thresholds;
         let all = self.memory.look(first - NEAR, second);
         let nearest = all.iter().max_by(|one, other| one.share().total_cmp(&other.share()));
-        let Some(&used) = nearest else { return memory::set_room(None) };
+        let Some(&used) = nearest else {
+            no_limit("memory", &mut self.ladders.memory, now, &overload.metrics.memory);
+            return memory::set_room(None);
+        };
         // In bytes another limit may be nearer.
         let left = all.iter().map(|used| used.left(first)).min().unwrap_or_default();
         let ladder = &mut self.ladders.memory;
@@ -181,8 +184,10 @@ impl Watcher {
     fn look_at_descriptors(&mut self, now: Instant, open: usize, young: usize, found: &mut Found) {
         let overload = &self.overload;
         let [_, second, _] = overload.settings.thresholds;
-        let Some(used) = self.descriptors.look(now, open) else { return };
         let ladder = &mut self.ladders.descriptors;
+        let Some(used) = self.descriptors.look(now, open) else {
+            return no_limit("descriptors", ladder, now, &overload.metrics.descriptors);
+        };
         note("descriptors", ladder, used, now, &overload.metrics.descriptors);
         // Each wants another one for a server, and those that came just now may not have it yet.
         let room = used.left(second).saturating_sub(young as u64) / 2;
@@ -211,6 +216,7 @@ impl Watcher {
         };
         overload.refuses_requests.store(refuses as u8, Relaxed);
         overload.refuses_connections.store(step >= Step::New, Relaxed);
+        overload.weighs.store(step > Step::None, Relaxed);
         share_out(overload, surplus.0, surplus.1);
         overload.calm.send_if_modified(|calm| std::mem::replace(calm, !begun) == begun);
     }
@@ -252,6 +258,14 @@ fn note(
         let pressure = format!("{:.3}", used.share());
         warn!(resource, step, before, %pressure, limit = used.limit, "overload");
     }
+}
+
+/// A limit may be lifted while a step is on: then that ends as it would if nothing were used any more.
+fn no_limit(resource: &'static str, ladder: &mut Ladder, now: Instant, metrics: &ResourceMetrics) {
+    if ladder.step() > Step::None {
+        note(resource, ladder, Used { bytes: 0, limit: u64::MAX }, now, metrics);
+    }
+    metrics.set(0, 0, ladder.step() as u8);
 }
 
 /// How many bytes may be held for clients: half of what all else leaves up to the first step, so that slow clients alone
@@ -300,6 +314,18 @@ mod tests {
         assert!(due(20, 986), "it grows");
         assert!(!due(1219, 981));
         assert!(due(1220, 981));
+    }
+
+    #[test]
+    fn a_step_ends_when_the_limit_is_lifted() {
+        let (metrics, start) = (ResourceMetrics::default(), Instant::now());
+        let mut ladder = Ladder::new([0.92, 0.95, 0.98]);
+        note("x", &mut ladder, Used { bytes: 96, limit: 100 }, start, &metrics);
+        assert_eq!(ladder.step(), Step::New);
+        for (second, step) in [(0, Step::New), (2, Step::None), (3, Step::None)] {
+            no_limit("x", &mut ladder, start + Duration::from_secs(second), &metrics);
+            assert_eq!(ladder.step(), step);
+        }
     }
 
     fn settings() -> OverloadSettings {

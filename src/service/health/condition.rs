@@ -102,15 +102,21 @@ impl ServerHealth {
         self.state.load(Ordering::Relaxed) < DOWN
     }
 
-    /// Takes note of what a probe found.
-    pub(super) fn probed(&self, result: Result<(), ProbeError>, thresholds: Thresholds) {
+    /// Takes note of what a probe found that began when the server stood on the side `was_up`. It says nothing of a server
+    /// that has changed sides meanwhile.
+    pub(super) fn probed(
+        &self,
+        was_up: bool,
+        result: Result<(), ProbeError>,
+        thresholds: Thresholds,
+    ) {
         let Some(series) = &self.series else { return };
         let up = result.is_ok();
         // One step, as the traffic may take the server out at any time: no probe from before that counts.
-        let step = |state| Some(thresholds.next(state, up));
-        let (Ok(before) | Err(before)) =
-            self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
-        let (was_up, is_up) = (before < DOWN, thresholds.next(before, up) < DOWN);
+        let step = |state| ((state < DOWN) == was_up).then(|| thresholds.next(state, up));
+        let stepped = self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
+        let Ok(before) = stepped else { return };
+        let is_up = thresholds.next(before, up) < DOWN;
         if was_up != is_up {
             series.tell(|| self.is_up());
         }

@@ -107,7 +107,7 @@ pub(super) mod tests {
         {
             for result in results.chars() {
                 let result = if result == '+' { Ok(()) } else { failed() };
-                health.probed(result, thresholds);
+                health.probed(health.is_probed_as_up(), result, thresholds);
             }
             assert_eq!(health.is_up(), up, "{results}");
             assert_eq!(gauge.value("s@file", "http://a"), Some(up), "{results}");
@@ -117,11 +117,19 @@ pub(super) mod tests {
         health.observe(true);
         assert!(!health.is_up());
         for up in [false, false, true] {
-            health.probed(Ok(()), thresholds);
+            health.probed(health.is_probed_as_up(), Ok(()), thresholds);
             assert_eq!(health.is_up(), up);
         }
+        // What a probe says that was on its way then does not count either.
+        assert!(health.is_up());
+        health.observe(true);
+        health.observe(true);
+        health.probed(true, Ok(()), AT_ONCE);
+        assert!(!health.is_up());
+        health.probed(false, Ok(()), AT_ONCE);
+        assert!(health.is_up());
         // Zero is one.
-        health.probed(failed(), Thresholds { rise: 0, fall: 0 });
+        health.probed(health.is_probed_as_up(), failed(), Thresholds { rise: 0, fall: 0 });
         assert!(!health.is_up());
     }
 
@@ -131,10 +139,10 @@ pub(super) mod tests {
         let health = server(&gauge, "http://a", true, None);
         assert!(health.is_up());
         assert_eq!(gauge.value("s@file", "http://a"), Some(true));
-        health.probed(Err(ProbeError::Timeout), AT_ONCE);
+        health.probed(health.is_probed_as_up(), Err(ProbeError::Timeout), AT_ONCE);
         assert!(!health.is_up());
         assert_eq!(gauge.value("s@file", "http://a"), Some(false));
-        health.probed(Ok(()), AT_ONCE);
+        health.probed(health.is_probed_as_up(), Ok(()), AT_ONCE);
         assert!(health.is_up());
         assert_eq!(gauge.value("s@file", "http://a"), Some(true));
         drop(health);
@@ -182,7 +190,7 @@ pub(super) mod tests {
         tokio::time::sleep(Duration::from_mins(1)).await;
         assert!(!health.is_up());
         assert!(!health.is_probed_as_up());
-        health.probed(Ok(()), AT_ONCE);
+        health.probed(health.is_probed_as_up(), Ok(()), AT_ONCE);
         assert!(health.is_up());
     }
 }

@@ -110,11 +110,12 @@ async fn rounds(plan: &RefCell<Arc<HealthPlan>>, up: bool) {
         // Who changes sides during a round is not probed twice.
         let due = plan.servers.iter().filter(|server| server.health.is_probed_as_up() == up);
         for server in due.collect::<Vec<_>>() {
+            let was_up = server.health.is_probed_as_up();
             let result = match &server.address {
                 Ok(address) => probe(&plan.sender, address, &plan.settings).await,
                 Err(error) => Err(error.clone()),
             };
-            server.health.probed(result, plan.thresholds);
+            server.health.probed(was_up, result, plan.thresholds);
         }
     }
 }

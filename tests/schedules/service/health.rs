@@ -91,7 +91,7 @@ pub(super) fn the_gauge_says_what_is() {
         let health = Arc::clone(&health);
         spawn(move || {
             for result in [Err(ProbeError), Ok(())] {
-                health.probed(result, Thresholds { rise: 1, fall: 1 });
+                health.probed(health.is_probed_as_up(), result, Thresholds { rise: 1, fall: 1 });
             }
         })
     };
@@ -110,7 +110,7 @@ pub(super) fn what_a_probe_said_before_an_outage_does_not_end_it() {
         let health = Arc::clone(&health);
         spawn(move || {
             for result in [Ok(()), Err(ProbeError), Ok(())] {
-                health.probed(result, Thresholds { rise: 2, fall: 2 });
+                health.probed(health.is_probed_as_up(), result, Thresholds { rise: 2, fall: 2 });
             }
         })
     };
