@@ -99,7 +99,8 @@ mod tests {
             "forwardAuth": {"address": "http://a/ok?key=s&page=1", "authSigninURL": "https://u:p@a/?secret=s"},
             "redirectRegex": {"regex": "^(.*)$", "replacement": "https://a/${1}?token=s&b=c"},
             "errors": {"query": "/{status}.html?status={status}&api_key=s"},
-            "healthCheck": {"path": "/h?access_token=s&who=me"},
+            "healthCheck": {"path": "/h?access_token=s&who=me&sid=s"},
+            "mirror": {"url": "http://u:pa/ss@a:80/?auth=s&pwd=s#session=s"},
             "name": "token",
         });
         hide_credentials(&mut view);
@@ -107,7 +108,8 @@ mod tests {
             "forwardAuth": {"address": "http://a/ok?key=xxxx&page=1", "authSigninURL": "https://xxxx@a/?secret=xxxx"},
             "redirectRegex": {"regex": "^(.*)$", "replacement": "https://a/${1}?token=xxxx&b=c"},
             "errors": {"query": "/{status}.html?status={status}&api_key=xxxx"},
-            "healthCheck": {"path": "/h?access_token=xxxx&who=me"},
+            "healthCheck": {"path": "/h?access_token=xxxx&who=me&sid=xxxx"},
+            "mirror": {"url": "http://xxxx@a:80/?auth=xxxx&pwd=xxxx#session=xxxx"},
             "name": "token",
         });
         assert_eq!(view, expected);

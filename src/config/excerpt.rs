@@ -7,7 +7,9 @@ use std::borrow::Cow;
 
 use crate::config::tree::{Format, Source, Span, is_secret};
 use crate::rule::compares_secret;
-use crate::values::secret::is_secret_misspelt;
+use crate::values::secret::{
+    end_of_user, is_credential_header, is_secret_misspelt, is_secret_parameter,
+};
 
 /// The one source line that is printed, with the marked bytes. Only this line is given to the
 /// renderer, which otherwise scans the whole file for every diagnostic.
@@ -24,6 +26,11 @@ impl Excerpt {
         let raw = span.source.text.get(bytes.clone()).unwrap_or_default();
         let start = span.start.saturating_sub(bytes.start).min(raw.len());
         let end = span.end.saturating_sub(bytes.start).clamp(start, raw.len());
+        if raw.len() > LONG {
+            // The mark stays in its column.
+            let column = raw.get(..start).unwrap_or_default().chars().count();
+            return Self { text: " ".repeat(column), line, start: column, end: column };
+        }
         let text = if belongs_to_secret(&span.source, bytes.start) {
             stars(raw)
         } else {
@@ -34,6 +41,7 @@ impl Excerpt {
                 }
                 Format::Flags | Format::Environment | Format::Labels => mask_setting(raw),
             };
+            let masked = mask_pattern(&masked, &span.source, bytes.start);
             mask_userinfo(&mask_keys(&masked))
         };
         Self { text, line, start, end }
@@ -42,6 +50,8 @@ impl Excerpt {
 
 /// How far above a line the name is looked for that it belongs to.
 const FAR: usize = 1000;
+/// The longest line that is shown.
+const LONG: usize = 16 << 10;
 
 /// The lines above the one that starts here, from the top.
 fn lines_above(source: &Source, start: usize) -> impl Iterator<Item = &str> {
@@ -94,7 +104,7 @@ fn belongs_to_secret(source: &Source, start: usize) -> bool {
             return opens && !closes && is_secret(last_name(name));
         }
         let (name, value) = content.split_once(':').unwrap_or((content, ""));
-        if is_secret(last_name(name)) && opens_quote(value.trim()) {
+        if opens_quote(value.trim()) && is_secret(last_name(name)) {
             return true;
         }
         let outer = depth < indent || is_item && depth == indent && !content.starts_with('-');
@@ -175,9 +185,14 @@ fn indent_of(line: &str) -> usize {
 
 /// The name that stands last in a text, without what is around it. It may have blanks in it.
 fn last_name(text: &str) -> &str {
-    let text = text.trim_end_matches(|last: char| !last.is_alphanumeric());
-    let start = text.rfind(['{', '}', ',', '"', '\'', ':', '=']).map_or(0, |end| end + 1);
-    let name = text.get(start..).unwrap_or_default();
+    let start = |text: &str, ends: &[char]| text.rfind(ends).map_or(0, |end| end + 1);
+    let last = text.trim_end_matches(|last: char| !last.is_alphanumeric());
+    let from = start(last, &['{', '}', ',', '"', '\'', ':', '=']);
+    let mut name = last.get(from..).unwrap_or_default();
+    // It is a rule. Elsewhere these stand in a name like `password (old)`.
+    if text.get(from..).is_some_and(|text| text.contains('`')) {
+        name = name.get(start(name, &['`', '(', ')', '|', '&'])..).unwrap_or_default();
+    }
     name.trim_start_matches(|first: char| !first.is_alphanumeric())
 }
 
@@ -210,13 +225,22 @@ fn mask_secrets(line: &str, names_object: bool) -> String {
             names -= 1;
             false
         } else {
-            is_suspect(last_name(before))
+            is_suspect(last_name(before)) || end == b'=' && ends_with_parameter(before)
         };
         if is_secret {
             return mask_behind(line, at + 1);
         }
     }
     line.to_owned()
+}
+
+/// Whether a text ends with the name of a parameter of a URL that is named like a secret.
+fn ends_with_parameter(text: &str) -> bool {
+    let is_around = |one: char| !one.is_alphanumeric() && !"-_.[]%~".contains(one);
+    text.rfind(is_around).and_then(|at| text.get(at..)).is_some_and(|name| {
+        let bare = name.strip_prefix(['?', '&', '#', ';']);
+        bare.is_some_and(is_secret_parameter)
+    })
 }
 
 /// The same for a line that is one option: whatever stands before the first `=` is its name.
@@ -247,8 +271,8 @@ fn mask_userinfo(line: &str) -> String {
     while let Some(at) = rest.find("://") {
         let (before, after) = rest.split_at(at + "://".len());
         shown.push_str(before);
-        let end = after.find(['/', ' ', '"', '\'']).unwrap_or(after.len());
-        let hidden = after.get(..end).and_then(|authority| authority.rfind('@')).unwrap_or(0);
+        let end = after.find([' ', '"', '\'']).unwrap_or(after.len());
+        let hidden = after.get(..end).and_then(end_of_user).unwrap_or(0);
         shown.extend(std::iter::repeat_n('*', hidden));
         rest = after.get(hidden..).unwrap_or_default();
     }
@@ -258,17 +282,57 @@ fn mask_userinfo(line: &str) -> String {
 
 /// The same for what should have been a URL and has no scheme: `user:password@`.
 fn mask_bare_userinfo(line: &str) -> String {
-    let mut shown = line.to_owned();
-    for (at, _) in line.match_indices('@') {
-        let before = line.get(..at).unwrap_or_default();
-        let word = before.rfind([' ', '"', '\'', '/', ',', '{', '[', '=']).map_or(0, |end| end + 1);
-        let Some(colon) = before.get(word..).and_then(|text| text.find(':')) else { continue };
-        let hidden = word + colon + 1..at;
-        if let Some(text) = line.get(hidden.clone()) {
-            shown.replace_range(hidden, &stars(text));
+    let mut shown = String::with_capacity(line.len());
+    for word in line.split_inclusive([' ', '"', '\'', ',', '{', '[', '=']) {
+        // What has a scheme is masked already.
+        let at = if word.contains("://") { None } else { end_of_user(word) };
+        let (user, rest) = word.split_at(at.unwrap_or(0));
+        shown.push_str(&mask_password(user));
+        for part in rest.split_inclusive('/') {
+            let (user, rest) = part.split_at(part.rfind('@').unwrap_or(0));
+            shown.push_str(&mask_password(user));
+            shown.push_str(rest);
         }
     }
     shown
+}
+
+/// A user, and as many asterisks as its password has bytes.
+fn mask_password(user: &str) -> Cow<'_, str> {
+    user.find(':').map_or(Cow::Borrowed(user), |colon| mask_behind(user, colon + 1).into())
+}
+
+/// Replaces the pattern of a header that carries a credential by as many asterisks: the name stands beside it, or on the
+/// line above or below.
+fn mask_pattern<'l>(line: &'l str, source: &Source, start: usize) -> Cow<'l, str> {
+    let Some(at) = values_of("regex", line).next() else { return Cow::Borrowed(line) };
+    let above = source.text.get(..start).and_then(|text| text.lines().next_back());
+    let rest = source.text.get(start..).unwrap_or_default();
+    let near = above.into_iter().chain(rest.lines().take(2)).filter(|line| line.len() <= LONG);
+    let names_credential = |line: &str| {
+        values_of("name", line).any(|at| {
+            let is_around = |one: char| one.is_whitespace() || "\"'".contains(one);
+            let value = line.get(at..).unwrap_or_default().trim_start_matches(is_around);
+            let is_end = |one: char| is_around(one) || ",}".contains(one);
+            value.split(is_end).next().is_some_and(is_credential_header)
+        })
+    };
+    if near.into_iter().any(names_credential) {
+        return mask_behind(line, at).into();
+    }
+    Cow::Borrowed(line)
+}
+
+/// Where the values of an option begin in a line of whatever format.
+fn values_of<'l>(option: &'l str, line: &'l str) -> impl Iterator<Item = usize> {
+    let ends = line.match_indices([':', '=']).map(|(at, _)| at);
+    ends.filter(|at| {
+        let before = line.get(..*at).unwrap_or_default();
+        let before = before.trim_end_matches([' ', '"', '\'']);
+        let name = before.rsplit(|one: char| !one.is_ascii_alphanumeric()).next();
+        name.is_some_and(|name| name.eq_ignore_ascii_case(option))
+    })
+    .map(|at| at + 1)
 }
 
 #[cfg(test)]
@@ -414,5 +478,89 @@ mod tests {
         assert!(!shown.contains("hunter2") && !shown.contains("p@ss"), "{shown}");
         assert_eq!(mask_userinfo("no url: a@b"), "no url: a@b");
         assert_eq!(mask_userinfo("x: 'u:hunter2@a', y@z"), "x: 'u:*******@a', y@z");
+        for (text, expected) in [
+            ("url: http://u:pa/ss@host:80", "url: http://*******@host:80"),
+            ("url: 'http://u:p?a#s@s@host:80', y@z", "url: 'http://*********@host:80', y@z"),
+            ("url: u:pa/ss@host:80", "url: u:*****@host:80"),
+            ("{url: u:pa/ss@host:80,x: /x@y/u:p@z}", "{url: u:*****@host:80,x: /x@y/u:*@z}"),
+        ] {
+            assert_eq!(mask_userinfo(text), expected);
+        }
+        for text in ["a: http://host:80/a@b", "a: http://host/@user", "a: host:80/a@b", "a: b:c@d"]
+        {
+            let is_shown = mask_userinfo(text) == text;
+            assert_eq!(is_shown, !text.contains("b:c@d"), "{text}");
+        }
+    }
+
+    #[test]
+    fn parameters_of_urls_stay_out_of_excerpts() {
+        for name in ["auth", "pwd", "sig", "sessionId", "code"] {
+            let shown = mask_secrets(&format!("address: http://a/?page=1&{name}=hunter2"), false);
+            assert_eq!(shown, format!("address: http://a/?page=1&{name}=*******"));
+        }
+        for text in ["path: /?design=x", "code: 1", "{code: 1, pass=2, x: '?sig'}"] {
+            assert_eq!(mask_secrets(text, false), text);
+        }
+    }
+
+    /// A rule is shown whose hosts are called like secrets.
+    #[test]
+    fn what_stands_in_rules_is_no_name_of_an_option() {
+        for text in [
+            "rule: Host(`keycloak.a`) || ClientIP(`::1`) &&",
+            "rule: (Host(`token.a`) && (ClientIP(`::1`)|PathPrefix(`/a=b`)))",
+            "rule: keycloak&& Path(`a:b`)",
+        ] {
+            assert_eq!(mask_secrets(text, false), text);
+        }
+        for text in
+            ["rule: Query(`token=hunter2`)", "password (old): hunter2", "a.passwd | b=hunter2"]
+        {
+            assert!(!mask_secrets(text, false).contains("hunter2"), "{text}");
+        }
+    }
+
+    #[test]
+    fn patterns_of_credentials_stay_out_of_excerpts() {
+        let shown = |text: &str, format| {
+            let source = Source::new("file", text, format);
+            let start = text.find("oops").unwrap();
+            Diagnostic::error("bad").at(&Span::new(&source, start..start + 4)).render(false)
+        };
+        for (text, format) in [
+            (
+                "conditions: [{header: {name: X-Auth-Token, regex: '^hunter2$', oops: 1}}]",
+                Format::Yaml,
+            ),
+            ("- {oops: 1, regex: '^hunter2$', name: 'X-Auth-Token'}", Format::Yaml),
+            ("- name: X-Auth-Token\n  regex: hunter2 oops\n", Format::Yaml),
+            ("- regex: hunter2 oops\n  name: X-Auth-Token\n", Format::Yaml),
+            ("header = {name = \"Cookie\", regex = \"hunter2\", oops = 1}", Format::Toml),
+            ("{\"oops\": 1, \"name\": \"Cookie\", \"regex\": \"hunter2\"}", Format::Json),
+            ("a.header.name=Cookie\na.header.regex=hunter2 oops", Format::Labels),
+        ] {
+            assert!(!shown(text, format).contains("hunter2"), "{text}");
+        }
+        for text in [
+            "{name: User-Agent, regex: 'shown', oops: 1}",
+            "- name: X-Auth-Token\n  path: a\n  regex: shown oops\n",
+            "- hostname: X-Auth-Token\n  regex: shown oops\n",
+        ] {
+            assert!(shown(text, Format::Yaml).contains("shown"), "{text}");
+        }
+    }
+
+    #[test]
+    fn of_a_very_long_line_only_the_place_is_said() {
+        let text = format!("a: 1\n{{\"a\": [{}\"here\"]}}", "\"password\",".repeat(20_000));
+        let source = Source::new("file.json", text, Format::Json);
+        let start = source.text.find("here").unwrap();
+        let span = Span::new(&source, start..start + 4);
+        let shown = Diagnostic::error("bad").at(&span).render(false);
+        let (line, column) = span.line_column();
+        assert!(shown.contains(&format!("file.json:{line}:{column}")), "{shown}");
+        assert!(!shown.contains("password") && !shown.contains("here"), "{shown}");
+        assert!(shown.len() < 1000, "{}", shown.len());
     }
 }

@@ -1,7 +1,7 @@
 //! Rules as they may be printed: a value that is compared with a credential is one. The text may be of either syntax, and
 //! wrong.
 
-use crate::values::secret::{HIDDEN, is_secret_name};
+use crate::values::secret::{HIDDEN, is_secret_name, is_secret_parameter};
 
 /// Matchers whose first argument is a name, and whose others are its value.
 const NAMED: [&str; 6] =
@@ -13,7 +13,7 @@ pub fn without_secrets(text: &str) -> String {
 }
 
 /// The text of a rule, or of a part of one, with `mask` in the place of the values of headers that carry credentials and
-/// of those parameters of the query that `is_secret` names.
+/// of those parameters of the query that are named like secrets, or that `is_secret` names.
 pub fn masked(text: &str, mask: &str, is_secret: impl Fn(&str) -> bool) -> String {
     let mut out = String::with_capacity(text.len());
     let (mut call, mut name) = (String::new(), None::<bool>);
@@ -25,9 +25,9 @@ pub fn masked(text: &str, mask: &str, is_secret: impl Fn(&str) -> bool) -> Strin
             '`' | '"' | '\'' => {
                 let end = end_of_quoted(rest, next);
                 let (argument, after) = rest.split_at(end);
-                let is_query = call.to_ascii_lowercase().starts_with("query");
+                let is_query = is_of_query(&call);
                 let is_secret =
-                    |name: &str| if is_query { is_secret(name) } else { is_secret_name(name) };
+                    |name: &str| is_secret_of(&call, name) || is_query && is_secret(name);
                 out.push_str(&shown(argument, &call, mask, &mut name, is_secret));
                 rest = after;
                 let closing = rest.chars().next().map_or(0, char::len_utf8);
@@ -50,13 +50,24 @@ pub fn masked(text: &str, mask: &str, is_secret: impl Fn(&str) -> bool) -> Strin
 /// Whether a text ends with the first argument of a matcher, and this argument is the name of a secret: what follows must
 /// not be shown. Quotes may be of any kind, and escaped.
 pub fn compares_secret(text: &str) -> bool {
-    text.rsplit_once('(').is_some_and(|(before, name)| {
-        let call = before.rsplit(|other: char| !other.is_ascii_alphanumeric()).next();
+    // Only the nearest, because the whole of a long line is asked about for every comma of it.
+    let nearest = text.rfind(['(', ',']).and_then(|at| text.split_at_checked(at));
+    nearest.is_some_and(|(before, argument)| {
         let is_around = |one: char| !one.is_ascii_alphanumeric();
-        call.is_some_and(is_named)
-            && !name.contains(',')
-            && is_secret_name(name.trim_matches(is_around))
+        let call = before.rsplit(is_around).next().unwrap_or_default();
+        argument.starts_with('(')
+            && is_named(call)
+            && is_secret_of(call, argument.trim_matches(is_around))
     })
+}
+
+/// Whether what the matcher `call` compares this name with must not be shown.
+fn is_secret_of(call: &str, name: &str) -> bool {
+    if is_of_query(call) { is_secret_parameter(name) } else { is_secret_name(name) }
+}
+
+fn is_of_query(call: &str) -> bool {
+    call.to_ascii_lowercase().starts_with("query")
 }
 
 /// Whether this is one of the matchers whose first argument is a name.
@@ -120,8 +131,32 @@ mod tests {
             ),
             ("Query(`token=x`, `page=1`)", "Query(`token=(hidden)`, `(hidden)`)"),
             ("Header(`Cookie`, `broken", "Header(`Cookie`, `(hidden)"),
+            (
+                "Query(`sig`, `y`) && Query(`design`, `z`)",
+                "Query(`sig`, `(hidden)`) && Query(`design`, `z`)",
+            ),
+            ("Header(`Sig`, `y`)", "Header(`Sig`, `y`)"),
         ] {
             assert_eq!(without_secrets(text), expected);
         }
+    }
+
+    #[test]
+    fn the_name_that_a_text_ends_with_is_judged() {
+        for text in ["Header(`X-Token`", "Path(`a,b`) && Query( \\\"sid\\\" ", "HEADERS('Cookie'"] {
+            assert!(compares_secret(text), "{text}");
+        }
+        for text in
+            ["", "Header(`X-Tenant`", "Header(`X-Token`,`a`", "Host(`token`", "token", "(token"]
+        {
+            assert!(!compares_secret(text), "{text}");
+        }
+    }
+
+    /// Every comma of a line is asked about. Were the line gone over for each, this would take minutes.
+    #[test]
+    fn a_long_text_is_not_gone_over_for_every_comma() {
+        let text = "a,".repeat(500_000);
+        assert!(!text.match_indices(',').any(|(at, _)| compares_secret(&text[..at])));
     }
 }

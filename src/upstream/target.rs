@@ -172,6 +172,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_of_a_url_has_no_password() {
+        for url in [
+            "http://u:hunter2@a:x",
+            "http://u:hun/ter2@a:80",
+            "http://u:hun#t?er2@a",
+            "u:hun/ter2@a",
+        ] {
+            let said = format!("{:?}", Target::parse(url).unwrap_err());
+            assert!(!said.contains("hun") && !said.contains("er2"), "{said}");
+        }
+    }
+
+    #[test]
     fn paths_are_joined_with_one_slash() {
         for (url, path, want) in [
             ("http://a", "/x?y=1", "/x?y=1"),

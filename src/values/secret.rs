@@ -52,6 +52,11 @@ const WORDS: [&str; 5] = ["authorization", "passwd", "password", "secret", "toke
 const OF_HEADERS: [&str; 3] = ["apikey", "cookie", "credential"];
 /// Further names of options. There, `cookie` is a section and `accessControlAllowCredentials` a switch.
 const OF_OPTIONS: [&str; 4] = ["hmac", "key", "set-cookie", "users"];
+/// Further words in names of parameters of URLs. As a part of a longer word they say nothing.
+const OF_PARAMETERS: [&str; 10] =
+    ["auth", "code", "jwt", "nonce", "pass", "pwd", "session", "sid", "sig", "signature"];
+/// What `errors` fills in, for what it is worth to see.
+const PLACEHOLDERS: [&str; 3] = ["{originalStatus}", "{status}", "{url}"];
 
 /// Whether a header of this name carries a credential, as far as the name tells.
 pub fn is_credential_header(name: &str) -> bool {
@@ -88,6 +93,30 @@ pub fn is_secret_name(name: &str) -> bool {
     is_secret_option(name) || is_credential_header(name)
 }
 
+/// Whether the value of a parameter of this name must not be shown: in the query of a URL, or in its fragment.
+pub fn is_secret_parameter(name: &str) -> bool {
+    let is_secret_word =
+        |word: &str| OF_PARAMETERS.iter().any(|one| one.eq_ignore_ascii_case(word));
+    is_secret_name(name) || words(name).any(is_secret_word)
+}
+
+/// The words of a name, however they are put together: `auth_code`, `X-Amz-Signature`, `sessionId`.
+fn words(name: &str) -> impl Iterator<Item = &str> {
+    let parts = name.split(|one: char| !one.is_ascii_alphanumeric());
+    parts.flat_map(|mut rest| {
+        std::iter::from_fn(move || {
+            let bytes = rest.as_bytes();
+            let is_seam = |pair: &[u8]| {
+                matches!(pair, [before, after] if !before.is_ascii_uppercase() && after.is_ascii_uppercase())
+            };
+            let end = bytes.windows(2).position(is_seam).map_or(rest.len(), |at| at + 1);
+            let (word, after) = rest.split_at_checked(end)?;
+            rest = after;
+            (!word.is_empty()).then_some(word)
+        })
+    })
+}
+
 /// The URL of a server as it may be shown: in logs, labels and the API.
 pub fn without_credentials(url: &str) -> Cow<'_, str> {
     let bare = match url.rsplit_once('@') {
@@ -105,15 +134,31 @@ pub fn without_credentials(url: &str) -> Cow<'_, str> {
 /// have an `@` too.
 pub fn without_user(url: &str) -> Cow<'_, str> {
     let (scheme, rest) = url.split_at(url.find("://").map_or(0, |at| at + "://".len()));
-    let authority = rest.get(..end_of_authority(rest)).unwrap_or_default();
-    match authority.rsplit_once('@') {
-        Some((user, host))
-            if !scheme.is_empty() || user.contains(':') && host.contains(['.', ':']) =>
-        {
-            format!("{scheme}{}", rest.get(user.len() + 1..).unwrap_or_default()).into()
-        }
-        _ => url.into(),
+    let Some((user, after)) = end_of_user(rest).and_then(|at| rest.split_at_checked(at)) else {
+        return url.into();
+    };
+    let bare = after.get(1..).unwrap_or_default();
+    let host = bare.get(..end_of_authority(bare)).unwrap_or_default();
+    if scheme.is_empty() && !(user.contains(':') && host.contains(['.', ':'])) {
+        return url.into();
     }
+    format!("{scheme}{bare}").into()
+}
+
+/// Where the `@` stands that ends the user and the password, in what follows `://`. A password may have in it, as it
+/// is, what ends the host of a URL: then what looks like a port is no number.
+pub fn end_of_user(rest: &str) -> Option<usize> {
+    let authority = rest.get(..end_of_authority(rest)).unwrap_or_default();
+    if let Some(at) = authority.rfind('@') {
+        return Some(at);
+    }
+    let name = if authority.starts_with('[') { authority.find(']').unwrap_or(0) } else { 0 };
+    let (_, port) = authority.get(name..)?.split_once(':')?;
+    if port.parse::<u16>().is_ok() {
+        return None;
+    }
+    let is_end = |one: char| one.is_whitespace() || "\"'`".contains(one);
+    rest.get(..rest.find(is_end).unwrap_or(rest.len()))?.rfind('@')
 }
 
 fn end_of_authority(rest: &str) -> usize {
@@ -121,9 +166,13 @@ fn end_of_authority(rest: &str) -> usize {
 }
 
 /// A URL, or a part, a pattern or a template of one, with `mask` in the place of its user and password, and of the values
-/// of those parameters that `is_secret` names: of its query, and of its fragment, where tokens are handed over. What
-/// holds no URL stays as it is.
+/// of those parameters that are named like secrets, or that `is_secret` names: of its query, and of its fragment, where
+/// tokens are handed over. What holds no URL stays as it is.
 pub fn masked_url<'t>(text: &'t str, mask: &str, is_secret: impl Fn(&str) -> bool) -> Cow<'t, str> {
+    let hides = |name: &str, value: &str| {
+        !value.is_empty()
+            && (is_secret(name) || is_secret_parameter(name) && !PLACEHOLDERS.contains(&value))
+    };
     let users = mask_users(text, mask);
     let mut is_masked = users.is_some();
     let shown = users.as_deref().unwrap_or(text);
@@ -135,7 +184,7 @@ pub fn masked_url<'t>(text: &'t str, mask: &str, is_secret: impl Fn(&str) -> boo
         let end = inner.find(['&', '#', ';']).map_or(rest.len(), |end| end + first.len_utf8());
         let (piece, after) = rest.split_at(end);
         match piece.split_once('=') {
-            Some((name, value)) if !value.is_empty() && is_secret(parameter(name)) => {
+            Some((name, value)) if hides(parameter(name), value) => {
                 is_masked = true;
                 out.extend([name, "=", mask]);
             }
@@ -153,9 +202,8 @@ fn mask_users(text: &str, mask: &str) -> Option<String> {
     while let Some(at) = rest.find("://") {
         let (before, after) = rest.split_at(at + "://".len());
         out.push_str(before);
-        let authority = after.get(..end_of_authority(after)).unwrap_or_default();
         rest = after;
-        if let Some(at) = authority.rfind('@') {
+        if let Some(at) = end_of_user(after) {
             out.push_str(mask);
             rest = after.get(at..).unwrap_or_default();
             is_masked = true;
@@ -221,6 +269,9 @@ mod tests {
             ("`http://a` of x: y@file, https://u:p@b", "`http://a` of x: y@file, https://xxxx@b"),
             ("${1}?a=b;secret=${2}", "${1}?a=b;secret=xxxx"),
             ("^/a(\\?|&)token=s$", "^/a(\\?|&)token=xxxx"),
+            ("http://u:pa/ss@host:80/x", "http://xxxx@host:80/x"),
+            ("http://u:pa?s=s@host:80, http://b/@x", "http://xxxx@host:80, http://b/@x"),
+            ("http://u:1x#a@b@host", "http://xxxx@host"),
         ] {
             let shown = masked_url(url, MASK, is_secret_name);
             assert_eq!(shown, expected);
@@ -235,6 +286,12 @@ mod tests {
             "(?P<token>x)=y",
             "(?:key|x)=y",
             "https://a/?q=token",
+            "http://host:80/a@b",
+            "http://host/@user",
+            "http://[::1]/@user",
+            "http://[::1]:80/a@b",
+            "http://host:x/a, b@c",
+            "/?code={status}&passage=x&barcode=y&author=z",
             "",
         ] {
             assert!(
@@ -242,6 +299,38 @@ mod tests {
             );
         }
         assert_eq!(masked_url("/?a=b&c", MASK, |_| true), "/?a=xxxx&c");
+    }
+
+    #[test]
+    fn secret_parameters_by_the_words_of_their_names() {
+        for name in [
+            "auth",
+            "pwd",
+            "pass",
+            "sig",
+            "signature",
+            "jwt",
+            "session",
+            "sid",
+            "code",
+            "nonce",
+            "AUTH",
+            "auth_code",
+            "X-Amz-Signature",
+            "sessionId",
+            "user[pass]",
+            "api_key",
+            "oauthCode",
+        ] {
+            assert!(is_secret_parameter(name), "{name}");
+            let url = format!("http://a/?{name}=S&page=1");
+            let shown = format!("http://a/?{name}=xxxx&page=1");
+            assert_eq!(masked_url(&url, MASK, is_secret_name), shown);
+        }
+        for name in ["", "author", "passage", "design", "barcode", "side", "page", "sessions"] {
+            assert!(!is_secret_parameter(name), "{name}");
+        }
+        assert_eq!(words("aBCd-e__fG").collect::<Vec<_>>(), ["a", "BCd", "e", "f", "G"]);
     }
 
     #[test]
@@ -253,6 +342,11 @@ mod tests {
             ("a:1", "a:1"),
             ("a:b@file", "a:b@file"),
             ("one@file", "one@file"),
+            ("http://u:pa/ss@host:80", "http://host:80"),
+            ("u:pa#s?s@host:80/x", "host:80/x"),
+            ("http://host:80/a@b", "http://host:80/a@b"),
+            ("http://host/@user", "http://host/@user"),
+            ("a:b/c@file", "a:b/c@file"),
         ] {
             assert_eq!(without_user(url), expected);
         }

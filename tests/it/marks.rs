@@ -419,16 +419,17 @@ fn routes(origin: &Origin, auth: &Origin, directory: &Path) -> String {
             digestFile: {digestAuth: {usersFile: DIRECTORY/digest}}
             wrong: {basicAuth: {users: ['<broken.users>']}}
             digestWrong: {digestAuth: {users: ['<broken.users>']}}
-            asked: {forwardAuth: {address: 'http://user:<forwardAuth.address.user>@AUTH/ok?key=<forwardAuth.address.query>', authResponseHeaders: [X-Auth-Token], addAuthCookiesToResponse: [session], forwardBody: true}}
+            asked: {forwardAuth: {address: 'http://user:<forwardAuth.address.user>@AUTH/ok?key=<forwardAuth.address.query>&auth=<forwardAuth.address.query>', authResponseHeaders: [X-Auth-Token], addAuthCookiesToResponse: [session], forwardBody: true}}
             refused: {forwardAuth: {address: 'http://AUTH/no'}}
-            unasked: {forwardAuth: {address: 'http://user:<forwardAuth.address.user>@127.0.0.1:1/?key=<forwardAuth.address.query>', authSigninURL: 'https://sso.test/?client_secret=<signin.query>'}}
+            unasked: {forwardAuth: {address: 'http://user:<forwardAuth.address.user>@127.0.0.1:1/?key=<forwardAuth.address.query>&auth=<forwardAuth.address.query>', authSigninURL: 'https://sso.test/?client_secret=<signin.query>'}}
             noUrl: {forwardAuth: {address: 'user:<forwardAuth.address.user>@127.0.0.1'}}
             limited: {rateLimit: {average: 1, redis: {endpoints: ['127.0.0.1:1'], username: user, password: <redis.password>}}}
             unwritable: {headers: {customRequestHeaders: {Authorization: \"<unwritable.header>\\n\"}}}
             jail: {ban: {threshold: 1, conditions: [{header: {name: X-Auth-Token, regex: '^<ban.header.regex>$'}}, {path: ^/jailed/bad}]}}
+            jailWrong: {ban: {threshold: 1, conditions: [{header: {name: X-Auth-Token, regex: '^<ban.header.regex>$', oops: 1}}]}}
             again: {retry: {attempts: 2}}
-            moved: {redirectRegex: {regex: '^.*/moved(.*)$', replacement: 'https://moved.test/${1}?token=<redirectRegex.replacement>'}}
-            page: {errors: {status: ['500-599'], service: app, query: '/{status}.html?api_key=<errors.query>'}}
+            moved: {redirectRegex: {regex: '^.*/moved(.*)$', replacement: 'https://moved.test/${1}?token=<redirectRegex.replacement>&session_id=<redirectRegex.replacement>'}}
+            page: {errors: {status: ['500-599'], service: app, query: '/{status}.html?api_key=<errors.query>&signature=<errors.query>'}}
             small: {compress: {}}
             typed: {contentType: {}}
             buffered: {buffering: {maxRequestBodyBytes: 100}}
@@ -443,11 +444,12 @@ fn routes(origin: &Origin, auth: &Origin, directory: &Path) -> String {
             far: {loadBalancer: {servers: [{url: 'http://192.0.2.1:81'}]}}
             noServer: {loadBalancer: {servers: [{url: 'http://127.0.0.1:1/?token=<server.url.query>'}]}}
             wrongServer: {loadBalancer: {servers: [{url: 'user:<server.url.of.nobody>@127.0.0.1:1?token=<server.url.query>'}]}}
+            slashServer: {loadBalancer: {servers: [{url: 'http://user:a/<server.url.of.nobody>@127.0.0.1:1'}]}}
             mirrored: {mirroring: {service: app, mirrors: [{name: copies, percent: 100}]}}
             copies: {loadBalancer: {servers: [{url: 'http://user:<mirror.url.user>@127.0.0.1:1'}]}}
             probed:
               loadBalancer:
-                healthCheck: {path: '/health?key=<healthCheck.path.query>', interval: 20ms, headers: {Authorization: 'Bearer <healthCheck.header>'}}
+                healthCheck: {path: '/health?key=<healthCheck.path.query>&sid=<healthCheck.path.query>', interval: 20ms, headers: {Authorization: 'Bearer <healthCheck.header>'}}
                 servers: [{url: 'http://user:<server.url.of.nobody>@127.0.0.1:1'}]
         ";
     let mut text = text.replace("ORIGIN", &origin.address().to_string());

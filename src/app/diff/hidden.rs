@@ -28,6 +28,9 @@ mod tests {
             ("/health?who=me&auth_token=x", "/health?who=me&auth_token=(hidden)"),
             ("https://a/$1?password=x", "https://a/$1?password=(hidden)"),
             ("^/a?b=c", "^/a?b=c"),
+            ("http://u:pa/ss@a:80/?jwt=x&b=c", "http://a:80/?jwt=(hidden)&b=c"),
+            ("/health?signature=x&design=y", "/health?signature=(hidden)&design=y"),
+            ("http://host:80/a@b", "http://host:80/a@b"),
         ] {
             assert_eq!(value(text), expected);
         }

@@ -8,12 +8,13 @@ use super::{is_of_objects, is_suspect, last_name, mask_behind, mask_secrets, sta
 
 /// The line as it may be shown. The lines `above` it, of which the first one may be in the middle of the text, say what
 /// it belongs to.
-pub(super) fn masked<'t>(above: impl Iterator<Item = &'t str>, line: &str) -> String {
+pub(super) fn masked<'t>(above: impl Iterator<Item = &'t str>, line: &'t str) -> String {
     let mut place = Place::default();
     for text in above.flat_map(|line| tokens(line).map(|bytes| line.get(bytes).unwrap_or_default()))
     {
         place.step(text);
     }
+    place.judge();
     place.broken = false;
     let mut shown = line.to_owned();
     let mut suspected = false;
@@ -46,7 +47,9 @@ enum Next {
 
 /// An object or a list that has begun.
 #[derive(Default)]
-struct Open {
+struct Open<'t> {
+    /// Its last name, as it is written.
+    name: &'t str,
     is_list: bool,
     /// It belongs to a name like that of a secret.
     is_hidden: bool,
@@ -59,19 +62,46 @@ struct Open {
     next: Next,
 }
 
+impl Open<'_> {
+    fn judge(&mut self) {
+        let name = serde_json::from_str(self.name).unwrap_or_else(|_| self.name.to_owned());
+        (self.is_secret, self.is_section) = (is_suspect(&name), is_of_objects(&name));
+    }
+
+    fn stand_in(&mut self, outer: &Self) {
+        self.is_hidden = outer.is_hidden || outer.is_secret && !outer.has_objects;
+        self.has_objects = outer.is_section;
+    }
+}
+
 #[derive(Default)]
-struct Place {
+struct Place<'t> {
     /// What has begun last and not ended; at first, whatever the text begins in.
-    top: Open,
+    top: Open<'t>,
     /// What that stands in.
-    around: Vec<Open>,
+    around: Vec<Open<'t>>,
+    /// Names are judged as they come. Of the many above the line, those that matter are when all are known.
+    judges: bool,
     /// A token stood where none of its kind may.
     broken: bool,
 }
 
-impl Place {
+impl<'t> Place<'t> {
+    /// Judges the names of all that has not ended, and from now on every name.
+    fn judge(&mut self) {
+        self.judges = true;
+        let mut outer: Option<&Open<'t>> = None;
+        for open in self.around.iter_mut().chain([&mut self.top]) {
+            open.judge();
+            if let Some(outer) = outer {
+                open.stand_in(outer);
+            }
+            outer = Some(open);
+        }
+    }
+
     /// Goes over one token, and says whether it must not be shown.
-    fn step(&mut self, token: &str) -> bool {
+    fn step(&mut self, token: &'t str) -> bool {
         let (next, is_base) = (self.top.next, self.around.is_empty());
         let is_text = !matches!(token, "{" | "[" | "}" | "]" | "," | ":");
         let is_name = is_text && next == Next::Name;
@@ -84,7 +114,7 @@ impl Place {
             "}" | "]" => self.end(token == "]") && next != Next::Colon,
             "," => {
                 self.top.next = if self.top.is_list { Next::Value } else { Next::Name };
-                (self.top.is_secret, self.top.is_section) = (false, false);
+                (self.top.name, self.top.is_secret, self.top.is_section) = ("", false, false);
                 next == Next::Comma
             }
             ":" => {
@@ -92,9 +122,10 @@ impl Place {
                 next == Next::Colon
             }
             _ if is_name => {
-                let name = serde_json::from_str(token).unwrap_or_else(|_| token.to_owned());
-                (self.top.is_secret, self.top.is_section) =
-                    (is_suspect(&name), is_of_objects(&name));
+                self.top.name = token;
+                if self.judges {
+                    self.top.judge();
+                }
                 self.top.next = Next::Colon;
                 is_closed(token)
             }
@@ -108,14 +139,9 @@ impl Place {
     }
 
     fn begin(&mut self, is_list: bool) {
-        let top = &self.top;
-        let inner = Open {
-            is_list,
-            is_hidden: top.is_hidden || top.is_secret && !top.has_objects,
-            has_objects: top.is_section,
-            next: if is_list { Next::Value } else { Next::Name },
-            ..Open::default()
-        };
+        let next = if is_list { Next::Value } else { Next::Name };
+        let mut inner = Open { is_list, next, ..Open::default() };
+        inner.stand_in(&self.top);
         self.around.push(mem::replace(&mut self.top, inner));
     }
 
@@ -201,6 +227,27 @@ mod tests {
         let text = "{\"services\": {\n\"users\": {\n\"token\": \"x\", \"a\": \"b\"";
         assert_eq!(shown(text), "\"token\": ***, \"a\": \"b\"");
         assert_eq!(shown("{\"services\": {\n\"token\": \"x\""), "\"token\": ***");
+    }
+
+    /// Of what has ended above the line, no name matters.
+    #[test]
+    fn names_above_are_judged_only_while_they_are_open() {
+        let mut place = Place::default();
+        let text = r#"{"token": "x", "users": {"secret": ["#;
+        tokens(text).for_each(|bytes| {
+            assert!(!place.step(&text[bytes]));
+        });
+        assert!(!place.around.iter().any(|open| open.is_secret || open.is_hidden));
+        place.judge();
+        assert!(place.top.is_hidden && place.around[1].is_secret);
+        for (text, expected) in [
+            ("{\"users\": {\"token\": [\"x\"]}, \"a\": [\n\"b\"", "\"b\""),
+            ("{\"users\": {\"a\": {\"b\": 1}, \"c\": [\n\"d\"", "***"),
+            ("{\"services\": {\"token\": {\n\"a\": \"b\"", "\"a\": \"b\""),
+            ("{\"services\": {\"token\": {\"keys\": {\n\"a\": \"b\"", "***: ***"),
+        ] {
+            assert_eq!(shown(text), expected, "{text}");
+        }
     }
 
     #[test]
