@@ -488,12 +488,11 @@ fn bind(
         let name = &*entry_point.facts.name;
         let handed = inherited.remove(name);
         let inherited = handed.is_some();
-        let sockets = match handed {
-            Some(socket) => listener::share(&socket, count),
-            None => {
-                let EntryPoint { address, reuse_port, .. } = **entry_point;
-                listener::bind(address, reuse_port, count, shared.watches_sending())
-            }
+        let sockets = if let Some(socket) = handed {
+            listener::share(&socket, count)
+        } else {
+            let EntryPoint { address, reuse_port, .. } = **entry_point;
+            listener::bind(address, reuse_port, count, shared.watches_sending())
         };
         let sockets = sockets.with_context(|| {
             format!("entry point `{name}` cannot listen at {}", entry_point.address)

@@ -11,7 +11,7 @@ use super::matcher::Matcher;
 use super::query;
 use super::tree::{Node, Test};
 use crate::exchange::view::RequestView;
-use crate::values::secret::{is_credential_header, is_secret_name};
+use crate::values::secret::{is_credential_header, is_secret_parameter};
 
 /// A part of a rule that a request failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,7 +113,7 @@ fn has_query(key: &str, request: &RequestView<'_>) -> String {
     if values.is_empty() {
         return format!("the query has no `{key}`");
     }
-    if is_secret_name(key) {
+    if is_secret_parameter(key) {
         return format!("`{key}` of the query has another value");
     }
     format!("`{key}` in the query is {}", values.join(", "))
