@@ -149,20 +149,20 @@ impl Diagnostic {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let excerpt = self.span.as_ref().map(Excerpt::of);
+        let excerpt = self.span.as_ref().filter(|_| !self.secret).and_then(Excerpt::of);
         let mut group = level.primary_title(self.headline()).elements(Vec::<Origin<'_>>::new());
-        if let (Some(span), Some(excerpt)) = (&self.span, &excerpt) {
+        if let Some(span) = &self.span {
             let name = &*span.source.name;
-            if self.secret {
-                let (line, column) = span.line_column();
-                group = group.element(Origin::path(name).line(line).char_column(column));
-            } else {
+            if let Some(excerpt) = &excerpt {
                 let mark = AnnotationKind::Primary.span(excerpt.start..excerpt.end);
                 let snippet = Snippet::source(excerpt.text.as_str())
                     .line_start(excerpt.line)
                     .path(name)
                     .annotation(mark);
                 group = group.element(snippet);
+            } else {
+                let (line, column) = span.line_column();
+                group = group.element(Origin::path(name).line(line).char_column(column));
             }
         }
         if let Some(note) = self.note() {

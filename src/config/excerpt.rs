@@ -21,15 +21,14 @@ pub(super) struct Excerpt {
 }
 
 impl Excerpt {
-    pub(super) fn of(span: &Span) -> Self {
+    /// `None`: its line is too long to be shown, and the place is enough.
+    pub(super) fn of(span: &Span) -> Option<Self> {
         let (line, bytes) = span.source.line_at(span.start);
         let raw = span.source.text.get(bytes.clone()).unwrap_or_default();
         let start = span.start.saturating_sub(bytes.start).min(raw.len());
         let end = span.end.saturating_sub(bytes.start).clamp(start, raw.len());
         if raw.len() > LONG {
-            // The mark stays in its column.
-            let column = raw.get(..start).unwrap_or_default().chars().count();
-            return Self { text: " ".repeat(column), line, start: column, end: column };
+            return None;
         }
         let text = if belongs_to_secret(&span.source, bytes.start) {
             stars(raw)
@@ -44,7 +43,7 @@ impl Excerpt {
             let masked = mask_pattern(&masked, &span.source, bytes.start);
             mask_userinfo(&mask_keys(&masked))
         };
-        Self { text, line, start, end }
+        Some(Self { text, line, start, end })
     }
 }
 
