@@ -76,7 +76,7 @@ fn told(loaded: &Result<Loaded, Vec<Diagnostic>>, lines: &[&str], separator: cha
         .filter(|(name, _)| !name.to_ascii_lowercase().contains("fields"))
         .map(|(_, value)| value)
         .filter(|value| value.len() >= 12 && value.chars().all(|c| c.is_ascii_alphanumeric()))
-        .filter(|value| lines.iter().filter(|line| line.contains(value)).count() == 1)
+        .filter(|value| lines.iter().map(|line| line.matches(value).count()).sum::<usize>() == 1)
         .collect();
     for one in diagnostics {
         let shown = one.render(false);
